@@ -1,0 +1,11 @@
+"""Logged robot data: files of episodes, and the stream of frames that training draws from.
+
+EpisodeSource (one adapter per file format) -> EpisodeDataset (a stream of frames in memory) -> segments -> Batch
+"""
+
+from qtransformer_datasets.episode_dataset import EpisodeDataset
+from qtransformer_datasets.inspect import inspect_dataset
+from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
+from qtransformer_datasets.robomimic_writer import HDF5Writer
+
+__all__ = ["EpisodeDataset", "HDF5Episodes", "HDF5Writer", "inspect_dataset"]

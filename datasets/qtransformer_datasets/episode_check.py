@@ -1,0 +1,105 @@
+"""What every episode must be, whichever file or robot it came from. Writer, readers and dataset all ask here."""
+
+import numpy as np
+
+from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+
+ACTION_TOLERANCE = 1e-6
+"""Rounding allowed beyond [-1, 1] in scaled actions."""
+
+
+def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: ObservationSpec, where: str) -> None:
+    """Raise a DatasetError, starting with `where` (file and episode), at the first thing that is wrong."""
+    length = len(episode)
+    if length == 0:
+        raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
+    _check_shape(episode.actions, (length, len(action_spec)), "actions", where)
+    _check_shape(episode.rewards, (length,), "rewards", where)
+    _check_shape(episode.proprio, (length + 1, len(observation_spec.proprio_names)), "proprio", where)
+    for name in ("actions", "rewards", "proprio"):
+        _check_finite(getattr(episode, name), name, where)
+    _check_actions(episode.actions, action_spec, where)
+    _check_images(episode, observation_spec, where)
+    _check_ends(episode, where)
+
+
+def check_same_specs(
+    expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str
+) -> None:
+    """Raise a SpecMismatchError naming the first field in which two pairs of specs differ."""
+    for old, new in zip(expected, found, strict=True):
+        old_fields, new_fields = old.to_dict(), new.to_dict()
+        for name, value in old_fields.items():
+            if new_fields[name] != value:
+                raise SpecMismatchError(
+                    f"{where}: {type(old).__name__}.{name} differs: expected {value}, found {new_fields[name]}; "
+                    "episodes logged under different specs cannot share a dataset"
+                )
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
+    if array.shape != shape:
+        raise DatasetError(
+            f"{where}: {name} expected shape {shape}, found {array.shape}; "
+            "its length must match the actions, its width the spec"
+        )
+
+
+def _check_finite(array: np.ndarray, name: str, where: str) -> None:
+    if array.dtype != np.float32:
+        raise DatasetError(f"{where}: {name} expected float32, found {array.dtype}; convert before logging")
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise DatasetError(
+            f"{where}: {name} expected finite numbers, found NaN or infinity first in row {row}; "
+            "repair or remove the episode"
+        )
+
+
+def _check_actions(actions: np.ndarray, spec: ActionSpec, where: str) -> None:
+    outside = np.abs(actions) > 1.0 + ACTION_TOLERANCE
+    if outside.any():
+        share = ", ".join(f"'{n}' {100 * s:.1f} %" for n, s in zip(spec.names, outside.mean(0), strict=True) if s > 0)
+        raise DatasetError(
+            f"{where}: actions expected in [-1, 1], found outside: {share} of the steps "
+            f"(largest magnitude {np.abs(actions).max():.4g}); scale them with ActionSpec.to_scaled before logging"
+        )
+
+
+def _check_images(episode: Episode, spec: ObservationSpec, where: str) -> None:
+    if set(episode.images) != set(spec.cameras):
+        raise DatasetError(
+            f"{where}: expected cameras {sorted(spec.cameras)}, found {sorted(episode.images)}; "
+            "log every camera of the spec"
+        )
+    for name, shape in spec.cameras.items():
+        images = episode.images[name]
+        if images.dtype != np.uint8:
+            raise DatasetError(
+                f"{where}: camera '{name}' expected uint8 RGB, found {images.dtype}; convert to 0..255 before logging"
+            )
+        if images.shape[1:] == (shape[2], *shape[:2]) != shape:
+            raise DatasetError(
+                f"{where}: camera '{name}' expected (h, w, 3) images {shape}, found channels first {images.shape[1:]}; "
+                "move the channel axis last before logging"
+            )
+        _check_shape(images, (len(episode) + 1, *shape), f"camera '{name}'", where)
+
+
+def _check_ends(episode: Episode, where: str) -> None:
+    for name in ("terminated", "truncated"):
+        flags = getattr(episode, name)
+        _check_shape(flags, (len(episode),), name, where)
+        if flags.dtype != np.bool_:
+            raise DatasetError(f"{where}: {name} expected bool, found {flags.dtype}; convert before logging")
+        if flags[:-1].any():
+            raise DatasetError(
+                f"{where}: only the last step may be {name}, found step {int(flags.argmax())} of {len(flags)}; "
+                "split the log where episodes end"
+            )
+    if not (episode.terminated[-1] or episode.truncated[-1]):
+        raise DatasetError(
+            f"{where}: the last step is neither terminated nor truncated; "
+            "an episode that simply stops is truncated: say so"
+        )

@@ -1,0 +1,305 @@
+"""Reading robomimic HDF5: files of `robomimic_writer` as they were written, foreign ones with what they leave unsaid.
+
+A foreign file says neither what `dones` means nor at which rate its robot was controlled nor in which units it speaks.
+What can be read off the arrays is; what would be a guess is asked for.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from qtransformer.errors import DatasetError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.hdf5_guard import (
+    MAX_RATIO,
+    child_dataset,
+    child_group,
+    child_names,
+    has_child,
+    hdf5_errors,
+    json_attribute,
+    number_attribute,
+    open_hdf5,
+    text_attribute,
+)
+from qtransformer_datasets.robomimic_specs import infer_action_spec, infer_observation_spec, proprio_keys
+from qtransformer_datasets.robomimic_writer import parts_folder
+
+Dones = Literal["terminated", "truncated"]
+
+
+class HDF5Episodes:
+    """The episodes of one robomimic HDF5 file, in numerical order of their demos; an `EpisodeSource`.
+
+    The options serve files that do not say these things themselves, and are ignored by files that do:
+
+    `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
+    without any is truncated at its end. "truncated": the demo was cut there by a time limit.
+    `control_hz`: rate of control [Hz]; by default `control_freq` of `env_args`.
+    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which is
+    the simulator's truth and not a robot's.
+    """
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    attributes: dict[str, Any]
+    """Free provenance: recipe, seed, versions. `env_args` for foreign files."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dones: Dones | None = None,
+        control_hz: float | None = None,
+        proprio: Sequence[str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.dones: Dones | None = dones
+        if not self.path.exists() and parts_folder(self.path).exists():
+            raise DatasetError(
+                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; "
+                "resume the collection to publish it"
+            )
+        if dones not in (None, "terminated", "truncated"):
+            raise DatasetError(f"{self.path}: dones expected 'terminated' or 'truncated', found {dones!r}; choose one")
+        with open_hdf5(self.path) as file:
+            data = child_group(file, "data", str(self.path))
+            self.names = _demo_names(data, self.path)
+            first = child_group(data, self.names[0], str(self.path))
+            self.is_foreign = "observation_spec" not in data.attrs
+            if self.is_foreign:
+                self._infer(data, first, control_hz, proprio)
+            else:
+                self._read_specs(data)
+            if dones is None and not _says_how_it_ended(first):
+                raise DatasetError(
+                    f"{self.path}: the file does not say whether `dones` means success or a time limit; "
+                    "say so: HDF5Episodes(path, dones='terminated') or dones='truncated'"
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Episode]:
+        with open_hdf5(self.path) as file:
+            for index in range(len(self)):
+                yield self._read(file, index)
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0 in numerical order of the demos."""
+        if not 0 <= index < len(self):
+            raise DatasetError(
+                f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index"
+            )
+        with open_hdf5(self.path) as file:
+            return self._read(file, index)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Steps per episode, without reading images."""
+        with open_hdf5(self.path) as file:
+            lengths = [self._length(file, index) for index in range(len(self))]
+        frame_bytes = sum(int(np.prod(shape)) for shape in self.observation_spec.cameras.values())
+        if sum(lengths) * frame_bytes > MAX_RATIO * self.path.stat().st_size:
+            raise DatasetError(
+                f"{self.path}: declares {sum(lengths)} steps of {frame_bytes} image bytes, more than a file of "
+                f"{self.path.stat().st_size} bytes can hold; the file is damaged or hostile: do not use it"
+            )
+        return lengths
+
+    def _read_specs(self, data: h5py.Group) -> None:
+        where = str(self.path)
+        try:
+            self.action_spec = ActionSpec.from_dict(json_attribute(data, "action_spec", where))
+            self.observation_spec = ObservationSpec.from_dict(json_attribute(data, "observation_spec", where))
+            self.attributes = dict(json_attribute(data, "attributes", where))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DatasetError(
+                f"{where}: its specs cannot be read ({error!r}); restore the file from its source"
+            ) from error
+        self._camera_keys = {camera: f"{camera}_image" for camera in self.observation_spec.cameras}
+        self._proprio_keys: tuple[str, ...] = ("proprio",)
+
+    def _infer(
+        self, data: h5py.Group, first: h5py.Group, control_hz: float | None, proprio: Sequence[str] | None
+    ) -> None:
+        where = f"{self.path}, {self.names[0]}"
+        env_args = json_attribute(data, "env_args", str(self.path)) if "env_args" in data.attrs else {}
+        self.attributes = {"env_args": env_args}
+        obs = child_group(first, "obs", where)
+        self.action_spec = infer_action_spec(child_dataset(first, "actions", where), where)
+        self._proprio_keys = proprio_keys(obs, proprio, where)
+        self.observation_spec, self._camera_keys = infer_observation_spec(
+            obs, self._proprio_keys, env_args, control_hz, where
+        )
+
+    def _demo(self, file: h5py.File, index: int) -> h5py.Group:
+        where = self._where(index)
+        return child_group(child_group(file, "data", where), self.names[index], where)
+
+    def _where(self, index: int) -> str:
+        return f"{self.path}, {self.names[index]}"
+
+    def _length(self, file: h5py.File, index: int) -> int:
+        where = self._where(index)
+        with hdf5_errors(where):
+            demo = self._demo(file, index)
+            if not self.is_foreign:
+                return number_attribute(demo, "num_samples", where)
+            return _last_step(demo, self.dones, where) + 1
+
+    def _read(self, file: h5py.File, index: int) -> Episode:
+        where = self._where(index)
+        with hdf5_errors(where):
+            episode = self._read_demo(self._demo(file, index), where)
+        check_episode(episode, self.action_spec, self.observation_spec, where)
+        return episode
+
+    def _read_demo(self, demo: h5py.Group, where: str) -> Episode:
+        actions = _low_dim(child_dataset(demo, "actions", where), where)
+        recorded = len(actions)
+        if recorded == 0:
+            raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
+        declared = demo.attrs.get("num_samples", recorded)
+        if declared != recorded:
+            raise DatasetError(
+                f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode"
+            )
+        terminated, truncated = _ends(demo, self.dones, where)
+        length = _last_step(demo, self.dones, where) + 1 if self.is_foreign else recorded
+        rewards = _low_dim(child_dataset(demo, "rewards", where), where)
+        if rewards.shape != (recorded,):
+            raise DatasetError(
+                f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode"
+            )
+        frames = _FrameReader(demo, recorded, length, where)
+        return Episode(
+            images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
+            proprio=frames.read_joined(self._proprio_keys),
+            actions=actions[:length],
+            rewards=rewards[:length],
+            terminated=_last_only(length, terminated),
+            truncated=_last_only(length, truncated),
+            instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
+            success=_success(demo, rewards, terminated, self.dones),
+            has_final_observation=frames.has_final,
+            info=json_attribute(demo, "info", where) if "info" in demo.attrs else {},
+        )
+
+
+class _FrameReader:
+    """Rows 0 to `length` of a demo's observations: the last from `obs` if steps follow, else from `next_obs`."""
+
+    def __init__(self, demo: h5py.Group, recorded: int, length: int, where: str) -> None:
+        self.obs = child_group(demo, "obs", where)
+        self.next_obs = child_group(demo, "next_obs", where) if has_child(demo, "next_obs") else None
+        self.recorded, self.length, self.where = recorded, length, where
+        self.has_final = length < recorded or self.next_obs is not None
+
+    def read(self, key: str, camera: str | None = None) -> np.ndarray:
+        source = child_dataset(self.obs, key, self.where)
+        if source.ndim == 0 or len(source) != self.recorded:
+            raise DatasetError(
+                f"{self.where}: obs/{key} expected {self.recorded} rows, one per action, found shape "
+                f"{source.shape}; remove the episode"
+            )
+        rows = np.empty((self.length + 1, *source.shape[1:]), source.dtype if camera else np.float32)
+        if self.length < self.recorded:
+            rows[:] = source[: self.length + 1]
+        else:
+            rows[:-1] = source[()]
+            rows[-1] = self._last_row(key, source.shape[1:]) if self.has_final else rows[-2]
+        return rows
+
+    def read_joined(self, keys: Sequence[str]) -> np.ndarray:
+        """Low-dimensional keys side by side, (length + 1, p) float32."""
+        if not keys:
+            return np.zeros((self.length + 1, 0), np.float32)
+        return np.concatenate([self.read(key).reshape(self.length + 1, -1) for key in keys], axis=1)
+
+    def _last_row(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        assert self.next_obs is not None
+        source = child_dataset(self.next_obs, key, self.where)
+        if source.ndim == 0 or len(source) not in (1, self.recorded) or source.shape[1:] != shape:
+            raise DatasetError(
+                f"{self.where}: next_obs/{key} expected 1 or {self.recorded} rows of shape {shape}, "
+                f"found {source.shape}; remove the episode"
+            )
+        return source[-1]
+
+
+def _demo_names(data: h5py.Group, path: Path) -> list[str]:
+    """Sorted by number: demo_10 comes after demo_9."""
+    names = [name for name in child_names(data) if re.fullmatch(r"demo_[0-9]{1,15}", name)]
+    if not names:
+        raise DatasetError(
+            f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not robomimic's layout"
+        )
+    return sorted(names, key=lambda name: int(name[5:]))
+
+
+def _says_how_it_ended(demo: h5py.Group) -> bool:
+    return "terminated" in demo.attrs and "truncated" in demo.attrs
+
+
+def _ends(demo: h5py.Group, dones: Dones | None, where: str) -> tuple[bool, bool]:
+    """Whether the (possibly shortened) episode's last step terminated, and whether it was truncated."""
+    if _says_how_it_ended(demo):
+        return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
+    if dones is None:
+        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: HDF5Episodes(path, dones=...)")
+    terminated = dones == "terminated" and bool(_dones(demo, where).any())
+    return terminated, not terminated
+
+
+def _last_step(demo: h5py.Group, dones: Dones | None, where: str) -> int:
+    """Index of the step that ends the episode."""
+    last = child_dataset(demo, "actions", where).shape[0] - 1
+    if _says_how_it_ended(demo):
+        return last
+    done = np.flatnonzero(_dones(demo, where))
+    if not len(done) or done[0] == last:
+        return last
+    if dones == "truncated":
+        raise DatasetError(
+            f"{where}: dones read as a time limit is set at step {done[0]} of {last + 1}, before the end; "
+            "it probably means success: use dones='terminated'"
+        )
+    return int(done[0])
+
+
+def _dones(demo: h5py.Group, where: str) -> np.ndarray:
+    dones = child_dataset(demo, "dones", where)[()]
+    expected = child_dataset(demo, "actions", where).shape[:1]
+    if dones.shape != expected:
+        raise DatasetError(f"{where}: dones expected shape {expected}, found {dones.shape}; remove the episode")
+    return dones.astype(bool)
+
+
+def _success(demo: h5py.Group, rewards: np.ndarray, terminated: bool, dones: Dones | None) -> bool:
+    """What the file says; else termination where that means success; else robomimic's sparse reward of 1."""
+    if "success" in demo.attrs:
+        return bool(demo.attrs["success"])
+    return terminated if dones == "terminated" else bool((rewards > 0).any())
+
+
+def _low_dim(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    if dataset.ndim == 0:
+        raise DatasetError(
+            f"{where}: {dataset.name} expected one row per step, found a single number; remove the episode"
+        )
+    with np.errstate(over="ignore"):  # a double too large for float32 becomes infinite, which check_episode reports
+        return dataset[()].astype(np.float32, copy=False)
+
+
+def _last_only(length: int, value: bool) -> np.ndarray:
+    flags = np.zeros(length, bool)
+    flags[-1] = value
+    return flags

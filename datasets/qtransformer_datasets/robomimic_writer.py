@@ -1,0 +1,294 @@
+"""Writing robomimic HDF5 so that a killed collection loses at most the episode being written.
+
+HDF5 cannot promise that of one growing file: a kill in the middle of a flush tears its index. So every demo is first a
+small HDF5 file of its own in the folder `<path>.partial/`, published by rename, and `finish` copies them (compressed
+chunks as they are) into one file that appears at `<path>` in one step:
+
+    /data            attrs: total, and as JSON env_args, action_spec, observation_spec, instructions, attributes
+    /data/demo_<i>   attrs: num_samples, success, seed, instruction, info (JSON); terminated, truncated (of the last step)
+        actions (T, n) f4 in [-1, 1]      rewards (T,) f4      dones (T,) i8 = terminated or truncated
+        obs/proprio (T, p) f4             obs/<camera>_image (T, h, w, 3) u1
+        next_obs/<key> (1, ...)           only the row after the last action (attr rows = "last"); absent where lost
+    /mask/train, /mask/valid              names of demos; every tenth is for validation
+
+robomimic reads it as it is, with `hdf5_load_next_obs=False`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.hdf5_guard import child_group, hdf5_errors, number_attribute
+
+FORMAT_VERSION = 1
+CHUNK_FRAMES = 32
+"""Image rows per compressed chunk: most grasps are one chunk; one lost chunk costs little of a long episode."""
+_HDF5_VERSION = ("v110", "v110")
+"""Compact groups and single-chunk indices keep a demo's bookkeeping small; readable since HDF5 1.10 (2016)."""
+_RECIPE, _LOCK, _MERGED = "recipe.json", "lock", "merged.hdf5"
+_VALID_EVERY = 10
+
+
+class HDF5Writer:
+    """Append episodes, then `finish`; `with` finishes on a clean exit and keeps the parts on an exception."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        action_spec: ActionSpec,
+        observation_spec: ObservationSpec,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start a new file. `attributes` is free JSON-able provenance: recipe, seed, versions, env_name, env_kwargs."""
+        path = Path(path)
+        if parts_folder(path).exists():
+            raise DatasetError(
+                f"{path}: a killed run left episodes in {parts_folder(path)}; "
+                "resume it (HDF5Writer.open_or_resume) or delete the folder"
+            )
+        self._open(path, action_spec, observation_spec, attributes)
+
+    @classmethod
+    def open_or_resume(
+        cls,
+        path: str | os.PathLike[str],
+        action_spec: ActionSpec,
+        observation_spec: ObservationSpec,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> "HDF5Writer":
+        """Continue what a killed run left, or start. Refuses, naming the field, if specs or attributes differ."""
+        writer = cls.__new__(cls)
+        writer._open(Path(path), action_spec, observation_spec, attributes)
+        return writer
+
+    def __len__(self) -> int:
+        """Episodes safely on disk."""
+        return self._length
+
+    def __enter__(self) -> "HDF5Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._closed:
+            self.finish()
+        self.close()
+
+    def append(self, episode: Episode) -> None:
+        """Check an episode and put it on disk for good."""
+        if self._closed:
+            raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
+        where = f"{self.path}, episode {self._length}"
+        check_episode(episode, self.action_spec, self.observation_spec, where)
+        part = self._part(self._length)
+        fresh = part.with_suffix(".tmp")
+        with hdf5_errors(where):
+            with h5py.File(fresh, "w", libver=_HDF5_VERSION) as file:
+                _write_demo(file.create_group(part.stem), episode)
+            _sync(fresh)
+            os.replace(fresh, part)
+        self._length += 1
+
+    def finish(self) -> None:
+        """Publish all episodes as one file at `path`, in one step, and drop the parts."""
+        if self._closed:
+            raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
+        if not self._length:
+            raise DatasetError(
+                f"{self.path}: expected at least one episode to publish, found none; append before finishing"
+            )
+        merged = self._parts / _MERGED
+        with hdf5_errors(str(merged)):
+            with h5py.File(merged, "w", libver=_HDF5_VERSION) as file:
+                self._merge(file)
+            _sync(merged)
+            os.replace(merged, self.path)
+        self.close()
+        shutil.rmtree(self._parts)
+
+    def close(self) -> None:
+        """Let go without publishing: the parts stay, for `open_or_resume`."""
+        self._closed = True
+        self._lock.close()
+
+    def _open(
+        self,
+        path: Path,
+        action_spec: ActionSpec,
+        observation_spec: ObservationSpec,
+        attributes: Mapping[str, Any] | None,
+    ) -> None:
+        self.path, self.action_spec, self.observation_spec = path, action_spec, observation_spec
+        if path.exists():
+            raise DatasetError(f"{path}: expected a free path, found a finished file; choose another path or delete it")
+        self._recipe = {
+            "format_version": FORMAT_VERSION,
+            "action_spec": action_spec.to_dict(),
+            "observation_spec": observation_spec.to_dict(),
+            "attributes": _plain(dict(attributes or {}), f"{path}, attributes"),
+        }
+        self._parts = parts_folder(path)
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            self._lock = (self._parts / _LOCK).open("w")
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be written ({error}); check the folder and its permissions") from error
+        self._take_lock()
+        self._closed = False
+        try:
+            self._keep_recipe()
+            self._length = self._count_parts()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when a process is killed
+        except BlockingIOError:
+            self._lock.close()
+            raise DatasetError(
+                f"{self.path}: another process is writing it; wait for it or choose another path"
+            ) from None
+
+    def _keep_recipe(self) -> None:
+        kept = self._parts / _RECIPE
+        if not kept.exists():
+            fresh = kept.with_suffix(".tmp")
+            fresh.write_text(json.dumps(self._recipe))
+            os.replace(fresh, kept)
+            return
+        try:
+            old = json.loads(kept.read_text())
+        except ValueError as error:
+            raise DatasetError(f"{kept}: expected JSON ({error}); delete {self._parts} and collect again") from error
+        difference = _first_difference(old, self._recipe)
+        if difference is not None:
+            name, before, now = difference
+            raise SpecMismatchError(
+                f"{self.path}: {name} differs from the run being resumed: expected {before}, found {now}; "
+                f"resume with the same settings, or delete {self._parts} to start over"
+            )
+
+    def _count_parts(self) -> int:
+        """How many demos lie there in an unbroken row; what a kill left half written is removed."""
+        for torn in [*self._parts.glob("*.tmp"), *self._parts.glob(_MERGED)]:
+            torn.unlink()
+        found = len(list(self._parts.glob("demo_*.hdf5")))
+        missing = [self._part(i).name for i in range(found) if not self._part(i).exists()]
+        if missing:
+            raise DatasetError(
+                f"{self._parts}: expected demos 0 to {found - 1}, {missing[0]} is missing; "
+                "delete the folder and collect again"
+            )
+        return found
+
+    def _part(self, index: int) -> Path:
+        return self._parts / f"demo_{index}.hdf5"
+
+    def _merge(self, file: h5py.File) -> None:
+        data = file.create_group("data")
+        total, instructions = 0, dict[str, None]()
+        for index in range(self._length):
+            name = self._part(index).stem
+            with h5py.File(self._part(index), "r") as part:
+                part.copy(name, data)
+            total += number_attribute(child_group(data, name, name), "num_samples", name)
+            instructions[str(data[name].attrs["instruction"])] = None
+        data.attrs["total"] = total
+        for name, value in self._recipe.items():
+            data.attrs[name] = json.dumps(value)
+        data.attrs["instructions"] = json.dumps(list(instructions))
+        data.attrs["env_args"] = json.dumps(_env_args(self._recipe["attributes"], self.observation_spec))
+        names = np.array([f"demo_{i}" for i in range(self._length)], "S")
+        is_valid = np.arange(self._length) % _VALID_EVERY == _VALID_EVERY - 1
+        file["mask/train"], file["mask/valid"] = names[~is_valid], names[is_valid]
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the demos of an unfinished file lie."""
+    return path.with_name(path.name + ".partial")
+
+
+def _write_demo(demo: h5py.Group, episode: Episode) -> None:
+    info = _plain(episode.info, "info")
+    demo.attrs["num_samples"] = len(episode)
+    demo.attrs["success"] = bool(episode.success)
+    demo.attrs["seed"] = info["seed"] if isinstance(info.get("seed"), int) else -1
+    demo.attrs["instruction"] = episode.instruction
+    demo.attrs["info"] = json.dumps(info)
+    demo.attrs["terminated"] = bool(episode.terminated[-1])
+    demo.attrs["truncated"] = bool(episode.truncated[-1])
+    _write_array(demo, "actions", episode.actions)
+    _write_array(demo, "rewards", episode.rewards)
+    _write_array(demo, "dones", (episode.terminated | episode.truncated).astype(np.int64))
+    frames = {"proprio": episode.proprio} | {f"{camera}_image": rows for camera, rows in episode.images.items()}
+    obs = demo.create_group("obs")
+    for key, rows in frames.items():
+        _write_array(obs, key, rows[:-1])
+    if episode.has_final_observation:
+        next_obs = demo.create_group("next_obs")
+        next_obs.attrs["rows"] = "last"
+        for key, rows in frames.items():
+            _write_array(next_obs, key, rows[-1:])
+
+
+def _write_array(group: h5py.Group, name: str, rows: np.ndarray) -> None:
+    """Chunked with checksums, so that a flipped bit is an error and not a pixel. gzip-1: see benchmarks/bench_loader.py."""
+    if rows.size == 0:  # no proprioception: HDF5 has no chunks of nothing
+        group.create_dataset(name, data=rows)
+        return
+    if rows.dtype == np.uint8:
+        chunks = (min(len(rows), CHUNK_FRAMES), *rows.shape[1:])
+        group.create_dataset(name, data=rows, chunks=chunks, fletcher32=True, compression="gzip", compression_opts=1)
+    else:
+        group.create_dataset(name, data=rows, chunks=rows.shape, fletcher32=True)
+
+
+def _env_args(attributes: Mapping[str, Any], spec: ObservationSpec) -> dict[str, Any]:
+    """What robomimic reads to rebuild an environment; env_type 2 is Gym."""
+    kwargs = {"control_freq": spec.control_hz} | dict(attributes.get("env_kwargs") or {})
+    return {"env_name": str(attributes.get("env_name", "")), "env_type": 2, "env_kwargs": kwargs}
+
+
+def _plain(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """A dictionary as JSON gives it back: tuples become lists, numpy numbers Python's."""
+    try:
+        return json.loads(
+            json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else _refuse(x))
+        )
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{where}: expected values that JSON can hold ({error}); convert or drop them") from error
+
+
+def _refuse(value: object) -> None:
+    raise TypeError(f"found {type(value).__name__}")
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first leaf, as `attributes.seed`, in which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            found = _first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return None
+    return None if old == new else (name, old, new)
+
+
+def _sync(path: Path) -> None:
+    """Bytes on disk before the name points at them: a rename alone survives a kill, not a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

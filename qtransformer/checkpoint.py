@@ -1,0 +1,212 @@
+"""The artefact: a directory that explains itself and carries no pickle.
+
+step_0002000/
+  model.safetensors   weights                    config.json   rebuilds the network without Hydra
+  spec.json           cameras, shapes, control_hz, action names/units/limits/order
+  stats.json          normalisation              golden.npz    one observation and the Q-values and action it must give
+  metadata.json       step, dataset fingerprint, versions      manifest.json   file -> size, sha256
+  training_state/     optimiser, target network, position; delete it and the policy still runs
+"""
+
+import json
+import platform
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import qtransformer
+from qtransformer.action_tokenizer import ActionTokenizer
+from qtransformer.config import TrainConfig, from_dict, to_dict
+from qtransformer.errors import CheckpointError
+from qtransformer.files import published_directory, verify_manifest, write_json, write_manifest
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer.value_heads import make_value_head
+
+
+@dataclass(kw_only=True, slots=True)
+class Artefact:
+    """Everything a policy is made of."""
+
+    config: TrainConfig
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    stats: dict[str, Any]
+    """JSON-able statistics of the training data; `proprio_mean` and `proprio_std` normalise the network's input."""
+    network: QTransformer
+    metadata: dict[str, Any] = field(default_factory=dict)
+    golden: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arrays of the golden sample; see `policy.golden_sample`."""
+
+
+def build_network(
+    config: TrainConfig, action_spec: ActionSpec, observation_spec: ObservationSpec, stats: Mapping[str, Any]
+) -> QTransformer:
+    """A fresh network for a configuration and the specs of its data."""
+    return QTransformer(
+        config.model,
+        make_value_head(config.value),
+        ActionTokenizer.from_spec(action_spec, config.model.action_bins),
+        observation_spec,
+        torch.tensor(stats["proprio_mean"], dtype=torch.float32),
+        torch.tensor(stats["proprio_std"], dtype=torch.float32),
+        config.value.initial,
+    ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def write_checkpoint(
+    root: Path, step: int, artefact: Artefact, training_state: Mapping[str, Tensor], position: Mapping[str, Any]
+) -> Path:
+    """Publish `root/step_<step>` and point `latest.json` at it.
+
+    Args:
+        root: the run's `checkpoints` directory.
+        step: gradient steps taken.
+        artefact: the policy.
+        training_state: tensors training needs to go on.
+        position: numbers training needs to go on.
+    """
+    destination = root / f"step_{step:07d}"
+    with published_directory(destination) as directory:
+        save_file(_contiguous(artefact.network.state_dict()), directory / "model.safetensors")
+        (directory / "config.json").write_text(json.dumps(to_dict(artefact.config), indent=1))
+        spec = {"action": artefact.action_spec.to_dict(), "observation": artefact.observation_spec.to_dict()}
+        (directory / "spec.json").write_text(json.dumps(spec, indent=1))
+        (directory / "stats.json").write_text(json.dumps(artefact.stats, indent=1))
+        np.savez(directory / "golden.npz", **artefact.golden)  # pyright: ignore[reportArgumentType]
+        (directory / "metadata.json").write_text(json.dumps({"step": step, **versions(), **artefact.metadata}, indent=1))
+        state = directory / "training_state"
+        state.mkdir()
+        save_file(_contiguous(training_state), state / "state.safetensors")
+        (state / "position.json").write_text(json.dumps(position))
+        write_manifest(state)
+        write_manifest(directory)
+    write_json(root / "latest.json", {"step": destination.name})
+    return destination
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
+    """Verify the manifest, rebuild the network and load its weights strictly.
+
+    Raises:
+        CheckpointError: missing, incomplete, damaged, or made for another network.
+    """
+    directory = resolve_checkpoint(path)
+    verify_manifest(directory)
+    config = from_dict(TrainConfig, _json(directory / "config.json"), f"{directory}/config.json")
+    spec, stats = _json(directory / "spec.json"), _json(directory / "stats.json")
+    action_spec = ActionSpec.from_dict(spec["action"])
+    observation_spec = ObservationSpec.from_dict(spec["observation"])
+    network = build_network(config, action_spec, observation_spec, stats)
+    load_weights(network, directory)
+    with np.load(directory / "golden.npz", allow_pickle=False) as file:
+        golden = {name: file[name] for name in file.files}
+    return Artefact(
+        config=config,
+        action_spec=action_spec,
+        observation_spec=observation_spec,
+        stats=stats,
+        network=network.to(device).eval(),
+        metadata=_json(directory / "metadata.json"),
+        golden=golden,
+    )
+
+
+def load_weights(network: QTransformer, directory: Path) -> None:
+    """Load a checkpoint's weights, all of them and nothing else."""
+    try:
+        network.load_state_dict(load_file(directory / "model.safetensors"), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{directory}/model.safetensors does not fit its config.json: {error}") from error
+
+
+def read_training_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and numbers with which training goes on."""
+    state = directory / "training_state"
+    if not state.is_dir():
+        raise CheckpointError(f"{directory} has no training_state: it can act but not resume; start anew with init={directory}")
+    verify_manifest(state)
+    return load_file(state / "state.safetensors"), _json(state / "position.json")
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """A checkpoint directory from itself, or from a run directory (its best, else its latest complete one)."""
+    path = Path(path)
+    if (path / "model.safetensors").exists():
+        return path
+    root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    for pointer in ("best.json", "latest.json"):
+        named = _pointed(root, pointer)
+        if named is not None:
+            return named
+    complete = complete_checkpoints(root)
+    if not complete:
+        raise CheckpointError(f"no checkpoint in {path}: expected a run directory with checkpoints/step_*, or a checkpoint")
+    return complete[-1]
+
+
+def complete_checkpoints(root: Path) -> list[Path]:
+    """Published checkpoints of a run, oldest first."""
+    return sorted(p for p in root.glob("step_*") if p.name.removeprefix("step_").isdigit() and (p / "manifest.json").exists())
+
+
+def latest_resumable(run: Path) -> Path | None:
+    """The newest checkpoint whose manifests hold; damaged ones are passed over with a warning. None if there is none."""
+    for directory in reversed(complete_checkpoints(run / "checkpoints")):
+        try:
+            verify_manifest(directory)
+            verify_manifest(directory / "training_state")
+            return directory
+        except CheckpointError as error:
+            warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
+    return None
+
+
+def prune_checkpoints(root: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one; 0 keeps all. A failed deletion only warns."""
+    best = _pointed(root, "best.json")
+    for directory in complete_checkpoints(root)[:-keep] if keep else []:
+        if directory == best:
+            continue
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            warnings.warn(f"could not delete the old checkpoint {directory}: {error}", stacklevel=2)
+
+
+def set_best(root: Path, checkpoint: Path, **scores: float) -> None:
+    """Point `best.json` at a checkpoint."""
+    write_json(root / "best.json", {"step": checkpoint.name, **scores})
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint was made with."""
+    return {"qtransformer": qtransformer.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _pointed(root: Path, pointer: str) -> Path | None:
+    try:
+        name = str(json.loads((root / pointer).read_text())["step"])
+    except (OSError, ValueError, KeyError):
+        return None
+    directory = root / Path(name).name
+    return directory if (directory / "manifest.json").exists() else None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,228 @@
+"""Every setting of a training, as plain dataclasses. Hydra composes them (`conf/` holds overlays); nothing mutates them.
+
+Each constructor of the project gets only its own part. Enums, not strings, so that a typo is refused before anything runs.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from qtransformer.errors import ConfigError
+
+
+class Algo(Enum):
+    """What is learned on the trunk."""
+
+    q = "q"
+    """Q-learning: bootstrapped targets."""
+    mc = "mc"
+    """Regression of Q to the Monte-Carlo return, a baseline without bootstrapping."""
+    bc = "bc"
+    """Behaviour cloning: a classifier of the logged bins, a baseline without values."""
+
+
+class ValueKind(Enum):
+    hl_gauss = "hl_gauss"
+    two_hot = "two_hot"
+    c51 = "c51"
+    mse = "mse"
+
+
+class EncoderKind(Enum):
+    conv = "conv"
+    """Four strided convolutions: trains on a CPU in minutes."""
+    resnet18 = "resnet18"
+    """ResNet-18 with group normalisation."""
+
+
+class Backup(Enum):
+    """Where the target of an action dimension comes from."""
+
+    bellman = "bellman"
+    """Dimension i < n from the maximum of dimension i + 1, the last from the next state (Q-Transformer, Eq. 1)."""
+    n_step = "n_step"
+    """Every dimension straight from the next state: n times fewer backups in a chain (Q-Transformer, section 4.3)."""
+
+
+class Bootstrap(Enum):
+    """What stands for the value of the next state."""
+
+    first = "first"
+    """The maximum over the first dimension's bins (Q-Transformer, Eq. 1)."""
+    chain = "chain"
+    """The last dimension's value at the greedy chain of all dimensions: what the greedy policy would really do there."""
+
+
+class Floor(Enum):
+    """Lower bound of bootstrapped targets."""
+
+    none = "none"
+    sample = "sample"
+    """The sample's own Monte-Carlo return (Q-Transformer, section 4.2): inflated where outcomes are stochastic."""
+    learned = "learned"
+    """A regression of Monte-Carlo returns on the same trunk: the behaviour's expected return."""
+
+
+class Conservative(Enum):
+    """How values of bins that were not taken are pushed down."""
+
+    squared = "squared"
+    """Half the squared distance to the lowest attainable return (Q-Transformer, Eq. 2)."""
+    cross_entropy = "cross_entropy"
+    """The head's own loss towards the lowest attainable return."""
+    logsumexp = "logsumexp"
+    """CQL's softmax regulariser, which the paper compares with."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ValueConfig:
+    kind: ValueKind = ValueKind.hl_gauss
+    """How a return is represented."""
+    v_min: float = 0.0
+    """Lowest attainable return."""
+    v_max: float = 1.0
+    """Highest attainable return."""
+    num_bins: int = 51
+    """Value bins of categorical heads (of the padded support for HL-Gauss)."""
+    sigma_ratio: float = 0.75
+    """HL-Gauss: sigma as a multiple of the bin width."""
+    initial: float = 0.05
+    """Value a fresh network predicts everywhere; above the data's success rate, learning starts from over-estimation."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    encoder: EncoderKind = EncoderKind.conv
+    """Image encoder."""
+    encoder_width: int = 32
+    """Channels of the encoder's first stage; later stages have multiples of it."""
+    embed_dim: int = 128
+    """Width of the transformer."""
+    num_layers: int = 2
+    """Transformer blocks."""
+    num_heads: int = 4
+    """Attention heads per block."""
+    ff_dim: int = 256
+    """Hidden width of a block's feed-forward part."""
+    tokens_per_image: int = 8
+    """Tokens TokenLearner condenses an image into."""
+    history: int = 1
+    """Frames the network sees, the present one included."""
+    action_bins: int = 16
+    """Bins of every continuous action dimension; switches have one per value."""
+    head_dim: int = 64
+    """Hidden width of the output heads, shared by all bins."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TargetConfig:
+    discount: float = 0.98
+    """Discount per environment step (1 between the dimensions of one action)."""
+    backup: Backup = Backup.n_step
+    """Where the target of each dimension comes from."""
+    bootstrap: Bootstrap = Bootstrap.chain
+    """What stands for the next state's value."""
+    time_steps: int = 1
+    """Rewards summed before bootstrapping (n-step over time)."""
+    floor: Floor = Floor.learned
+    """Lower bound of the targets."""
+    conservative: Conservative = Conservative.squared
+    """How unseen bins are pushed down."""
+    conservative_weight: float = 0.05
+    """Weight alpha of the conservative term; 0 switches it off."""
+    behavior_mask: float = 0.3
+    """Act (and bootstrap) only on bins whose behaviour probability is at least this share of the likeliest one's; 0 switches it off."""
+    mask_bootstrap: bool = True
+    """Whether the behaviour mask limits the bootstrap as well, or acting alone."""
+    behavior_weight: float = 0.1
+    """Weight of the behaviour classifier's loss that the mask needs."""
+    target_rate: float = 0.05
+    """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 100
+    """Linear warm-up; a cosine decay to a tenth follows."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of matrices and convolutions."""
+    clip_norm: float = 1.0
+    """Gradient norm above which a step is scaled down."""
+    batch_segments: int = 16
+    """Segments per batch."""
+    segment_steps: int = 8
+    """Consecutive steps per segment: a batch has batch_segments * segment_steps transitions."""
+    max_shift: int = 2
+    """Random shift of a segment's images [pixel]; 0 switches it off."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    algo: Algo = Algo.q
+    """What is learned on the trunk."""
+    steps: int = 3000
+    """Gradient steps."""
+    seed: int = 0
+    """Seed of initialisation, sampling and augmentation."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`."""
+    threads: int = 0
+    """CPU threads of this training; 0 leaves PyTorch's default."""
+    init: str = ""
+    """Run or checkpoint directory to start fine-tuning from; empty starts afresh."""
+    bc_filter_success: bool = True
+    """algo=bc: imitate successful episodes alone."""
+    log_every: int = 50
+    """Steps between two lines of metrics.jsonl."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 5
+    """Newest checkpoints kept beside the best; 0 keeps all."""
+    eval_episodes: int = 0
+    """Validation episodes at every checkpoint, to choose the best one by; 0 never evaluates."""
+    value: ValueConfig = field(default_factory=ValueConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    targets: TargetConfig = field(default_factory=TargetConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON-able data, enums by their value."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Enum):
+            return value.value
+        return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return plain(asdict(config))
+
+
+def from_dict(cls: Any, data: Any, where: str = "config") -> Any:
+    """The inverse of `to_dict`. Builds exactly the dataclass `cls`: nothing in a file chooses what is constructed."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: expected a mapping for {cls.__name__}, found {type(data).__name__}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(data) - {f.name for f in fields(cls)})
+    if unknown:
+        raise ConfigError(f"{where}: unknown setting(s) {', '.join(unknown)}; {cls.__name__} has {', '.join(hints)}")
+    return cls(**{name: _parse(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return from_dict(kind, value, where)
+    if isinstance(kind, UnionType):
+        return None if value is None else _parse(get_args(kind)[0], value, where)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        names = [k.value for k in kind]
+        if value not in names:
+            raise ConfigError(f"{where}: expected one of {', '.join(names)}, found {value!r}")
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,118 @@
+"""Directories that appear whole or not at all, and say what they contain.
+
+A directory is written beside its place under a temporary name, every file is synced, a manifest of sizes and SHA-256 sums comes
+last, and a rename publishes it. Readers check the manifest before they parse anything.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qtransformer.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def published_directory(destination: Path) -> Iterator[Path]:
+    """A temporary directory to fill, which becomes `destination` if the block ends well and vanishes if it does not.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; what existed before is untouched.
+    """
+    temporary = destination.with_name(f"{destination.name}.tmp-{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _sync_tree(temporary)
+        if destination.exists():
+            shutil.rmtree(destination)
+        os.replace(temporary, destination)
+        _sync(destination.parent)
+    except Exception as error:
+        written = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file())
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise CheckpointError(_explain(error, destination, written)) from error
+        raise
+
+
+def _explain(error: Exception, destination: Path, written: int) -> str:
+    number = getattr(error, "errno", None)
+    reason = "the disk is full or a file-size limit was reached" if number in (errno.ENOSPC, errno.EFBIG, None) else str(error)
+    free = shutil.disk_usage(destination.parent if destination.parent.exists() else "/").free
+    return (
+        f"cannot write {destination}: {reason} after {written / 1e6:.1f} MB ({free / 1e6:.0f} MB free on that disk); "
+        "earlier checkpoints are untouched; free some space, then `qtransformer resume`"
+    )
+
+
+def write_manifest(directory: Path) -> None:
+    """Record size and SHA-256 of the files directly in `directory`; the last file to be written."""
+    entries = {
+        f.name: {"size": f.stat().st_size, "sha256": _sha256(f)}
+        for f in sorted(directory.iterdir())
+        if f.is_file() and f.name != MANIFEST
+    }
+    (directory / MANIFEST).write_text(json.dumps(entries, indent=1))
+
+
+def verify_manifest(directory: Path) -> None:
+    """Check every file against the manifest.
+
+    Raises:
+        CheckpointError: the directory is incomplete or altered; names the file.
+    """
+    try:
+        entries = json.loads((directory / MANIFEST).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{directory} has no readable {MANIFEST}: it is no complete checkpoint") from error
+    for name, entry in entries.items():
+        path = directory / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(f"{directory}: '{name}' of the manifest is missing; copy the whole directory again")
+        if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+            raise CheckpointError(f"{path} differs from its manifest (damaged or altered); copy it again or use another step")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace a JSON file atomically."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            json.dump(data, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(_explain(error, path, 0)) from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        _sync(path)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

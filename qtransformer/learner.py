@@ -1,0 +1,290 @@
+"""QLearner: one optimiser, one target network, one `update`. The mathematics itself is in `targets.py` and `losses.py`."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from qtransformer.batch import Batch
+from qtransformer.config import Algo, Backup, Bootstrap, Floor, OptimConfig, TrainConfig
+from qtransformer.losses import behavior_loss, conservative_loss, masked_mean, take
+from qtransformer.metrics import Metrics
+from qtransformer.models.q_transformer import QOutput, QTransformer
+from qtransformer.preprocess import images_to_float, random_shift
+from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
+
+
+class Stopwatch:
+    """Wall-clock seconds per named section of an update."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._cuda = device.type == "cuda"
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return perf_counter()
+
+
+class QLearner:
+    """Learns a Q-Transformer from segments; `algo` chooses Q-learning, Monte-Carlo regression or behaviour cloning.
+
+    Args:
+        config: the training's settings.
+        network: the network to learn, already on `device`.
+        device: where updates run.
+    """
+
+    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device) -> None:
+        self.config, self.network, self.device = config, network, device
+        self.head = network.value_head
+        self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
+        self.optimizer = torch.optim.AdamW(_parameter_groups(network, config.optim), fused=True)
+
+    @property
+    def lookahead(self) -> int:
+        """Frames after the steps of a segment that targets read."""
+        return self.config.targets.time_steps
+
+    @property
+    def lead(self) -> int:
+        """Frames before the steps of a segment that history windows read."""
+        return self.config.model.history - 1
+
+    def update(self, batch: Batch, step: int) -> Metrics:
+        """One gradient step on a batch. A pure function of weights, optimiser state, batch and `step`.
+
+        A loss or gradient that is not finite leaves weights and optimiser untouched; `Metrics.skipped` tells.
+        """
+        watch = Stopwatch(self.device)
+        with watch.section("data"):
+            batch = batch.to(self.device)
+            images = self._augmented(batch, step)
+            bins = self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
+            ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
+        with watch.section("forward"):
+            hidden = self._hidden(batch, images, bins)
+        metrics = Metrics(watch.seconds)
+        loss = self._loss(batch, images, hidden, bins, ahead, metrics, watch)
+        with watch.section("backward"):
+            self._descend(loss, step, metrics)
+        return metrics
+
+    def _augmented(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "b f c h w"]]:
+        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        shift = self.config.optim.max_shift
+        return {name: images_to_float(random_shift(x, shift, generator)) for name, x in batch.images.items()}
+
+    def _hidden(self, batch: Batch, images: dict[str, Tensor], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
+        seen = batch.lead + batch.steps
+        tokens = self.network.encode_frames(
+            {name: x[:, :seen] for name, x in images.items()}, batch.proprio[:, :seen], batch.instruction[:, :seen]
+        )
+        return self.network.hidden(self.network.windows(tokens, batch.episode_start, batch.lead, batch.steps), bins)
+
+    def _loss(
+        self,
+        batch: Batch,
+        images: dict[str, Tensor],
+        hidden: Float[Tensor, "k n e"],
+        bins: Int[Tensor, "k n"],
+        ahead: NStep,
+        metrics: Metrics,
+        watch: Stopwatch,
+    ) -> Float[Tensor, ""]:
+        steps = slice(batch.lead, batch.lead + batch.steps)
+        has_action = batch.has_action[:, steps].flatten()
+        algo, targets = self.config.algo, self.config.targets
+        exists: Tensor = self.network.bin_exists  # pyright: ignore[reportAssignmentType]
+        if algo is Algo.bc:
+            with watch.section("forward"):
+                cloning = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, exists)
+            return metrics.mean("loss", masked_mean(cloning, has_action))
+
+        mc_return = batch.mc_return[:, steps].flatten()[:, None].expand_as(bins)
+        with watch.section("forward"):
+            output = self.network.judge(hidden)
+            chosen_logits = take(output.q_logits, bins)
+        with watch.section("target"):
+            if algo is Algo.q:
+                with torch.no_grad():
+                    floor = self._floor(hidden, bins, mc_return)
+                    target, bootstrap_wins = self._target(batch, images, bins, ahead, floor)
+                valid = ahead.valid.flatten()
+                metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), valid))
+                metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
+            else:
+                target, valid = self.head.to_probs(mc_return), has_action
+        with watch.section("forward"):
+            td = masked_mean(self.head.loss_to_probs(chosen_logits, target), valid)
+            unseen = conservative_loss(targets.conservative, self.head, output.q_logits, output.q_values, bins, exists)
+            loss = metrics.mean("td_loss", td) + targets.conservative_weight * metrics.mean(
+                "conservative_loss", masked_mean(unseen, has_action)
+            )
+            if algo is Algo.q and targets.floor is Floor.learned:
+                mc_loss = self.head.loss(self.network.mc_head.at(hidden, bins), mc_return)
+                loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
+            if targets.behavior_mask > 0:
+                cloning = behavior_loss(output.policy_logits, bins, exists)
+                loss = loss + targets.behavior_weight * metrics.mean("behavior_loss", masked_mean(cloning, has_action))
+            metrics.mean("loss", loss)
+        self._observe(batch, output, bins, target, has_action, metrics)
+        return loss
+
+    def _floor(
+        self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], mc_return: Float[Tensor, "k n"]
+    ) -> Float[Tensor, "k n"]:
+        match self.config.targets.floor:
+            case Floor.none:
+                return torch.full_like(mc_return, -torch.inf)
+            case Floor.sample:
+                return mc_return
+            case Floor.learned:
+                return self.head.q_values(self.network.mc_head.at(hidden, bins))
+
+    def _target(
+        self,
+        batch: Batch,
+        images: dict[str, Tensor],
+        bins: Int[Tensor, "k n"],
+        ahead: NStep,
+        floor: Float[Tensor, "k n"],
+    ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
+        """Target representation of every dimension, and where the bootstrap is above the floor."""
+        network, targets = self.target_network, self.config.targets
+        assert network is not None
+        # The frame of the first step is encoded by the target network only where its own dimensions are backed up.
+        skip = 0 if targets.backup is Backup.bellman else 1
+        tokens = network.encode_frames(
+            {name: x[:, skip:] for name, x in images.items()}, batch.proprio[:, skip:], batch.instruction[:, skip:]
+        )
+        starts = (batch.episode_start[:, skip:] - skip).clamp_min(0)
+        later = batch.steps + self.lookahead - 1
+        context = network.windows(tokens, starts, batch.lead + 1 - skip, later)
+        next_probs = self._state_values(context).unflatten(0, (-1, later))
+        index = (ahead.frame - batch.lead - 1).clamp_min(0)[..., None].expand(-1, -1, next_probs.shape[-1])
+        next_probs = next_probs.gather(1, index).flatten(0, 1)
+        rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
+        if targets.backup is Backup.n_step:
+            probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
+        else:
+            output = network(network.windows(tokens, starts, batch.lead, batch.steps), bins)
+            allowed = network.allowed(output.policy_logits, self._bootstrap_mask)
+            probs = backup_from_next_dimension(
+                self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed
+            )
+        return raise_to_floor(self.head, probs, floor)
+
+    @property
+    def _bootstrap_mask(self) -> float:
+        return self.config.targets.behavior_mask if self.config.targets.mask_bootstrap else 0.0
+
+    def _state_values(self, context: Float[Tensor, "k s e"]) -> Float[Tensor, "k v"]:
+        """Representation of the value of states, by the target network."""
+        assert self.target_network is not None
+        first = self.config.targets.bootstrap is Bootstrap.first
+        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None)
+        return decision.chosen_probs[:, -1]
+
+    def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
+        optim = self.config.optim
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = metrics.mean("grad_norm", nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip_norm))
+        metrics.skipped = not bool(torch.isfinite(norm) & torch.isfinite(loss))
+        if metrics.skipped:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(optim, step, self.config.steps)
+        self.optimizer.step()
+        if self.target_network is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.target_network.parameters()),
+                    list(self.network.parameters()),
+                    self.config.targets.target_rate,
+                )
+
+    @torch.no_grad()
+    def _observe(
+        self,
+        batch: Batch,
+        output: QOutput,
+        bins: Int[Tensor, "k n"],
+        target: Float[Tensor, "k n v"],
+        has_action: Bool[Tensor, "k"],
+        metrics: Metrics,
+    ) -> None:
+        """What tells healthy from sick value learning; see `docs/metrics.md`."""
+        steps = slice(batch.lead, batch.lead + batch.steps)
+        q_data = take(output.q_values, bins)
+        mc_return = batch.mc_return[:, steps].flatten()
+        index = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device)
+        starts = (batch.episode_start[:, steps] == index).flatten() & has_action
+        exists: Tensor = self.network.bin_exists  # pyright: ignore[reportAssignmentType]
+        unseen = exists & ~nn.functional.one_hot(bins, output.q_values.shape[-1]).bool()
+        best_unseen = output.q_values.masked_fill(~unseen, -torch.inf).amax(-1)
+        best_first = output.q_values[:, 0].masked_fill(~exists[0], -torch.inf).amax(-1)
+        metrics.mean("q_start", best_first[starts].mean(), starts.sum())
+        metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
+        metrics.mean("q_data", masked_mean(q_data, has_action))
+        metrics.mean("target", masked_mean(self.head.to_value(target), has_action))
+        metrics.mean("unseen_over_data", masked_mean((best_unseen > q_data).float(), has_action))
+        metrics.mean("unseen_excess", masked_mean(best_unseen - q_data, has_action))
+        metrics.calibrate(q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Optimiser and target network as named tensors (the network itself is saved apart)."""
+        state = {
+            f"optimizer.{name}.{key}": value
+            for name, parameter in self.network.named_parameters()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        if self.target_network is not None:
+            state |= {f"target_network.{k}": v for k, v in self.target_network.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave; training goes on bit for bit (CPU)."""
+        for name, parameter in self.network.named_parameters():
+            prefix = f"optimizer.{name}."
+            entries = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if entries:
+                self.optimizer.state[parameter] = {
+                    k: v.to("cpu" if k == "step" and self.device.type == "cpu" else self.device) for k, v in entries.items()
+                }
+        if self.target_network is not None:
+            prefix = "target_network."
+            self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
+    """Linear warm-up, then a cosine to a tenth of the peak."""
+    if step < optim.warmup_steps:
+        return optim.learning_rate * (step + 1) / optim.warmup_steps
+    progress = (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps)
+    return optim.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, progress)))
+
+
+def _parameter_groups(network: QTransformer, optim: OptimConfig) -> list[dict]:
+    """Weight decay on matrices and convolutions, none on biases, norms and embeddings."""
+    decayed, free = [], []
+    for name, parameter in network.named_parameters():
+        (decayed if parameter.ndim >= 2 and name.endswith("weight") else free).append(parameter)
+    shared = {"lr": optim.learning_rate, "betas": (0.9, 0.99)}
+    return [
+        {"params": decayed, "weight_decay": optim.weight_decay, **shared},
+        {"params": free, "weight_decay": 0.0, **shared},
+    ]

@@ -1,0 +1,101 @@
+"""Numbers that tell how a training goes: gathered without waiting for the device, averaged when a line is written."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+CALIBRATION_BINS = 10
+"""Bins of predicted value in which prediction and outcome are compared."""
+
+
+class Metrics:
+    """What one update reports."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.skipped = False
+        """The update was not applied, because its loss or gradient was not finite."""
+        self.means: dict[str, tuple[Tensor, Tensor]] = {}
+        """Name to (mean, how many samples it stands for)."""
+        self.calibration: Float[Tensor, "10 3"] | None = None
+        """Per bin of predicted value: sum of predictions, sum of returns, count."""
+
+    def mean(self, name: str, value: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Record a mean and hand it on."""
+        self.means[name] = (value.detach(), torch.ones((), device=value.device) if weight is None else weight)
+        return value
+
+    def calibrate(self, predicted: Float[Tensor, "k"], outcome: Float[Tensor, "k"], low: float, high: float) -> None:
+        """Record predictions beside outcomes."""
+        index = ((predicted - low) / (high - low) * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
+        rows = torch.stack([predicted, outcome, torch.ones_like(predicted)], -1)
+        self.calibration = torch.zeros(CALIBRATION_BINS, 3, device=predicted.device).index_add_(0, index, rows)
+
+
+class Meter:
+    """Averages of `Metrics` between two lines of the log."""
+
+    def __init__(self) -> None:
+        self._updates: list[Metrics] = []
+
+    def add(self, metrics: Metrics) -> None:
+        self._updates.append(metrics)
+
+    def read(self) -> dict[str, float]:
+        """Averages since the last reading; a name whose weight was 0 throughout is left out."""
+        updates, self._updates = self._updates, []
+        result: dict[str, float] = {}
+        for name in dict.fromkeys(name for m in updates for name in m.means):
+            pairs = [m.means[name] for m in updates if name in m.means]
+            weight = torch.stack([w.float() for _, w in pairs])
+            total = torch.stack([torch.where(w > 0, v.float() * w, 0.0) for v, w in pairs]).sum()
+            if float(weight.sum()) > 0:
+                result[name] = float(total / weight.sum())
+        tables = [m.calibration for m in updates if m.calibration is not None]
+        if tables:
+            result["calibration_error"] = calibration_error(torch.stack(tables).sum(0))
+        for name in dict.fromkeys(name for m in updates for name in m.seconds):
+            result[f"seconds/{name}"] = sum(m.seconds.get(name, 0.0) for m in updates) / len(updates)
+        return result
+
+
+def calibration_error(table: Float[Tensor, "10 3"]) -> float:
+    """Expected calibration error: |mean prediction - mean outcome| per bin, weighted by count."""
+    return float((table[:, 0] - table[:, 1]).abs().sum() / table[:, 2].sum().clamp_min(1))
+
+
+class JsonLines:
+    """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from."""
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, path)
+        self._file: IO[str] = path.open("a")
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """All complete lines of a metrics file; [] if there is none."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run may be cut
+    return lines

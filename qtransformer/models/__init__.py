@@ -1,0 +1,1 @@
+"""The network: vision encoders, causal transformer, and the Q-Transformer that joins them."""

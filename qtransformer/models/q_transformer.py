@@ -1,0 +1,222 @@
+"""The Q-Transformer: observations in, one value for every bin of every action dimension out (Chebotar et al. 2023).
+
+    frames -> vision + proprioception tokens -> window of the history -> causal transformer over
+    [observation tokens, start, a^1 .. a^{n-1}] -> per position, the values of the next dimension's bins
+
+There is one path to Q: learning (`forward`, all dimensions at once under the logged action) and acting (`greedy`, one dimension
+after the other with kept keys and values) share the trunk, the head and its decoding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from qtransformer.action_tokenizer import ActionTokenizer
+from qtransformer.config import ModelConfig
+from qtransformer.models.transformer import CausalTransformer, KeysValues
+from qtransformer.models.vision import ImageTokenizer
+from qtransformer.types import ObservationSpec
+from qtransformer.value_heads import ValueHead
+
+PROPRIO_SCALES = (0.5, 1.0, 2.0)
+"""Frequencies of the sine features of proprioception, in half-turns per standard deviation."""
+
+
+class QOutput(NamedTuple):
+    """What the network says of every bin of every dimension, given the dimensions before it."""
+
+    q_logits: Float[Tensor, "b n a v"]
+    q_values: Float[Tensor, "b n a"]
+    policy_logits: Float[Tensor, "b n a"]
+
+
+class Decision(NamedTuple):
+    """A greedy action and what was seen on the way: row i is conditioned on the bins chosen before it."""
+
+    bins: Int[Tensor, "b n"]
+    q_values: Float[Tensor, "b n a"]
+    policy_logits: Float[Tensor, "b n a"]
+    allowed: Bool[Tensor, "b n a"]
+    """Bins the behaviour mask left to choose from."""
+    chosen_probs: Float[Tensor, "b n v"]
+    """Value representation of the chosen bin of each dimension."""
+
+
+class BinHead(nn.Module):
+    """Outputs for every bin of a dimension from one small network, told which bin it speaks of.
+
+    Bins share weights and start from features of their centre, so neighbouring bins start alike and learn from each other; and
+    256 bins cost no more parameters than 16.
+    """
+
+    def __init__(self, embed_dim: int, head_dim: int, tokenizer: ActionTokenizer, bias: Float[Tensor, "v"]) -> None:
+        super().__init__()
+        self.project = nn.Linear(embed_dim, head_dim)
+        self.bin_embedding = nn.Parameter(bin_features(tokenizer, head_dim))
+        self.out = nn.Linear(head_dim, len(bias))
+        nn.init.normal_(self.out.weight, std=0.01)
+        with torch.no_grad():
+            self.out.bias.copy_(bias)
+
+    def forward(self, hidden: Float[Tensor, "b n e"], first_dim: int = 0) -> Float[Tensor, "b n a v"]:
+        """All bins of the dimensions `first_dim ...`."""
+        bins = self.bin_embedding[first_dim : first_dim + hidden.shape[1]]
+        return self._evaluate(self.project(hidden)[:, :, None] + bins)
+
+    def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
+        """One bin of each dimension, without computing the others."""
+        dims = torch.arange(bins.shape[1], device=bins.device)
+        return self._evaluate(self.project(hidden) + self.bin_embedding[dims, bins])
+
+    def _evaluate(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        return self.out(nn.functional.gelu(x))
+
+
+def bin_features(tokenizer: ActionTokenizer, width: int) -> Float[Tensor, "n a d"]:
+    """Random smooth functions of the bin centre, different for every dimension of the action."""
+    n = len(tokenizer)
+    centers = tokenizer.bin_centers[..., None]
+    frequency = torch.randn(n, 1, width) * 2.0
+    phase = torch.rand(n, 1, width) * 2 * torch.pi
+    return 0.5 * torch.sin(centers * frequency + phase)
+
+
+class QTransformer(nn.Module):
+    """See the module docstring.
+
+    Args:
+        config: sizes.
+        value_head: what the outputs mean.
+        tokenizer: action bins.
+        observation_spec: cameras and proprioception to expect.
+        proprio_mean: mean of proprioception in the training data, shape (p,), in its units.
+        proprio_std: standard deviation of the same.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        value_head: ValueHead,
+        tokenizer: ActionTokenizer,
+        observation_spec: ObservationSpec,
+        proprio_mean: Float[Tensor, "p"],
+        proprio_std: Float[Tensor, "p"],
+        initial_value: float = 0.0,
+    ) -> None:
+        super().__init__()
+        e, n = config.embed_dim, len(tokenizer)
+        self.config, self.value_head, self.tokenizer = config, value_head, tokenizer
+        self.cameras = tuple(sorted(observation_spec.cameras))
+        self.image_tokenizers = nn.ModuleDict(
+            {name: ImageTokenizer(config.encoder, config.encoder_width, e, config.tokens_per_image) for name in self.cameras}
+        )
+        self.register_buffer("proprio_mean", proprio_mean.float().clone())
+        self.register_buffer("proprio_std", proprio_std.float().clone())
+        features = len(proprio_mean) * (1 + 2 * len(PROPRIO_SCALES))
+        self.proprio_tokenizer = nn.Sequential(nn.Linear(features, e), nn.GELU(), nn.Linear(e, e))
+        self.slot_embedding = nn.Parameter(0.02 * torch.randn(self.tokens_per_frame, e))
+        self.age_embedding = nn.Parameter(0.02 * torch.randn(config.history, 1, e))
+        self.start = nn.Parameter(0.02 * torch.randn(1, 1, e))
+        # Small against observation tokens: actions of standard size drown what the camera says (measured in docs/log.md).
+        self.action_embedding = nn.Parameter(0.2 * bin_features(tokenizer, e))
+        self.transformer = CausalTransformer(e, config.num_layers, config.num_heads, config.ff_dim)
+        initial = value_head.initial_logits(initial_value)
+        self.q_head = BinHead(e, config.head_dim, tokenizer, initial)
+        self.mc_head = BinHead(e, config.head_dim, tokenizer, initial)
+        self.policy_head = BinHead(e, config.head_dim, tokenizer, torch.zeros(1))
+        self.register_buffer("bin_exists", tokenizer.bin_exists, persistent=False)
+        self.num_dims = n
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return len(self.cameras) * self.config.tokens_per_image + 1
+
+    def encode_frames(
+        self,
+        images: dict[str, Float[Tensor, "b f c h w"]],
+        proprio: Float[Tensor, "b f p"],
+        instruction: Float[Tensor, "b f d"],
+    ) -> Float[Tensor, "b f s e"]:
+        """Every frame to its tokens, which depend on no other frame: encoded once, kept on the robot."""
+        b, f = proprio.shape[:2]
+        flat_instruction = instruction.flatten(0, 1)
+        tokens = [self.image_tokenizers[c](images[c].flatten(0, 1), flat_instruction) for c in self.cameras]
+        tokens.append(self.proprio_tokenizer(self._proprio_features(proprio.flatten(0, 1)))[:, None])
+        return (torch.cat(tokens, dim=1) + self.slot_embedding).unflatten(0, (b, f))
+
+    def _proprio_features(self, proprio: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
+        x = ((proprio - self.proprio_mean) / self.proprio_std).clamp(-5, 5)
+        waves = [f(x * scale * torch.pi) for scale in PROPRIO_SCALES for f in (torch.sin, torch.cos)]
+        return torch.cat([x, *waves], -1)
+
+    def windows(
+        self, tokens: Float[Tensor, "b f s e"], episode_start: Int[Tensor, "b f"], first: int, count: int
+    ) -> Float[Tensor, "k s2 e"]:
+        """History windows of the frames `first .. first + count - 1`, k = b * count of them, oldest frame first.
+
+        A window that reaches beyond the start of its episode repeats the episode's first frame, as a robot does after a reset.
+        """
+        now = torch.arange(first, first + count, device=tokens.device)
+        ages = torch.arange(self.config.history - 1, -1, -1, device=tokens.device)
+        starts = episode_start[:, first : first + count, None]
+        index = torch.maximum(now[:, None] - ages, starts)  # (b, count, history)
+        batch = torch.arange(len(tokens), device=tokens.device)[:, None, None]
+        return self.add_age(tokens[batch, index].flatten(0, 1))
+
+    def add_age(self, window: Float[Tensor, "b w s e"]) -> Float[Tensor, "b s2 e"]:
+        """Tokens of a window, told how old their frame is; oldest first."""
+        return (window + self.age_embedding).flatten(1, 2)
+
+    def hidden(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n e"]:
+        """The transformer's outputs from which each dimension's bins are judged, under the given action's prefix."""
+        dims = torch.arange(self.num_dims - 1, device=bins.device)
+        prefix = self.action_embedding[dims, bins[:, :-1]]
+        x = torch.cat([context, self.start.expand(len(context), -1, -1), prefix], dim=1)
+        return self.transformer(x)[0][:, context.shape[1] :]
+
+    def forward(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> QOutput:
+        """Values of every bin of every dimension, given the dimensions of `bins` before it."""
+        return self.judge(self.hidden(context, bins))
+
+    def judge(self, hidden: Float[Tensor, "b n e"], first_dim: int = 0) -> QOutput:
+        """The heads' word on all bins of the dimensions `first_dim ...`."""
+        q_logits = self.q_head(hidden, first_dim)
+        return QOutput(q_logits, self.value_head.q_values(q_logits), self.policy_head(hidden, first_dim)[..., 0])
+
+    def allowed(self, policy_logits: Float[Tensor, "b n a"], behavior_mask: float, first_dim: int = 0) -> Bool[Tensor, "b n a"]:
+        """Existing bins the behaviour takes at least `behavior_mask` times as often as its likeliest one (BCQ's rule)."""
+        exists = self.bin_exists[first_dim : first_dim + policy_logits.shape[1]].expand_as(policy_logits)
+        if behavior_mask <= 0:
+            return exists
+        logits = policy_logits.masked_fill(~exists, -torch.inf)
+        best = logits.amax(-1, keepdim=True)
+        return logits >= best + torch.log(torch.tensor(behavior_mask))
+
+    @torch.no_grad()
+    def greedy(
+        self, context: Float[Tensor, "b s e"], behavior_mask: float, imitate: bool = False, dims: int | None = None
+    ) -> Decision:
+        """Decide one dimension after the other, each by the argmax given those before it.
+
+        Args:
+            context: windows of observation tokens.
+            behavior_mask: see `allowed`; 0 chooses among all bins.
+            imitate: follow the behaviour classifier instead of the values (`algo=bc`).
+            dims: decide only the first `dims` dimensions (None: all).
+        """
+        x = torch.cat([context, self.start.expand(len(context), -1, -1)], dim=1)
+        past: list[KeysValues] | None = None
+        steps = []
+        for i in range(self.num_dims if dims is None else dims):
+            out, past = self.transformer(x, past)
+            judged = self.judge(out[:, -1:], first_dim=i)
+            allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
+            scores = judged.policy_logits if imitate else judged.q_values
+            bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
+            chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
+            probs = self.value_head.activate(chosen[:, :, 0])
+            steps.append(Decision(bins, judged.q_values, judged.policy_logits, allowed, probs))
+            x = self.action_embedding[i, bins]
+        return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))

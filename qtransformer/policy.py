@@ -1,0 +1,200 @@
+"""A trained network as something that acts: numpy in, numpy out, robot units."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qtransformer.checkpoint import read_checkpoint
+from qtransformer.config import Algo, TrainConfig
+from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.preprocess import encode_instruction, images_to_float
+from qtransformer.types import ActionSpec, Observation, ObservationSpec
+
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference of a golden Q-value, as a share of the value range, across devices and library versions."""
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one; anything else is PyTorch's name of a device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is not a device: use auto, cpu, cuda or cuda:<n>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name} asked for, but PyTorch sees no CUDA device; use device=cpu or device=auto")
+    return device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDecision:
+    """An action and the reasons for it."""
+
+    action: Float[np.ndarray, "n"]
+    """Robot units."""
+    bins: Int[np.ndarray, "n"]
+    """Chosen bin of each dimension."""
+    q_values: Float[np.ndarray, "n a"]
+    """Expected return of every bin of each dimension, given the chosen dimensions before it."""
+    allowed: np.ndarray
+    """bool (n, a): bins the behaviour mask left to choose from (padding bins are never allowed)."""
+    value_probs: Float[np.ndarray, "n v"]
+    """How the value head represents the chosen bins' returns: a distribution for categorical heads."""
+
+    @property
+    def value(self) -> float:
+        """Expected return of the whole action."""
+        return float(self.q_values[-1, self.bins[-1]])
+
+
+class Policy:
+    """Acts greedily on a Q-Transformer (or imitates, for `algo=bc`).
+
+    The tokens of earlier frames are kept, so the cost of a step does not grow with the history. `reset` must be called between
+    episodes. Observations are dictionaries as described in `qtransformer.types`.
+    """
+
+    def __init__(
+        self,
+        network: QTransformer,
+        config: TrainConfig,
+        action_spec: ActionSpec,
+        observation_spec: ObservationSpec,
+        device: torch.device,
+    ) -> None:
+        self.network, self.config, self.device = network, config, device
+        self.action_spec, self.observation_spec = action_spec, observation_spec
+        self.value: float | None = None
+        """Expected return of the last action; None for a cloned policy, whose values were never trained."""
+        self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
+        self._instruction: tuple[str, Tensor] | None = None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> "Policy":
+        """Load a run or checkpoint directory, verify it, and replay its golden sample.
+
+        Raises:
+            CheckpointError: it is missing, incomplete, altered, or acts differently from when it was saved.
+        """
+        chosen = pick_device(device)
+        artefact = read_checkpoint(path, chosen)
+        policy = cls(artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen)
+        policy.replay(artefact.golden, str(path))
+        return policy
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        self._tokens.clear()
+        self.value = None
+
+    def act(self, observation: Observation | Any) -> Float[np.ndarray, "n"]:
+        """The greedy action, in robot units.
+
+        Raises:
+            SpecMismatchError: cameras, image shapes, dtypes or proprioception are not what the policy was trained on.
+        """
+        return self.decide(observation).action
+
+    @torch.inference_mode()
+    def decide(self, observation: Observation | Any) -> PolicyDecision:
+        """The greedy action with the values it was chosen by."""
+        self._check(observation)
+        self._tokens.append(self._encode(observation))
+        missing = self.config.model.history - len(self._tokens)
+        window = torch.cat([self._tokens[0]] * missing + list(self._tokens), dim=1)
+        imitate = self.config.algo is Algo.bc
+        mask = 0.0 if imitate else self.config.targets.behavior_mask
+        decision = self.network.greedy(self.network.add_age(window), mask, imitate)
+        scaled = self.network.tokenizer.decode(decision.bins)[0]
+        result = PolicyDecision(
+            action=self.action_spec.to_units(scaled.cpu().numpy()),
+            bins=decision.bins[0].cpu().numpy(),
+            q_values=decision.q_values[0].cpu().numpy(),
+            allowed=decision.allowed[0].cpu().numpy(),
+            value_probs=decision.chosen_probs[0].cpu().numpy(),
+        )
+        self.value = None if imitate else result.value
+        return result
+
+    def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
+        """An observation and what this policy makes of it, as arrays to be replayed after loading."""
+        self.reset()
+        decision = self.decide(observation)
+        self.reset()
+        return {
+            **{f"image/{name}": np.asarray(observation["images"][name]) for name in self.network.cameras},
+            "proprio": np.asarray(observation["proprio"], np.float32),
+            "instruction": np.frombuffer(observation.get("instruction", "").encode(), np.uint8),
+            "q_values": decision.q_values,
+            "bins": decision.bins,
+        }
+
+    def replay(self, golden: Mapping[str, np.ndarray], where: str) -> None:
+        """Check that this policy still makes the same of its golden sample.
+
+        Raises:
+            CheckpointError: values differ by more than `GOLDEN_TOLERANCE` of the value range.
+        """
+        images = {name: golden[f"image/{name}"] for name in self.network.cameras}
+        instruction = golden["instruction"].tobytes().decode()
+        decision = self.decide({"images": images, "proprio": golden["proprio"], "instruction": instruction})
+        self.reset()
+        head = self.network.value_head
+        # Rows are comparable as long as the dimensions before them agree; another device may break a tie otherwise.
+        comparable = int(np.argmax([*(decision.bins != golden["bins"]), True])) + 1
+        saved, found = golden["q_values"][:comparable], decision.q_values[:comparable]
+        difference = float(np.abs(found - saved).max()) / (head.v_max - head.v_min)
+        if not difference <= GOLDEN_TOLERANCE:
+            raise CheckpointError(
+                f"{where} does not act as it did when it was saved: its golden sample gives bins {decision.bins.tolist()} "
+                f"(saved {golden['bins'].tolist()}), values differ by {difference:.2g} of their range "
+                f"(allowed {GOLDEN_TOLERANCE:g}); the code or libraries have changed: retrain, or use the versions in metadata.json"
+            )
+
+    def _encode(self, observation: Observation) -> Float[Tensor, "1 1 s e"]:
+        images = {
+            name: images_to_float(torch.from_numpy(np.ascontiguousarray(observation["images"][name])).to(self.device))
+            for name in self.network.cameras
+        }
+        proprio = torch.from_numpy(np.asarray(observation["proprio"], np.float32)).to(self.device)
+        return self.network.encode_frames(
+            {name: x[None, None] for name, x in images.items()},
+            proprio[None, None],
+            self._instruction_features(observation.get("instruction", ""))[None, None],
+        )
+
+    def _instruction_features(self, text: str) -> Float[Tensor, "d"]:
+        if self._instruction is None or self._instruction[0] != text:
+            self._instruction = (text, torch.from_numpy(encode_instruction(text)).to(self.device))
+        return self._instruction[1]
+
+    def _check(self, observation: Observation) -> None:
+        expected = self.observation_spec
+        missing = sorted(set(expected.cameras) - set(observation["images"]))
+        if missing:
+            raise SpecMismatchError(
+                f"camera(s) {', '.join(missing)} missing: the policy expects {sorted(expected.cameras)}, "
+                f"the observation has {sorted(observation['images'])}; rename or add them"
+            )
+        for name, shape in expected.cameras.items():
+            image = observation["images"][name]
+            if image.shape != tuple(shape) or image.dtype != np.uint8:
+                raise SpecMismatchError(
+                    f"camera '{name}': the policy expects uint8 {tuple(shape)} (h, w, RGB), "
+                    f"found {image.dtype} {image.shape}; resize or convert the image"
+                )
+        proprio = np.asarray(observation["proprio"])
+        if proprio.shape != (len(expected.proprio_names),) or not np.isfinite(proprio).all():
+            raise SpecMismatchError(
+                f"proprioception: the policy expects {len(expected.proprio_names)} finite values "
+                f"{expected.proprio_names}, found shape {proprio.shape}: {proprio}"
+            )

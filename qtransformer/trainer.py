@@ -1,0 +1,315 @@
+"""The training loop and its clock; the mathematics is the learner's."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from qtransformer.batch import Batch
+from qtransformer.checkpoint import (
+    Artefact,
+    build_network,
+    latest_resumable,
+    load_weights,
+    prune_checkpoints,
+    read_checkpoint,
+    read_training_state,
+    set_best,
+    versions,
+    write_checkpoint,
+)
+from qtransformer.config import Algo, TrainConfig, to_dict
+from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
+from qtransformer.evaluate import evaluate
+from qtransformer.files import write_json
+from qtransformer.learner import QLearner
+from qtransformer.metrics import JsonLines, Meter
+from qtransformer.policy import Policy, pick_device
+from qtransformer.run_guard import Stop, exclusive, graceful_stop
+from qtransformer.types import ActionSpec, Env, Episode, ObservationSpec
+
+LogSink = Callable[[int, Mapping[str, float]], None]
+"""Called with (step, averages) whenever a line is logged."""
+
+VALIDATION_SEED = 500_000
+"""First seed of validation episodes, far from any used for collection or test."""
+MAX_SKIPPED = 3
+"""Updates in a row that may be not finite before training stops."""
+
+
+class Stats(Protocol):
+    """Statistics a dataset must give."""
+
+    proprio_mean: Any
+    proprio_std: Any
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class TrainingData(Protocol):
+    """What training needs of a dataset; `qtransformer_datasets.EpisodeDataset` is one."""
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def discount(self) -> float: ...
+
+    @property
+    def stats(self) -> Any: ...
+
+    def episodes(self) -> Iterator[Episode]: ...
+
+    def segments(
+        self, *, batch_size: int, lead: int, steps: int, lookahead: int, seed: int, start: int = 0, filter: str = "all"
+    ) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training's directory."""
+
+    directory: Path
+    step: int
+    """Gradient steps taken."""
+    stopped: bool = False
+    """Ended early by SIGINT or SIGTERM, after saving: `qtransformer resume` goes on."""
+
+    @property
+    def best(self) -> Path:
+        """For `Policy.from_checkpoint`: the best checkpoint by validation, else the latest."""
+        return self.directory
+
+
+class Trainer:
+    """Trains a Q-Transformer on logged data, saving as it goes.
+
+    Args:
+        config: all settings.
+        dataset: where segments come from.
+        run: directory of the run; made if missing.
+        eval_env: environment with validation objects, used to choose the best checkpoint if `config.eval_episodes > 0`.
+        sinks: further listeners to the log (TensorBoard, say); metrics.jsonl is always written.
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: TrainingData,
+        run: str | Path = "runs/default",
+        eval_env: Env | None = None,
+        sinks: Sequence[LogSink] = (),
+        progress: bool = True,
+    ) -> None:
+        if config.eval_episodes and eval_env is None:
+            raise ConfigError(f"eval_episodes={config.eval_episodes} needs an eval_env to evaluate in; set eval_episodes=0")
+        if dataset.discount != config.targets.discount:
+            raise ConfigError(
+                f"the dataset's returns are discounted by {dataset.discount}, the targets by {config.targets.discount}; "
+                "use dataset.with_discount(targets.discount)"
+            )
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.config, self.dataset, self.directory = config, dataset, Path(run)
+        self.eval_env, self.sinks, self.progress = eval_env, sinks, progress
+        self.device = pick_device(config.device)
+        self.stats = dataset.stats.to_dict()
+        network = self._initial_network().to(self.device)
+        self.learner = QLearner(config, network, self.device)
+        self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
+        self._golden = self._first_observation()
+        self._best_success = -1.0
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    def fit(self, resume: bool = False) -> Run:
+        """Train to `config.steps`, or go on from the run's newest whole checkpoint.
+
+        Raises:
+            ConfigError: the directory holds a run already (and `resume` is false), or another process trains in it.
+            QTransformerError: the loss stopped being finite.
+        """
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.directory), graceful_stop() as stop:
+            step = self._restore() if resume else self._begin()
+            log = JsonLines(self.directory / "metrics.jsonl", step)
+            try:
+                step = self._loop(step, stop, log)
+            finally:
+                log.close()
+        return Run(self.directory, step, stopped=step < self.config.steps)
+
+    def _loop(self, step: int, stop: Stop, log: JsonLines) -> int:
+        config, meter, skipped = self.config, Meter(), 0
+        batches = self.dataset.segments(
+            batch_size=config.optim.batch_segments,
+            lead=self.learner.lead,
+            steps=config.optim.segment_steps,
+            lookahead=self.learner.lookahead,
+            seed=config.seed,
+            start=step,
+            filter="success" if config.algo is Algo.bc and config.bc_filter_success else "all",
+        )
+        bar = tqdm(total=config.steps, initial=step, desc=f"train {config.algo.value}", unit="step", disable=not self.progress)
+        since, logged = perf_counter(), step
+        self.learner.network.train()
+        while step < config.steps and not stop.requested:
+            began = perf_counter()
+            batch = next(batches)
+            waited = perf_counter() - began
+            metrics = self.learner.update(batch, step)
+            metrics.seconds["data"] += waited
+            meter.add(metrics)
+            skipped = skipped + 1 if metrics.skipped else 0
+            if skipped >= MAX_SKIPPED:
+                raise QTransformerError(self._explain_not_finite(step, metrics.means))
+            step += 1
+            bar.update()
+            if step % config.log_every == 0 or step == config.steps:
+                values = meter.read()
+                elapsed = perf_counter() - since
+                transitions = config.optim.batch_segments * config.optim.segment_steps
+                values["samples_per_second"] = (step - logged) * transitions / elapsed
+                since, logged = perf_counter(), step
+                self._log(step, values, log)
+                bar.set_postfix({k: f"{values[k]:.3g}" for k in ("loss", "q_start", "return_start") if k in values})
+            if step % config.save_every == 0 or step == config.steps:
+                began = perf_counter()
+                self._save(step, log)
+                since += perf_counter() - began
+        if stop.requested and step % config.save_every and step < config.steps:
+            self._save(step, log)
+        bar.close()
+        return step
+
+    def _log(self, step: int, values: Mapping[str, float], log: JsonLines) -> None:
+        log(step, values)
+        for sink in self.sinks:
+            sink(step, values)
+
+    def _save(self, step: int, log: JsonLines) -> None:
+        network = self.learner.network.eval()
+        artefact = Artefact(
+            config=self.config,
+            action_spec=self.dataset.action_spec,
+            observation_spec=self.dataset.observation_spec,
+            stats=self.stats,
+            network=network,
+            metadata={"dataset_fingerprint": self.dataset.fingerprint, "algo": self.config.algo.value},
+            golden=self.policy.golden_sample(self._golden),
+        )
+        success = self._validate(step, log)
+        position = {"step": step, "best_success": max(success, self._best_success)}
+        checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
+        if success >= self._best_success and success >= 0:  # a tie goes to the longer training
+            self._best_success = success
+            set_best(self.checkpoints, checkpoint, validation_success=success)
+        prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+        network.train()
+
+    def _validate(self, step: int, log: JsonLines) -> float:
+        """Success on validation objects, by which the best checkpoint is chosen; -1 where nothing is evaluated."""
+        if not self.config.eval_episodes or self.eval_env is None:
+            return -1.0
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + self.config.eval_episodes)
+        success = evaluate(self.eval_env, self.policy, seeds).success
+        self._log(step, {"validation_success": success}, log)
+        return success
+
+    def _begin(self) -> int:
+        if latest_resumable(self.directory) is not None:
+            raise ConfigError(
+                f"{self.directory} holds a run already: `qtransformer resume run={self.directory}` goes on with it, "
+                "another run=... starts a new one"
+            )
+        write_json(self.directory / "config.json", to_dict(self.config))
+        return 0
+
+    def _restore(self) -> int:
+        directory = latest_resumable(self.directory)
+        if directory is None:
+            return self._begin()  # killed before its first checkpoint: the same start again
+        metadata = json.loads((directory / "metadata.json").read_text())
+        if metadata["dataset_fingerprint"] != self.dataset.fingerprint:
+            raise SpecMismatchError(
+                f"{directory} was trained on another dataset (fingerprint {metadata['dataset_fingerprint'][:12]}, "
+                f"found {self.dataset.fingerprint[:12]}); resume with the same data, or fine-tune with init={directory}"
+            )
+        load_weights(self.learner.network, directory)
+        state, position = read_training_state(directory)
+        self.learner.load_state_dict(state)
+        self._best_success = float(position["best_success"])
+        return int(position["step"])
+
+    def _initial_network(self) -> torch.nn.Module | Any:
+        data = self.dataset
+        if not self.config.init:
+            return build_network(self.config, data.action_spec, data.observation_spec, self.stats)
+        start = read_checkpoint(self.config.init, self.device)
+        check_specs(start.action_spec, start.observation_spec, data.action_spec, data.observation_spec, self.config.init)
+        if start.config.model != self.config.model or start.config.value != self.config.value:
+            raise SpecMismatchError(
+                f"init={self.config.init} has another network: model {to_dict(start.config.model)}, value "
+                f"{to_dict(start.config.value)}; asked for model {to_dict(self.config.model)}, value "
+                f"{to_dict(self.config.value)}; use the checkpoint's settings"
+            )
+        self.stats = {**self.stats, **{k: start.stats[k] for k in ("proprio_mean", "proprio_std")}}
+        return start.network
+
+    def _first_observation(self) -> dict[str, Any]:
+        episode = next(iter(self.dataset.episodes()))
+        return {
+            "images": {name: images[0] for name, images in episode.images.items()},
+            "proprio": episode.proprio[0],
+            "instruction": episode.instruction,
+        }
+
+    def _explain_not_finite(self, step: int, means: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> str:
+        report = {
+            "step": step,
+            "seed": self.config.seed,
+            "losses": {k: float(v) for k, (v, _) in means.items()},
+            **versions(),
+        }
+        path = self.directory / "not_finite.json"
+        path.write_text(json.dumps(report, indent=1))
+        return (
+            f"loss or gradient was not finite {MAX_SKIPPED} updates in a row, at step {step}; weights are as before them. "
+            f"Batches are numbers {step - MAX_SKIPPED + 1} to {step} of seed {self.config.seed}; losses are in {path}. "
+            "Lower optim.learning_rate, or inspect the data with `qtransformer data inspect`"
+        )
+
+
+def check_specs(
+    action: ActionSpec,
+    observation: ObservationSpec,
+    other_action: ActionSpec,
+    other_observation: ObservationSpec,
+    where: str,
+) -> None:
+    """Refuse to join a checkpoint with data or an environment it was not made for; the error lists every difference."""
+    pairs = [
+        ("cameras", dict(observation.cameras), dict(other_observation.cameras)),
+        ("proprioception", observation.proprio_names, other_observation.proprio_names),
+        ("control_hz", observation.control_hz, other_observation.control_hz),
+        ("action names", action.names, other_action.names),
+        ("action lower limits", action.low, other_action.low),
+        ("action upper limits", action.high, other_action.high),
+        ("action units", action.units, other_action.units),
+        ("action switches", action.discrete, other_action.discrete),
+    ]
+    differences = [f"{name}: expected {a}, found {b}" for name, a, b in pairs if a != b]
+    if differences:
+        raise SpecMismatchError(f"{where} does not fit: " + "; ".join(differences))

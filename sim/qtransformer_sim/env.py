@@ -1,0 +1,201 @@
+"""Arm x Task x Camera as a Gymnasium environment that speaks robot units."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Text
+
+from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_sim.arm import ARMS, Arm
+from qtransformer_sim.bullet import Bullet
+from qtransformer_sim.camera import CAMERAS, render
+from qtransformer_sim.controller import GripperPose
+from qtransformer_sim.studio import Studio
+from qtransformer_sim.tasks import TASKS, Task
+
+ACTION_SPEC = ActionSpec(
+    names=("dx", "dy", "dz", "dyaw", "gripper", "terminate"),
+    low=(-0.05, -0.05, -0.07, -0.5, 0.0, 0.0),
+    high=(0.05, 0.05, 0.07, 0.5, 1.0, 1.0),
+    units=("m", "m", "m", "rad", "1", "1"),
+    discrete=(0, 0, 0, 0, 2, 2),
+)
+"""Increments in the gripper frame (x along the closing direction, z up), then two switches: close, and declare the task done."""
+
+START_HEIGHT = (0.25, 0.28)
+"""Height of the fingertips above the table when an episode starts [m]."""
+START_SPREAD = 0.04
+"""Distance of the start from the workspace's middle, along each axis [m]."""
+START_YAW = 0.4
+"""Largest turn at the start [rad]."""
+
+
+class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    """An arm with a task in front of cameras. `make_env` composes one.
+
+    A control step either moves the gripper or moves the fingers: while the gripper opens or closes, the arm holds its pose, because
+    fingers that close under way push objects over. A declaration holds still, too, and is judged after that control period.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 -- Gymnasium declares it so
+
+    def __init__(
+        self, arm: Arm, task: Task, cameras: Mapping[str, tuple[int, int]], *, max_steps: int, control_hz: float, seed: int | None
+    ) -> None:
+        self.render_mode = "rgb_array"
+        self.bullet = Bullet()
+        self.arm, self.task, self.cameras, self.max_steps = arm, task, dict(cameras), max_steps
+        self.metadata = {**self.metadata, "render_fps": control_hz}
+        self._substeps = max(1, round(1 / (control_hz * self.bullet.sim_dt)))
+        self._running = False
+        self._studio: Studio | None = None
+        self._studio_is_stale = True
+        self._seed = seed
+        joints = tuple(f"joint_{i + 1}" for i in range(len(arm.model.joints)))
+        self.action_spec = ACTION_SPEC
+        self.observation_spec = ObservationSpec(
+            cameras={name: (height, width, 3) for name, (height, width) in self.cameras.items()},
+            proprio_names=(*POSE_NAMES, *task.proprio_names, *joints),
+            proprio_units=(*POSE_UNITS, *task.proprio_units, *("rad" for _ in joints)),
+            control_hz=control_hz,
+        )
+        self.action_space = Box(np.float32(ACTION_SPEC.low), np.float32(ACTION_SPEC.high), dtype=np.float32)
+        self.observation_space = observation_space(self.observation_spec, task.instruction)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode. Everything random in it follows from `info["seed"]`: reset(seed=that) repeats it bit for bit."""
+        seed = self._seed if seed is None else seed
+        self._seed = None
+        super().reset(seed=seed)
+        self.seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        rng = np.random.default_rng(self.seed)
+        self.bullet.clear()
+        self.task.reset(self.bullet, self.arm.model.workspace, rng)
+        self.arm.load(self.bullet)
+        self.arm.reset(self._start_pose(rng))
+        self._steps = 0
+        self._running = True
+        self._studio_is_stale = True
+        return self._observe(), {"success": False, "seed": self.seed, "reason": ""}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Take one action (6,) in robot units; what exceeds the limits is clipped."""
+        if not self._running:
+            raise QTransformerError("step() needs a running episode, found none or one that has ended: call reset() first")
+        action = self._checked(action)
+        self._act(action)
+        outcome = self.task.judge(self.arm, declared=bool(action[5] > 0.5))
+        self._steps += 1
+        truncated = not outcome.terminated and self._steps >= self.max_steps
+        self._running = not (outcome.terminated or truncated)
+        info = {"success": outcome.success, "seed": self.seed, "reason": outcome.reason or ("time limit" if truncated else "")}
+        return self._observe(), float(outcome.success), outcome.terminated, truncated, info
+
+    def render(self, size: tuple[int, int] = (240, 320)) -> np.ndarray:  # type: ignore[override]
+        """A spectator's view, uint8 (h, w, 3), independent of the policy's cameras."""
+        if not hasattr(self, "_steps"):
+            raise QTransformerError("render() needs an episode: call reset() first")
+        if self._studio is None:
+            self._studio = Studio()
+        if self._studio_is_stale:
+            self._studio.build(self.arm, self.task.objects, self.arm.model.workspace)
+            self._studio_is_stale = False
+        return self._studio.frame(self.bullet, self.arm, size)
+
+    def close(self) -> None:
+        """Free the physics worlds. Closing twice is harmless."""
+        self._running = False
+        self.bullet.close()
+        if self._studio is not None:
+            self._studio.close()
+            self._studio = None
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action, np.float64)
+        if action.shape != (len(ACTION_SPEC),) or not np.isfinite(action).all():
+            raise QTransformerError(
+                f"an action must be {len(ACTION_SPEC)} finite numbers {ACTION_SPEC.names}, found {action.tolist()}"
+            )
+        return np.clip(action, ACTION_SPEC.low, ACTION_SPEC.high)
+
+    def _act(self, action: np.ndarray) -> None:
+        close, declare = bool(action[4] > 0.5), bool(action[5] > 0.5)
+        switching = close != self.arm.gripper_closed
+        if not declare:
+            self.arm.command_gripper(close)
+        self.arm.command(np.zeros(4) if switching or declare else action[:4])
+        for _ in range(self._substeps):
+            self.bullet.stepSimulation()
+
+    def _start_pose(self, rng: np.random.Generator) -> GripperPose:
+        workspace = self.arm.model.workspace
+        middle = (np.array(workspace.low) + np.array(workspace.high))[:2] / 2
+        xy = middle + rng.uniform(-START_SPREAD, START_SPREAD, size=2)
+        return GripperPose(np.array([*xy, rng.uniform(*START_HEIGHT)]), float(rng.uniform(-START_YAW, START_YAW)))
+
+    def _observe(self) -> dict[str, Any]:
+        frame = self.arm.gripper_to_base()
+        images = {name: render(self.bullet, CAMERAS[name], size, frame) for name, size in self.cameras.items()}
+        return {"images": images, "proprio": self._proprio(), "instruction": self.task.instruction}
+
+    def _proprio(self) -> np.ndarray:
+        pose = self.arm.gripper_pose()
+        values = [*pose.position, np.sin(pose.yaw), np.cos(pose.yaw), self.arm.gripper_width(), float(self.arm.gripper_closed)]
+        return np.array([*values, *self.task.proprio(), *self.arm.joint_positions()], np.float32)
+
+
+POSE_NAMES = ("gripper_x", "gripper_y", "gripper_z", "gripper_sin_yaw", "gripper_cos_yaw", "gripper_width", "gripper_closed")
+POSE_UNITS = ("m", "m", "m", "1", "1", "m", "1")
+
+
+def observation_space(spec: ObservationSpec, instruction: str) -> Dict:
+    """The Gymnasium space of the observation dictionary."""
+    images = {name: Box(0, 255, shape, np.uint8) for name, shape in spec.cameras.items()}
+    proprio = Box(-np.inf, np.inf, (len(spec.proprio_names),), np.float32)
+    letters = "".join(sorted({*instruction, *"abcdefghijklmnopqrstuvwxyz "}))
+    return Dict({"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)})
+
+
+def make_env(
+    *,
+    task: str = "grasp",
+    arm: str = "kuka",
+    cameras: Mapping[str, tuple[int, int]] | None = None,
+    split: str = "train",
+    max_steps: int = 24,
+    control_hz: float = 4.0,
+    num_objects: int = 3,
+    seed: int | None = None,
+) -> RobotEnv:
+    """Compose an environment by name.
+
+    Args:
+        task: A key of `TASKS`.
+        arm: A key of `ARMS`.
+        cameras: Names from `CAMERAS` to image sizes (height, width); `{"wrist": (64, 64)}` if None.
+        split: Which objects: "train", "validation" or "test".
+        max_steps: Control steps after which an episode is truncated.
+        control_hz: Control steps per second [Hz].
+        num_objects: Objects on the table.
+        seed: Seed of the first episode, if its reset is given none.
+    """
+    cameras = {"wrist": (64, 64)} if cameras is None else cameras
+    for kind, name, known in (("task", task, TASKS), ("arm", arm, ARMS), *(("camera", name, CAMERAS) for name in cameras)):
+        if name not in known:
+            raise ConfigError(f"{kind} must be one of {sorted(known)}, found '{name}'")
+    return RobotEnv(
+        Arm(ARMS[arm], 1 / control_hz),
+        TASKS[task](split=split, num_objects=num_objects),
+        cameras,
+        max_steps=max_steps,
+        control_hz=control_hz,
+        seed=seed,
+    )
+
+
+def GraspEnv(**settings: Any) -> RobotEnv:  # noqa: N802 -- reads as the class it stands for
+    """`make_env(task="grasp", ...)`."""
+    return make_env(**{"task": "grasp", **settings})
