@@ -57,9 +57,7 @@ def main(frames: int = 40_000, noise: float = 0.0) -> None:
         dataset = EpisodeDataset(path)
         loaded = time.perf_counter()
         size = path.stat().st_size
-    print(
-        f"frames        {dataset.num_frames} of {SIZE} x {SIZE} x 3, {megabytes:.0f} MB of pixels in {count} episodes"
-    )
+    print(f"frames        {dataset.num_frames} of {SIZE} x {SIZE} x 3, {megabytes:.0f} MB of pixels in {count} episodes")
     print(f"write         {megabytes / (written - begin):.0f} MB/s   {frames / (written - begin):.0f} frames/s")
     print(f"finish        {finished - written:.2f} s")
     print(f"read          {megabytes / (loaded - finished):.0f} MB/s   {loaded - finished:.2f} s")

@@ -107,7 +107,7 @@ class QLearner:
         steps = slice(batch.lead, batch.lead + batch.steps)
         has_action = batch.has_action[:, steps].flatten()
         algo, targets = self.config.algo, self.config.targets
-        exists: Tensor = self.network.bin_exists  # pyright: ignore[reportAssignmentType]
+        exists = self.network.bin_exists
         if algo is Algo.bc:
             with watch.section("forward"):
                 cloning = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, exists)
@@ -209,13 +209,15 @@ class QLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, step, self.config.steps)
         self.optimizer.step()
+        self._follow()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The target network moves towards the online one."""
         if self.target_network is not None:
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.target_network.parameters()),
-                    list(self.network.parameters()),
-                    self.config.targets.target_rate,
-                )
+            pairs = zip(self.target_network.parameters(), self.network.parameters(), strict=True)
+            for target, online in pairs:
+                target.lerp_(online, self.config.targets.target_rate)
 
     @torch.no_grad()
     def _observe(
@@ -233,7 +235,7 @@ class QLearner:
         mc_return = batch.mc_return[:, steps].flatten()
         index = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device)
         starts = (batch.episode_start[:, steps] == index).flatten() & has_action
-        exists: Tensor = self.network.bin_exists  # pyright: ignore[reportAssignmentType]
+        exists = self.network.bin_exists
         unseen = exists & ~nn.functional.one_hot(bins, output.q_values.shape[-1]).bool()
         best_unseen = output.q_values.masked_fill(~unseen, -torch.inf).amax(-1)
         best_first = output.q_values[:, 0].masked_fill(~exists[0], -torch.inf).amax(-1)

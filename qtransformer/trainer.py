@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -29,9 +30,10 @@ from qtransformer.evaluate import evaluate
 from qtransformer.files import write_json
 from qtransformer.learner import QLearner
 from qtransformer.metrics import JsonLines, Meter
+from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy, pick_device
 from qtransformer.run_guard import Stop, exclusive, graceful_stop
-from qtransformer.types import ActionSpec, Env, Episode, ObservationSpec
+from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec
 
 LogSink = Callable[[int, Mapping[str, float]], None]
 """Called with (step, averages) whenever a line is logged."""
@@ -40,15 +42,6 @@ VALIDATION_SEED = 500_000
 """First seed of validation episodes, far from any used for collection or test."""
 MAX_SKIPPED = 3
 """Updates in a row that may be not finite before training stops."""
-
-
-class Stats(Protocol):
-    """Statistics a dataset must give."""
-
-    proprio_mean: Any
-    proprio_std: Any
-
-    def to_dict(self) -> dict[str, Any]: ...
 
 
 class TrainingData(Protocol):
@@ -64,7 +57,9 @@ class TrainingData(Protocol):
     def discount(self) -> float: ...
 
     @property
-    def stats(self) -> Any: ...
+    def stats(self) -> Any:
+        """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,)."""
+        ...
 
     def episodes(self) -> Iterator[Episode]: ...
 
@@ -123,7 +118,7 @@ class Trainer:
         self.config, self.dataset, self.directory = config, dataset, Path(run)
         self.eval_env, self.sinks, self.progress = eval_env, sinks, progress
         self.device = pick_device(config.device)
-        self.stats = dataset.stats.to_dict()
+        self.stats = {k: np.asarray(v).tolist() for k, v in asdict(dataset.stats).items()}
         network = self._initial_network().to(self.device)
         self.learner = QLearner(config, network, self.device)
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
@@ -253,7 +248,7 @@ class Trainer:
         self._best_success = float(position["best_success"])
         return int(position["step"])
 
-    def _initial_network(self) -> torch.nn.Module | Any:
+    def _initial_network(self) -> QTransformer:
         data = self.dataset
         if not self.config.init:
             return build_network(self.config, data.action_spec, data.observation_spec, self.stats)
@@ -268,7 +263,7 @@ class Trainer:
         self.stats = {**self.stats, **{k: start.stats[k] for k in ("proprio_mean", "proprio_std")}}
         return start.network
 
-    def _first_observation(self) -> dict[str, Any]:
+    def _first_observation(self) -> Observation:
         episode = next(iter(self.dataset.episodes()))
         return {
             "images": {name: images[0] for name, images in episode.images.items()},

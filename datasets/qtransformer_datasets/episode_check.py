@@ -52,8 +52,7 @@ def _check_finite(array: np.ndarray, name: str, where: str) -> None:
     if not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise DatasetError(
-            f"{where}: {name} expected finite numbers, found NaN or infinity first in row {row}; "
-            "repair or remove the episode"
+            f"{where}: {name} expected finite numbers, found NaN or infinity first in row {row}; repair or remove the episode"
         )
 
 
@@ -70,8 +69,7 @@ def _check_actions(actions: np.ndarray, spec: ActionSpec, where: str) -> None:
 def _check_images(episode: Episode, spec: ObservationSpec, where: str) -> None:
     if set(episode.images) != set(spec.cameras):
         raise DatasetError(
-            f"{where}: expected cameras {sorted(spec.cameras)}, found {sorted(episode.images)}; "
-            "log every camera of the spec"
+            f"{where}: expected cameras {sorted(spec.cameras)}, found {sorted(episode.images)}; log every camera of the spec"
         )
     for name, shape in spec.cameras.items():
         images = episode.images[name]
@@ -100,6 +98,5 @@ def _check_ends(episode: Episode, where: str) -> None:
             )
     if not (episode.terminated[-1] or episode.truncated[-1]):
         raise DatasetError(
-            f"{where}: the last step is neither terminated nor truncated; "
-            "an episode that simply stops is truncated: say so"
+            f"{where}: the last step is neither terminated nor truncated; an episode that simply stops is truncated: say so"
         )

@@ -37,9 +37,7 @@ class EpisodeDataset:
         self.action_spec, self.observation_spec = sources[0].action_spec, sources[0].observation_spec
         for other in sources[1:]:
             where = str(getattr(other, "path", type(other).__name__))
-            check_same_specs(
-                (self.action_spec, self.observation_spec), (other.action_spec, other.observation_spec), where
-            )
+            check_same_specs((self.action_spec, self.observation_spec), (other.action_spec, other.observation_spec), where)
         self.discount = _checked_discount(discount)
         self._frames, self._records = load_frames(sources, self.discount)
 

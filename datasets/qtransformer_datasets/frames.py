@@ -72,9 +72,7 @@ def load_frames(sources: Sequence[EpisodeSource], discount: float) -> tuple[Fram
     for episode, where in _episodes(sources):
         check_episode(episode, sources[0].action_spec, sources[0].observation_spec, where)
         if len(records) == len(lengths) or len(episode) != lengths[len(records)]:
-            raise DatasetError(
-                f"{where}: the number or length of episodes changed while reading; let the writer finish first"
-            )
+            raise DatasetError(f"{where}: the number or length of episodes changed while reading; let the writer finish first")
         _place(frames, start, episode)
         frames["instruction_id"][start : start + len(episode) + 1] = instructions.setdefault(
             episode.instruction, len(instructions)
@@ -82,9 +80,7 @@ def load_frames(sources: Sequence[EpisodeSource], discount: float) -> tuple[Fram
         records.append(EpisodeRecord(start, len(episode), episode.success, episode.has_final_observation, episode.info))
         start += len(episode) + 1
     if len(records) != len(lengths):
-        raise DatasetError(
-            f"expected {len(lengths)} episodes, the source gave {len(records)}; let the writer finish first"
-        )
+        raise DatasetError(f"expected {len(lengths)} episodes, the source gave {len(records)}; let the writer finish first")
     frames["mc_return"] = discounted_returns(frames["rewards"], frames["has_action"], discount)
     return Frames(**frames, instructions=tuple(instructions)), records
 
@@ -123,9 +119,7 @@ def _allocate(count: int, action_spec: ActionSpec, spec: ObservationSpec) -> dic
     try:
         images = {camera: np.empty((count, *shape), np.uint8) for camera, shape in spec.cameras.items()}
     except (MemoryError, ValueError) as error:
-        raise DatasetError(
-            f"{count} frames do not fit into memory ({error}); use fewer episodes or smaller images"
-        ) from error
+        raise DatasetError(f"{count} frames do not fit into memory ({error}); use fewer episodes or smaller images") from error
     return {
         "images": images,
         "proprio": np.zeros((count, len(spec.proprio_names)), np.float32),
@@ -145,8 +139,6 @@ def _place(frames: dict[str, Any], start: int, episode: Episode) -> None:
     for name in ("actions", "rewards", "terminated", "truncated"):
         frames[name][start:stop] = getattr(episode, name)
     frames["has_action"][start:stop] = True
-    frames["lost_final"][stop - 1] = (
-        episode.truncated[-1] and not episode.terminated[-1] and not episode.has_final_observation
-    )
+    frames["lost_final"][stop - 1] = episode.truncated[-1] and not episode.terminated[-1] and not episode.has_final_observation
     frames["success"][start : stop + 1] = episode.success
     frames["episode_start"][start : stop + 1] = start

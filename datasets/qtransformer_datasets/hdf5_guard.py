@@ -41,14 +41,10 @@ def hdf5_errors(where: str) -> Iterator[None]:
         raise DatasetError(
             f"{where}: cannot be opened ({error}); let the process that writes it finish, or mend its rights"
         ) from error
-    except (
-        Exception
-    ) as error:  # damaged metadata surfaces as nearly any type: OSError, RuntimeError, KeyError, ValueError, ...
+    except Exception as error:  # damaged metadata surfaces as nearly any type: OSError, RuntimeError, KeyError, ValueError, ...
         if "truncated file" in str(error):
             raise DatasetError(f"{where}: the file is truncated ({error}); copy or download it again") from error
-        raise DatasetError(
-            f"{where}: damaged HDF5 ({error}); restore it from its source, or collect it again"
-        ) from error
+        raise DatasetError(f"{where}: damaged HDF5 ({error}); restore it from its source, or collect it again") from error
 
 
 def child_names(group: h5py.Group) -> list[str]:
@@ -63,9 +59,7 @@ def has_child(group: h5py.Group, name: str) -> bool:
 def child_group(parent: h5py.Group, name: str, where: str) -> h5py.Group:
     node = _child(parent, name, where)
     if not isinstance(node, h5py.Group):
-        raise DatasetError(
-            f"{where}: '{name}' expected a group, found {type(node).__name__}; this is not robomimic's layout"
-        )
+        raise DatasetError(f"{where}: '{name}' expected a group, found {type(node).__name__}; this is not robomimic's layout")
     return node
 
 
@@ -73,9 +67,7 @@ def child_dataset(parent: h5py.Group, name: str, where: str) -> h5py.Dataset:
     """A dataset whose bytes lie in this file and whose declared size is believable."""
     node = _child(parent, name, where)
     if not isinstance(node, h5py.Dataset):
-        raise DatasetError(
-            f"{where}: '{name}' expected a dataset, found {type(node).__name__}; this is not robomimic's layout"
-        )
+        raise DatasetError(f"{where}: '{name}' expected a dataset, found {type(node).__name__}; this is not robomimic's layout")
     if node.external or node.is_virtual:
         raise DatasetError(f"{where}: '{name}' keeps its data in another file; copy the data into this one (h5repack)")
     if node.dtype.kind not in "biuf":
@@ -90,9 +82,7 @@ def json_attribute(group: h5py.Group, name: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"{where}: attribute '{name}' expected JSON ({error}); restore the file from its source"
-        ) from error
+        raise DatasetError(f"{where}: attribute '{name}' expected JSON ({error}); restore the file from its source") from error
 
 
 def number_attribute(group: h5py.Group, name: str, where: str) -> int:
@@ -121,9 +111,7 @@ def text_attribute(group: h5py.Group, name: str, where: str) -> str:
 def _check_signature(path: Path) -> None:
     """One clear sentence for each way in which a path is not a readable HDF5 file."""
     if not path.is_file():
-        raise DatasetError(
-            f"{path}: expected an HDF5 file, found {'a folder' if path.is_dir() else 'nothing'}; check the path"
-        )
+        raise DatasetError(f"{path}: expected an HDF5 file, found {'a folder' if path.is_dir() else 'nothing'}; check the path")
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -134,23 +122,18 @@ def _check_signature(path: Path) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise DatasetError(f"{path}: expected an HDF5 file, found a git-lfs pointer to it; run `git lfs pull`")
     if not h5py.is_hdf5(path):
-        raise DatasetError(
-            f"{path}: expected an HDF5 file, found something else (starts with {head[:8]!r}); check the path"
-        )
+        raise DatasetError(f"{path}: expected an HDF5 file, found something else (starts with {head[:8]!r}); check the path")
 
 
 def _child(parent: h5py.Group, name: str, where: str) -> Any:
     """One link, followed only if it is a plain one; `name` is a single component, never a path."""
     if not has_child(parent, name):
         raise DatasetError(
-            f"{where}: expected '{name}' in {parent.name}, found {child_names(parent)[:20]}; "
-            "this is not robomimic's layout"
+            f"{where}: expected '{name}' in {parent.name}, found {child_names(parent)[:20]}; this is not robomimic's layout"
         )
     link = parent.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
-        raise DatasetError(
-            f"{where}: '{name}' in {parent.name} is a {type(link).__name__}; replace links by the data itself"
-        )
+        raise DatasetError(f"{where}: '{name}' in {parent.name} is a {type(link).__name__}; replace links by the data itself")
     return parent[name]
 
 

@@ -38,6 +38,9 @@ class _Summaries:
     def __init__(self, source: HDF5Episodes, problems: list[str]) -> None:
         self.actions_spec, self.spec, self.count = source.action_spec, source.observation_spec, len(source)
         self.episodes = [_without_images(episode) for episode in _readable(source, problems)]
+        steps = sum(map(len, self.episodes))
+        if not source.is_foreign and len(self.episodes) == self.count and source.declared_total != steps:
+            problems.append(f"{source.path}: total says {source.declared_total} steps, its demos have {steps}")
 
     def sections(self) -> list[str]:
         if not self.episodes:
@@ -119,9 +122,7 @@ def _head(path: Path) -> str:
 
 
 def _cameras(spec: ObservationSpec) -> str:
-    return _table(
-        ["camera", "image (h, w, c)"], [[name, f"{h} x {w} x {c}"] for name, (h, w, c) in spec.cameras.items()]
-    )
+    return _table(["camera", "image (h, w, c)"], [[name, f"{h} x {w} x {c}"] for name, (h, w, c) in spec.cameras.items()])
 
 
 def _proprio_table(spec: ObservationSpec, rows: np.ndarray) -> str:
@@ -191,6 +192,4 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
         return ""
     lines = [row + [""] * (len(header) - len(row)) for row in [header, *rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

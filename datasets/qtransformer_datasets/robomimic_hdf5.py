@@ -43,8 +43,8 @@ class HDF5Episodes:
     `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
     without any is truncated at its end. "truncated": the demo was cut there by a time limit.
     `control_hz`: rate of control [Hz]; by default `control_freq` of `env_args`.
-    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which is
-    the simulator's truth and not a robot's.
+    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
+    is the simulator's truth and not a robot's.
     """
 
     action_spec: ActionSpec
@@ -64,8 +64,7 @@ class HDF5Episodes:
         self.dones: Dones | None = dones
         if not self.path.exists() and parts_folder(self.path).exists():
             raise DatasetError(
-                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; "
-                "resume the collection to publish it"
+                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume the collection to publish it"
             )
         if dones not in (None, "terminated", "truncated"):
             raise DatasetError(f"{self.path}: dones expected 'terminated' or 'truncated', found {dones!r}; choose one")
@@ -73,6 +72,7 @@ class HDF5Episodes:
             data = child_group(file, "data", str(self.path))
             self.names = _demo_names(data, self.path)
             first = child_group(data, self.names[0], str(self.path))
+            self.declared_total = data.attrs.get("total")
             self.is_foreign = "observation_spec" not in data.attrs
             if self.is_foreign:
                 self._infer(data, first, control_hz, proprio)
@@ -95,9 +95,7 @@ class HDF5Episodes:
     def read(self, index: int) -> Episode:
         """Episode `index`, counted from 0 in numerical order of the demos."""
         if not 0 <= index < len(self):
-            raise DatasetError(
-                f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index"
-            )
+            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
         with open_hdf5(self.path) as file:
             return self._read(file, index)
 
@@ -121,24 +119,18 @@ class HDF5Episodes:
             self.observation_spec = ObservationSpec.from_dict(json_attribute(data, "observation_spec", where))
             self.attributes = dict(json_attribute(data, "attributes", where))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise DatasetError(
-                f"{where}: its specs cannot be read ({error!r}); restore the file from its source"
-            ) from error
+            raise DatasetError(f"{where}: its specs cannot be read ({error!r}); restore the file from its source") from error
         self._camera_keys = {camera: f"{camera}_image" for camera in self.observation_spec.cameras}
         self._proprio_keys: tuple[str, ...] = ("proprio",)
 
-    def _infer(
-        self, data: h5py.Group, first: h5py.Group, control_hz: float | None, proprio: Sequence[str] | None
-    ) -> None:
+    def _infer(self, data: h5py.Group, first: h5py.Group, control_hz: float | None, proprio: Sequence[str] | None) -> None:
         where = f"{self.path}, {self.names[0]}"
         env_args = json_attribute(data, "env_args", str(self.path)) if "env_args" in data.attrs else {}
         self.attributes = {"env_args": env_args}
         obs = child_group(first, "obs", where)
         self.action_spec = infer_action_spec(child_dataset(first, "actions", where), where)
         self._proprio_keys = proprio_keys(obs, proprio, where)
-        self.observation_spec, self._camera_keys = infer_observation_spec(
-            obs, self._proprio_keys, env_args, control_hz, where
-        )
+        self.observation_spec, self._camera_keys = infer_observation_spec(obs, self._proprio_keys, env_args, control_hz, where)
 
     def _demo(self, file: h5py.File, index: int) -> h5py.Group:
         where = self._where(index)
@@ -153,7 +145,8 @@ class HDF5Episodes:
             demo = self._demo(file, index)
             if not self.is_foreign:
                 return number_attribute(demo, "num_samples", where)
-            return _last_step(demo, self.dones, where) + 1
+            recorded = child_dataset(demo, "actions", where).shape[0]
+            return _last_step(demo, recorded, self.dones, where) + 1
 
     def _read(self, file: h5py.File, index: int) -> Episode:
         where = self._where(index)
@@ -169,16 +162,12 @@ class HDF5Episodes:
             raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
         declared = demo.attrs.get("num_samples", recorded)
         if declared != recorded:
-            raise DatasetError(
-                f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode"
-            )
-        terminated, truncated = _ends(demo, self.dones, where)
-        length = _last_step(demo, self.dones, where) + 1 if self.is_foreign else recorded
+            raise DatasetError(f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode")
+        terminated, truncated = _ends(demo, recorded, self.dones, where)
+        length = _last_step(demo, recorded, self.dones, where) + 1
         rewards = _low_dim(child_dataset(demo, "rewards", where), where)
         if rewards.shape != (recorded,):
-            raise DatasetError(
-                f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode"
-            )
+            raise DatasetError(f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode")
         frames = _FrameReader(demo, recorded, length, where)
         return Episode(
             images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
@@ -214,7 +203,8 @@ class _FrameReader:
         if self.length < self.recorded:
             rows[:] = source[: self.length + 1]
         else:
-            rows[:-1] = source[()]
+            with np.errstate(over="ignore"):  # as in _low_dim
+                rows[:-1] = source[()]
             rows[-1] = self._last_row(key, source.shape[1:]) if self.has_final else rows[-2]
         return rows
 
@@ -249,22 +239,22 @@ def _says_how_it_ended(demo: h5py.Group) -> bool:
     return "terminated" in demo.attrs and "truncated" in demo.attrs
 
 
-def _ends(demo: h5py.Group, dones: Dones | None, where: str) -> tuple[bool, bool]:
+def _ends(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> tuple[bool, bool]:
     """Whether the (possibly shortened) episode's last step terminated, and whether it was truncated."""
     if _says_how_it_ended(demo):
         return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
     if dones is None:
         raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: HDF5Episodes(path, dones=...)")
-    terminated = dones == "terminated" and bool(_dones(demo, where).any())
+    terminated = dones == "terminated" and bool(_dones(demo, recorded, where).any())
     return terminated, not terminated
 
 
-def _last_step(demo: h5py.Group, dones: Dones | None, where: str) -> int:
+def _last_step(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> int:
     """Index of the step that ends the episode."""
-    last = child_dataset(demo, "actions", where).shape[0] - 1
+    last = recorded - 1
     if _says_how_it_ended(demo):
         return last
-    done = np.flatnonzero(_dones(demo, where))
+    done = np.flatnonzero(_dones(demo, recorded, where))
     if not len(done) or done[0] == last:
         return last
     if dones == "truncated":
@@ -275,11 +265,10 @@ def _last_step(demo: h5py.Group, dones: Dones | None, where: str) -> int:
     return int(done[0])
 
 
-def _dones(demo: h5py.Group, where: str) -> np.ndarray:
+def _dones(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
     dones = child_dataset(demo, "dones", where)[()]
-    expected = child_dataset(demo, "actions", where).shape[:1]
-    if dones.shape != expected:
-        raise DatasetError(f"{where}: dones expected shape {expected}, found {dones.shape}; remove the episode")
+    if dones.shape != (recorded,):
+        raise DatasetError(f"{where}: dones expected shape {(recorded,)}, found {dones.shape}; remove the episode")
     return dones.astype(bool)
 
 
@@ -292,9 +281,7 @@ def _success(demo: h5py.Group, rewards: np.ndarray, terminated: bool, dones: Don
 
 def _low_dim(dataset: h5py.Dataset, where: str) -> np.ndarray:
     if dataset.ndim == 0:
-        raise DatasetError(
-            f"{where}: {dataset.name} expected one row per step, found a single number; remove the episode"
-        )
+        raise DatasetError(f"{where}: {dataset.name} expected one row per step, found a single number; remove the episode")
     with np.errstate(over="ignore"):  # a double too large for float32 becomes infinite, which check_episode reports
         return dataset[()].astype(np.float32, copy=False)
 

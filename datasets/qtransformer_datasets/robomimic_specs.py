@@ -17,9 +17,7 @@ SIMULATOR_TRUTH = ("object",)
 def infer_action_spec(actions: h5py.Dataset, where: str) -> ActionSpec:
     """Dimensions a0, a1, ... in [-1, 1] without unit: robomimic's convention is not in the file."""
     if actions.ndim != 2 or not 0 < actions.shape[1] < 1000:
-        raise DatasetError(
-            f"{where}: actions expected shape (T, n), found {actions.shape}; this is not robomimic's layout"
-        )
+        raise DatasetError(f"{where}: actions expected shape (T, n), found {actions.shape}; this is not robomimic's layout")
     n = actions.shape[1]
     names = tuple(f"a{i}" for i in range(n))
     return ActionSpec(names=names, low=(-1.0,) * n, high=(1.0,) * n, units=("1",) * n, discrete=(0,) * n)
@@ -72,8 +70,7 @@ def _image_shape(images: h5py.Dataset, where: str) -> tuple[int, int, int]:
     if channels != 3:
         order = "channels first" if height == 3 else f"{channels} channels"
         raise DatasetError(
-            f"{where}: {images.name} expected images (h, w, 3), found {order} {images.shape[1:]}; "
-            "convert to RGB, channels last"
+            f"{where}: {images.name} expected images (h, w, 3), found {order} {images.shape[1:]}; convert to RGB, channels last"
         )
     return height, width, channels
 
@@ -84,7 +81,5 @@ def _control_hz(env_args: Any, control_hz: float | None, where: str) -> float:
     kwargs = env_args.get("env_kwargs") if isinstance(env_args, Mapping) else None
     frequency = kwargs.get("control_freq") if isinstance(kwargs, Mapping) else None
     if not isinstance(frequency, int | float) or not 0 < frequency < float("inf"):
-        raise DatasetError(
-            f"{where}: the file does not tell its control rate; say so: HDF5Episodes(path, control_hz=20.0)"
-        )
+        raise DatasetError(f"{where}: the file does not tell its control rate; say so: HDF5Episodes(path, control_hz=20.0)")
     return float(frequency)

@@ -5,7 +5,7 @@ small HDF5 file of its own in the folder `<path>.partial/`, published by rename,
 chunks as they are) into one file that appears at `<path>` in one step:
 
     /data            attrs: total, and as JSON env_args, action_spec, observation_spec, instructions, attributes
-    /data/demo_<i>   attrs: num_samples, success, seed, instruction, info (JSON); terminated, truncated (of the last step)
+    /data/demo_<i>   attrs: num_samples, success, seed, instruction, info (JSON); terminated, truncated (last step)
         actions (T, n) f4 in [-1, 1]      rewards (T,) f4      dones (T,) i8 = terminated or truncated
         obs/proprio (T, p) f4             obs/<camera>_image (T, h, w, 3) u1
         next_obs/<key> (1, ...)           only the row after the last action (attr rows = "last"); absent where lost
@@ -28,7 +28,7 @@ import numpy as np
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_episode
-from qtransformer_datasets.hdf5_guard import child_group, hdf5_errors, number_attribute
+from qtransformer_datasets.hdf5_guard import child_group, hdf5_errors, number_attribute, text_attribute
 
 FORMAT_VERSION = 1
 CHUNK_FRAMES = 32
@@ -103,9 +103,7 @@ class HDF5Writer:
         if self._closed:
             raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
         if not self._length:
-            raise DatasetError(
-                f"{self.path}: expected at least one episode to publish, found none; append before finishing"
-            )
+            raise DatasetError(f"{self.path}: expected at least one episode to publish, found none; append before finishing")
         merged = self._parts / _MERGED
         with hdf5_errors(str(merged)):
             with h5py.File(merged, "w", libver=_HDF5_VERSION) as file:
@@ -156,9 +154,7 @@ class HDF5Writer:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when a process is killed
         except BlockingIOError:
             self._lock.close()
-            raise DatasetError(
-                f"{self.path}: another process is writing it; wait for it or choose another path"
-            ) from None
+            raise DatasetError(f"{self.path}: another process is writing it; wait for it or choose another path") from None
 
     def _keep_recipe(self) -> None:
         kept = self._parts / _RECIPE
@@ -180,15 +176,12 @@ class HDF5Writer:
             )
 
     def _count_parts(self) -> int:
-        """How many demos lie there in an unbroken row; what a kill left half written is removed."""
-        for torn in [*self._parts.glob("*.tmp"), *self._parts.glob(_MERGED)]:
-            torn.unlink()
+        """How many demos lie there in an unbroken row. What a kill left half written has other names, and is overwritten."""
         found = len(list(self._parts.glob("demo_*.hdf5")))
         missing = [self._part(i).name for i in range(found) if not self._part(i).exists()]
         if missing:
             raise DatasetError(
-                f"{self._parts}: expected demos 0 to {found - 1}, {missing[0]} is missing; "
-                "delete the folder and collect again"
+                f"{self._parts}: expected demos 0 to {found - 1}, {missing[0]} is missing; delete the folder and collect again"
             )
         return found
 
@@ -202,13 +195,14 @@ class HDF5Writer:
             name = self._part(index).stem
             with h5py.File(self._part(index), "r") as part:
                 part.copy(name, data)
-            total += number_attribute(child_group(data, name, name), "num_samples", name)
-            instructions[str(data[name].attrs["instruction"])] = None
+            demo = child_group(data, name, name)
+            total += number_attribute(demo, "num_samples", name)
+            instructions[text_attribute(demo, "instruction", name)] = None
         data.attrs["total"] = total
         for name, value in self._recipe.items():
-            data.attrs[name] = json.dumps(value)
-        data.attrs["instructions"] = json.dumps(list(instructions))
-        data.attrs["env_args"] = json.dumps(_env_args(self._recipe["attributes"], self.observation_spec))
+            _write_text(data, name, json.dumps(value))
+        _write_text(data, "instructions", json.dumps(list(instructions)))
+        _write_text(data, "env_args", json.dumps(_env_args(self._recipe["attributes"], self.observation_spec)))
         names = np.array([f"demo_{i}" for i in range(self._length)], "S")
         is_valid = np.arange(self._length) % _VALID_EVERY == _VALID_EVERY - 1
         file["mask/train"], file["mask/valid"] = names[~is_valid], names[is_valid]
@@ -224,8 +218,8 @@ def _write_demo(demo: h5py.Group, episode: Episode) -> None:
     demo.attrs["num_samples"] = len(episode)
     demo.attrs["success"] = bool(episode.success)
     demo.attrs["seed"] = info["seed"] if isinstance(info.get("seed"), int) else -1
-    demo.attrs["instruction"] = episode.instruction
-    demo.attrs["info"] = json.dumps(info)
+    _write_text(demo, "instruction", episode.instruction)
+    _write_text(demo, "info", json.dumps(info))
     demo.attrs["terminated"] = bool(episode.terminated[-1])
     demo.attrs["truncated"] = bool(episode.truncated[-1])
     _write_array(demo, "actions", episode.actions)
@@ -242,8 +236,16 @@ def _write_demo(demo: h5py.Group, episode: Episode) -> None:
             _write_array(next_obs, key, rows[-1:])
 
 
+def _write_text(group: h5py.Group, name: str, text: str) -> None:
+    """As a string of fixed length: HDF5 keeps others on a heap, and a damaged heap sends its reader into an endless loop."""
+    data = text.encode()
+    if b"\0" in data:
+        raise ValueError(f"{name} contains a NUL character, which ends a string in HDF5")
+    group.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
+
+
 def _write_array(group: h5py.Group, name: str, rows: np.ndarray) -> None:
-    """Chunked with checksums, so that a flipped bit is an error and not a pixel. gzip-1: see benchmarks/bench_loader.py."""
+    """Chunked with checksums, so that a flipped bit is an error and not a pixel. Why gzip-1: bench_loader.py."""
     if rows.size == 0:  # no proprioception: HDF5 has no chunks of nothing
         group.create_dataset(name, data=rows)
         return

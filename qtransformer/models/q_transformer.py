@@ -95,6 +95,11 @@ class QTransformer(nn.Module):
         proprio_std: standard deviation of the same.
     """
 
+    proprio_mean: Tensor
+    proprio_std: Tensor
+    bin_exists: Bool[Tensor, "n a"]
+    """False on the padding of dimensions with fewer bins than the widest."""
+
     def __init__(
         self,
         config: ModelConfig,
@@ -113,7 +118,8 @@ class QTransformer(nn.Module):
             {name: ImageTokenizer(config.encoder, config.encoder_width, e, config.tokens_per_image) for name in self.cameras}
         )
         self.register_buffer("proprio_mean", proprio_mean.float().clone())
-        self.register_buffer("proprio_std", proprio_std.float().clone())
+        # A value that never changed in the data has no scale of its own: keep its unit.
+        self.register_buffer("proprio_std", torch.where(proprio_std > 1e-6, proprio_std, 1.0).float())
         features = len(proprio_mean) * (1 + 2 * len(PROPRIO_SCALES))
         self.proprio_tokenizer = nn.Sequential(nn.Linear(features, e), nn.GELU(), nn.Linear(e, e))
         self.slot_embedding = nn.Parameter(0.02 * torch.randn(self.tokens_per_frame, e))

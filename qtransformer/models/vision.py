@@ -28,14 +28,15 @@ class FiLM(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Four convolutions, an eighth of the resolution: small enough to train on a CPU."""
+    """Three convolutions to an eighth of the resolution. The first reads patches of 8 pixels every 4, where a pyramid of small
+    kernels would spend most of a CPU's time on the full image (measured in docs/log.md)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.out_channels = 2 * width
-        shapes = [(3, width, 5, 2), (width, width, 3, 2), (width, 2 * width, 3, 2), (2 * width, 2 * width, 3, 1)]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, stride, padding=k // 2) for i, o, k, stride in shapes)
-        self.films = nn.ModuleList(FiLM(o) for _, o, _, _ in shapes)
+        shapes = [(3, width, 8, 4, 2), (width, 2 * width, 3, 2, 1), (2 * width, 2 * width, 3, 1, 1)]
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, stride, padding) for i, o, k, stride, padding in shapes)
+        self.films = nn.ModuleList(FiLM(o) for _, o, _, _, _ in shapes)
 
     def forward(self, x: Float[Tensor, "b c h w"], instruction: Float[Tensor, "b d"]) -> Float[Tensor, "b c2 h2 w2"]:
         for conv, film in zip(self.convs, self.films, strict=True):
@@ -104,7 +105,7 @@ class TokenLearner(nn.Module):
         self.project = nn.Linear(channels, embed_dim)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s e"]:
-        x = x + self.position(position_features(*x.shape[-2:], x.device)).movedim(-1, 0)
+        x = x + self.position(position_features(x.shape[-2], x.shape[-1], x.device)).movedim(-1, 0)
         weights = self.attention(x).flatten(2).softmax(-1)
         return self.project(weights @ x.flatten(2).transpose(1, 2))
 

@@ -1,8 +1,8 @@
 """A PyBullet simulator: arms that grasp random objects in front of cameras, an expert, and recipes for data.
 
-    from qtransformer_sim import make_env, ScriptedExpert
-    env = make_env(task="grasp", split="train")
-    observation, info = env.reset(seed=3)
+from qtransformer_sim import make_env, ScriptedExpert
+env = make_env(task="grasp", split="train")
+observation, info = env.reset(seed=3)
 """
 
 from qtransformer_sim.arm import ARMS, ArmModel, Finger

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pybullet
 
-from qtransformer_sim.bullet import DATA, Bullet
+from qtransformer_sim.bullet import Bullet
 from qtransformer_sim.controller import CartesianController, GripperPose, Workspace
 from qtransformer_sim.low_poly import low_poly_model
 
@@ -26,20 +26,20 @@ class Finger:
 
 @dataclass(frozen=True)
 class ArmModel:
-    """Everything the simulator must be told about an arm with a two-finger gripper. A further arm is a further entry in `ARMS`."""
+    """An arm with a two-finger gripper, as data. A further arm is a further entry in `ARMS`."""
 
     file: str
     """Model file (SDF or URDF), relative to PyBullet's data."""
     joints: tuple[str, ...]
     """The arm's joints, base first."""
     home: tuple[float, ...]
-    """Joint positions [rad] over the middle of the table with the gripper down and yaw 0: every inverse-kinematics search starts here."""
+    """Joint positions [rad] over the table, gripper down, yaw 0: every inverse-kinematics search starts here."""
     tool_link: str
     """Link that carries the gripper."""
     tool_point: tuple[float, float, float]
     """Point between the closed fingertips, in the tool link's frame [m]."""
     tool_down_rpy: tuple[float, float, float]
-    """Orientation of the tool link in the base frame at yaw 0, roll-pitch-yaw [rad]: fingers down, closing along the base's x."""
+    """The tool link in the base frame at yaw 0, roll-pitch-yaw [rad]: fingers down, closing along the base's x."""
     fingers: tuple[Finger, Finger]
     workspace: Workspace
     joint_force: float
@@ -180,8 +180,8 @@ class Arm:
     def solve_ik(self, pose: GripperPose) -> np.ndarray:
         """Joint positions (j,) [rad] that put the gripper at a pose.
 
-        The search starts at home whatever the arm does now, so joints are a function of the pose: the elbow cannot wander over an
-        episode, and no state outlives it.
+        The search starts at home whatever the arm does now, so joints are a function of the pose: the elbow cannot
+        wander over an episode, and no state outlives it.
         """
         _, orientation = pybullet.multiplyTransforms(
             [0, 0, 0], pybullet.getQuaternionFromEuler([0, 0, pose.yaw]), [0, 0, 0], self._tool_down_quaternion

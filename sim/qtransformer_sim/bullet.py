@@ -1,7 +1,7 @@
 """One private physics world and its only owner.
 
-PyBullet keeps its connections in global numbers. `Bullet` holds one of them, binds it to every call, and gives it back; the rest
-of the room never sees a client number.
+PyBullet keeps its connections in global numbers. `Bullet` holds one of them, binds it to every call, and gives it back;
+the rest of the room never sees a client number.
 """
 
 import functools
@@ -21,7 +21,7 @@ DATA = Path(pybullet_data.getDataPath())
 class Bullet:
     """A headless Bullet world. Any PyBullet function is a method: `bullet.getBasePositionAndOrientation(body)`."""
 
-    def __init__(self, sim_dt: float = 1 / 120, solver_iterations: int = 40) -> None:
+    def __init__(self, sim_dt: float = 1 / 120, solver_iterations: int = 60) -> None:
         self.sim_dt = sim_dt
         """Length of one physics step [s]."""
         self.solver_iterations = solver_iterations
@@ -47,6 +47,7 @@ class Bullet:
         self.setPhysicsEngineParameter(
             fixedTimeStep=self.sim_dt,
             numSolverIterations=self.solver_iterations,
+            solverResidualThreshold=1e-3,  # stops iterating early where contacts are easy: a third less time, as many grasps
             deterministicOverlappingPairs=1,
         )
 

@@ -13,8 +13,8 @@ from qtransformer_sim.bullet import Bullet
 class Camera:
     """Where a camera sits and where it looks.
 
-    A gripper camera's points are in the gripper frame: origin between the fingertips, x along the closing direction, z up, turned
-    with the gripper. A base camera's are in the base frame. Both in metres.
+    A gripper camera's points are in the gripper frame: origin between the fingertips, x along the closing direction, z up,
+    turned with the gripper. A base camera's are in the base frame. Both in metres.
     """
 
     mount: Literal["gripper", "base"]
@@ -36,10 +36,11 @@ class Camera:
 
 
 CAMERAS: dict[str, Camera] = {
-    # Behind the fingers' plane, so that they frame the image instead of covering it; what lies between them is at its middle.
-    "wrist": Camera("gripper", (0.0, -0.085, 0.19), (0.0, -0.005, 0.0), (0.0, 1.0, 0.0), fov=56.0),
+    # Beside the fingers' plane, so that they do not cover what lies between them; tilted so that the table under the gripper is
+    # at the image's middle when an episode starts, and the fingertips are at its upper third always.
+    "wrist": Camera("gripper", (0.0, -0.085, 0.19), (0.0, -0.045, 0.0), (0.0, 1.0, 0.0), fov=56.0),
     "front": Camera("base", (1.15, 0.0, 0.55), (0.52, 0.0, 0.08), (0.0, 0.0, 1.0), fov=45.0),
-    "overhead": Camera("base", (0.55, 0.0, 0.9), (0.55, 0.0, 0.0), (1.0, 0.0, 0.0), fov=35.0),
+    "side": Camera("base", (0.55, -0.7, 0.5), (0.55, 0.0, 0.08), (0.0, 0.0, 1.0), fov=40.0),
 }
 """Cameras a policy may ask for by name. A further one is a further entry."""
 
@@ -47,7 +48,9 @@ VIDEO = Camera("base", (1.2, -0.75, 0.75), (0.45, 0.02, 0.22), (0.0, 0.0, 1.0), 
 """The spectator's camera of `env.render()`."""
 
 
-def render(bullet: Bullet, camera: Camera, size: tuple[int, int], gripper_to_base: np.ndarray, *, shadow: bool = False) -> np.ndarray:
+def render(
+    bullet: Bullet, camera: Camera, size: tuple[int, int], gripper_to_base: np.ndarray, *, shadow: bool = False
+) -> np.ndarray:
     """One image, uint8 (h, w, 3) RGB. TinyRenderer draws on the processor: no shadow and no segmentation halve its time."""
     height, width = size
     projection = pybullet.computeProjectionMatrixFOV(camera.fov, width / height, 0.01, 3.0)

@@ -1,6 +1,7 @@
 """Cartesian control: increments in the gripper frame become limited joint targets.
 
-No physics in here and no simulator: a ROS node can run the same controller on a real arm by handing in its own inverse kinematics.
+No physics in here and no simulator: a ROS node can run the same controller on a real arm by handing in its own inverse
+kinematics.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,9 @@ class Workspace:
 
     def contains(self, point: np.ndarray, margin: float = 0.0) -> bool:
         """Whether a point (3,) [m] lies above the workspace's floor plan, widened by `margin` [m]."""
-        return bool(np.all(point[:2] >= np.array(self.low[:2]) - margin) and np.all(point[:2] <= np.array(self.high[:2]) + margin))
+        return bool(
+            np.all(point[:2] >= np.array(self.low[:2]) - margin) and np.all(point[:2] <= np.array(self.high[:2]) + margin)
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class CartesianController:
         self.solve_ik = solve_ik
         self.control_dt = control_dt
         self.max_lead = max_lead
-        """Distance [m] per axis that the commanded pose may keep from the measured one: a blocked arm must not store up motion."""
+        """How far the commanded pose may be ahead of the measured one, per axis [m]: a blocked arm stores up no motion."""
         self.max_yaw_lead = max_yaw_lead
         """The same for the turn [rad]."""
         self.max_joint_speed = max_joint_speed

@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Text
+from gymnasium.spaces import Box, Dict, Space, Text
 
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.types import ActionSpec, ObservationSpec
@@ -23,7 +23,7 @@ ACTION_SPEC = ActionSpec(
     units=("m", "m", "m", "rad", "1", "1"),
     discrete=(0, 0, 0, 0, 2, 2),
 )
-"""Increments in the gripper frame (x along the closing direction, z up), then two switches: close, and declare the task done."""
+"""Increments in the gripper frame (x along the closing direction, z up), then two switches: close, and declare done."""
 
 START_HEIGHT = (0.25, 0.28)
 """Height of the fingertips above the table when an episode starts [m]."""
@@ -36,14 +36,22 @@ START_YAW = 0.4
 class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """An arm with a task in front of cameras. `make_env` composes one.
 
-    A control step either moves the gripper or moves the fingers: while the gripper opens or closes, the arm holds its pose, because
-    fingers that close under way push objects over. A declaration holds still, too, and is judged after that control period.
+    A control step either moves the gripper or moves the fingers: while the gripper opens or closes, the arm holds its pose,
+    because fingers that close under way push objects over. A declaration holds still, too, and is judged after that
+    control period.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 -- Gymnasium declares it so
 
     def __init__(
-        self, arm: Arm, task: Task, cameras: Mapping[str, tuple[int, int]], *, max_steps: int, control_hz: float, seed: int | None
+        self,
+        arm: Arm,
+        task: Task,
+        cameras: Mapping[str, tuple[int, int]],
+        *,
+        max_steps: int,
+        control_hz: float,
+        seed: int | None,
     ) -> None:
         self.render_mode = "rgb_array"
         self.bullet = Bullet()
@@ -62,7 +70,8 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             proprio_units=(*POSE_UNITS, *task.proprio_units, *("rad" for _ in joints)),
             control_hz=control_hz,
         )
-        self.action_space = Box(np.float32(ACTION_SPEC.low), np.float32(ACTION_SPEC.high), dtype=np.float32)
+        low, high = np.array(ACTION_SPEC.low, np.float32), np.array(ACTION_SPEC.high, np.float32)
+        self.action_space = Box(low, high, dtype=np.float32)
         self.observation_space = observation_space(self.observation_spec, task.instruction)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -70,8 +79,8 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         seed = self._seed if seed is None else seed
         self._seed = None
         super().reset(seed=seed)
-        self.seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        rng = np.random.default_rng(self.seed)
+        self.episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        rng = np.random.default_rng(self.episode_seed)
         self.bullet.clear()
         self.task.reset(self.bullet, self.arm.model.workspace, rng)
         self.arm.load(self.bullet)
@@ -79,7 +88,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._steps = 0
         self._running = True
         self._studio_is_stale = True
-        return self._observe(), {"success": False, "seed": self.seed, "reason": ""}
+        return self._observe(), {"success": False, "seed": self.episode_seed, "reason": ""}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Take one action (6,) in robot units; what exceeds the limits is clipped."""
@@ -91,7 +100,11 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._steps += 1
         truncated = not outcome.terminated and self._steps >= self.max_steps
         self._running = not (outcome.terminated or truncated)
-        info = {"success": outcome.success, "seed": self.seed, "reason": outcome.reason or ("time limit" if truncated else "")}
+        info = {
+            "success": outcome.success,
+            "seed": self.episode_seed,
+            "reason": outcome.reason or ("time limit" if truncated else ""),
+        }
         return self._observe(), float(outcome.success), outcome.terminated, truncated, info
 
     def render(self, size: tuple[int, int] = (240, 320)) -> np.ndarray:  # type: ignore[override]
@@ -152,11 +165,13 @@ POSE_UNITS = ("m", "m", "m", "1", "1", "m", "1")
 
 
 def observation_space(spec: ObservationSpec, instruction: str) -> Dict:
-    """The Gymnasium space of the observation dictionary."""
-    images = {name: Box(0, 255, shape, np.uint8) for name, shape in spec.cameras.items()}
-    proprio = Box(-np.inf, np.inf, (len(spec.proprio_names),), np.float32)
+    """The Gymnasium space of the observation dictionary; no length or angle of a table-top arm comes near 10 m or rad."""
+    images: dict[str, Space[Any]] = {name: Box(0, 255, shape, np.uint8) for name, shape in spec.cameras.items()}
+    proprio = Box(-10.0, 10.0, (len(spec.proprio_names),), np.float32)
     letters = "".join(sorted({*instruction, *"abcdefghijklmnopqrstuvwxyz "}))
-    return Dict({"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)})
+    return Dict(
+        {"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)}
+    )
 
 
 def make_env(
@@ -196,6 +211,6 @@ def make_env(
     )
 
 
-def GraspEnv(**settings: Any) -> RobotEnv:  # noqa: N802 -- reads as the class it stands for
+def GraspEnv(**settings: Any) -> RobotEnv:
     """`make_env(task="grasp", ...)`."""
     return make_env(**{"task": "grasp", **settings})

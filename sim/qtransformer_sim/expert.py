@@ -7,7 +7,7 @@ import numpy as np
 
 from qtransformer.types import ActionSpec
 from qtransformer_sim.controller import GripperPose
-from qtransformer_sim.env import RobotEnv
+from qtransformer_sim.env import ACTION_SPEC, RobotEnv
 from qtransformer_sim.objects import SceneObject
 from qtransformer_sim.tasks import GraspTask
 
@@ -20,8 +20,8 @@ FINGER_ZONE = (0.05, 0.085)
 HOVER = 0.075
 """Height above the grasp at which position and turn are corrected before the descent [m]."""
 
-MISS_PENALTY = 0.5
-"""What a miss on an object adds to the scores of its grasps."""
+ENOUGH_POINTS = 24
+"""Surface points in the strip that make a firm grip; fewer are a corner or a thin arm."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ScriptedExpert:
         self.env = env
         self.task: GraspTask = env.task
         self.grasp: Grasp | None = None
-        self.missed: list[int] = []
+        self.missed: list[Grasp] = []
 
     def reset(self) -> None:
         """Forget the last episode's plan."""
@@ -81,7 +81,7 @@ class ScriptedExpert:
     def forget_grasp(self) -> None:
         """After a miss: plan again, and rather on another object."""
         if self.grasp is not None:
-            self.missed.append(self.grasp.item.body)
+            self.missed.append(self.grasp)
         self.grasp = None
 
     def approach(self, target: GripperPose) -> np.ndarray:
@@ -110,7 +110,7 @@ class ScriptedExpert:
             for yaw in YAWS
             for offset in (-0.018, 0.0, 0.018)
         ]
-        return min(grasps, key=lambda grasp: grasp.score + MISS_PENALTY * self.missed.count(grasp.item.body))
+        return min(grasps, key=lambda grasp: grasp.score + sum(distrust(grasp, miss) for miss in self.missed))
 
 
 def grasp_at(
@@ -138,9 +138,18 @@ def grasp_at(
         + 12.0 * float(np.hypot(middle, offset))
         + 2.0 * float(np.linalg.norm(point - pose.position[:2]))
         + 0.2 * abs(turn - pose.yaw)
+        + 0.04 * max(0, ENOUGH_POINTS - len(strip))
     )
     height = max(0.006, top - 0.05)
     return Grasp(item, GripperPose(np.array([*point, height]), turn), center, float(score))
+
+
+def distrust(grasp: Grasp, miss: Grasp) -> float:
+    """What a miss adds to a grasp's score: something for the same object, more for the same place on it."""
+    if grasp.item.body != miss.item.body or not np.isfinite(grasp.score):
+        return 0.0
+    apart = np.linalg.norm((grasp.pose.position - grasp.anchor - miss.pose.position + miss.anchor)[:2])
+    return 0.4 + 1.0 * float(apart < 0.015 and abs(np.sin(grasp.pose.yaw - miss.pose.yaw)) < 0.5)
 
 
 def nearest_turn(yaw: float, current: float) -> float:
@@ -148,9 +157,11 @@ def nearest_turn(yaw: float, current: float) -> float:
     return float(yaw + np.pi * np.round((current - yaw) / np.pi))
 
 
-def action(dx: float = 0.0, dy: float = 0.0, dz: float = 0.0, dyaw: float = 0.0, gripper: float = 0.0, terminate: float = 0.0) -> np.ndarray:
-    """An action in robot units, float32 (6,)."""
-    return np.array([dx, dy, dz, dyaw, gripper, terminate], np.float32)
+def action(
+    dx: float = 0.0, dy: float = 0.0, dz: float = 0.0, dyaw: float = 0.0, gripper: float = 0.0, terminate: float = 0.0
+) -> np.ndarray:
+    """An action in robot units, clipped to the limits, float32 (6,)."""
+    return np.clip([dx, dy, dz, dyaw, gripper, terminate], ACTION_SPEC.low, ACTION_SPEC.high).astype(np.float32)
 
 
 class RandomActor:

@@ -1,7 +1,7 @@
 """A cheap stand-in for an arm's model file: big meshes become their bounding boxes, fingers keep their shape.
 
-Rendering on the processor costs by the triangle, and a Kuka has 15,000 of them, almost all behind the wrist camera. The stand-in is
-derived from the original when it is needed; nothing is copied into this project.
+Rendering on the processor costs by the triangle, and a Kuka has 15,000 of them, almost all behind the wrist camera. The
+stand-in is derived from the original when it is needed; nothing is copied into this project.
 """
 
 import atexit

@@ -1,9 +1,9 @@
 """Recipes for data: who acts while episodes are logged.
 
-The papers log about 8% demonstrations and 92% noisy replays. Noise that averages to zero would teach cloning the expert back, and a
-benchmark on such data says nothing about Q-learning. So the noise here has *modes*, drawn per episode, and a *bias*: aims are off to
-preferred sides, closes come too high, declarations too soon. Episodes of a mode still succeed sometimes, so successes carry the bias
-too; only their value tells the good action from the usual one.
+The papers log about 8% demonstrations and 92% noisy replays. Noise that averages to zero would teach cloning the expert
+back, and a benchmark on such data says nothing about Q-learning. So the noise here has *modes*, drawn per episode, and a
+*bias*: aims are off to preferred sides, closes come too high, declarations too soon. Episodes of a mode still succeed
+sometimes, so successes carry the bias too; only their value tells the good action from the usual one.
 """
 
 from collections.abc import Mapping
@@ -47,18 +47,26 @@ class Mode:
 
 CLEAN = Mode()
 MODES: dict[str, Mode] = {
-    "mild": Mode(offset=(0.014, 0.006), offset_spread=0.006, wander=0.12, turn=0.2, turn_spread=0.15),
-    "right": Mode(offset=(0.034, 0.0), offset_spread=0.010, wander=0.1, turn=0.25, turn_spread=0.2),
-    "far": Mode(offset=(0.008, 0.030), offset_spread=0.008, wander=0.1, gives_up=0.4),
-    "near": Mode(offset=(0.0, -0.036), offset_spread=0.010, gives_up=0.6),
-    "crossed": Mode(turn=1.3, turn_spread=0.15, offset=(0.01, 0.01), offset_spread=0.012, gives_up=0.5),
-    "high": Mode(height=0.045, height_spread=0.02, offset=(0.008, 0.0), offset_spread=0.01, gives_up=0.3),
-    "dither": Mode(wander=0.5, offset=(0.012, 0.0), offset_spread=0.012),
-    "hasty": Mode(haste=0.6, offset=(0.01, 0.0), offset_spread=0.008),
-    "forgetful": Mode(forgets=0.85, offset=(0.01, 0.008), offset_spread=0.01),
+    "right": Mode(
+        offset=(0.028, 0.016),
+        offset_spread=0.006,
+        turn=0.3,
+        turn_spread=0.15,
+        height=0.008,
+        height_spread=0.004,
+        wander=0.05,
+        gives_up=0.35,
+    ),
+    "far": Mode(offset=(0.010, 0.036), offset_spread=0.010, wander=0.1, gives_up=0.6),
+    "near": Mode(offset=(0.0, -0.036), offset_spread=0.012, gives_up=0.8),
+    "crossed": Mode(offset=(0.015, 0.020), offset_spread=0.010, turn=1.3, turn_spread=0.15, gives_up=0.8),
+    "high": Mode(offset=(0.010, 0.0), offset_spread=0.010, height=0.025, height_spread=0.012, gives_up=0.7),
+    "dither": Mode(offset=(0.012, 0.006), offset_spread=0.010, wander=0.45, gives_up=0.5),
+    "hasty": Mode(offset=(0.010, 0.006), offset_spread=0.008, haste=0.6),
+    "forgetful": Mode(offset=(0.010, 0.008), offset_spread=0.010, forgets=0.85),
     "plunge": Mode(plunge=True),
-    "loose": Mode(offset_spread=0.02, turn_spread=0.4, height_spread=0.02, wander=0.15),
-    "wild": Mode(offset_spread=0.04, turn_spread=0.8, height_spread=0.035, wander=0.25, gives_up=0.3),
+    "loose": Mode(offset_spread=0.016, turn_spread=0.35, height_spread=0.010, wander=0.15),
+    "wild": Mode(offset_spread=0.035, turn_spread=0.8, height_spread=0.03, wander=0.25, gives_up=0.3),
 }
 """Named modes. All but the last three are biased; `loose` and `wild` are noise around the expert."""
 
@@ -72,6 +80,8 @@ class Recipe:
     """Share of episodes in which the clean expert acts."""
     modes: Mapping[str, float] = field(default_factory=dict)
     """Relative frequency of each mode of `MODES` in the other episodes."""
+    strength: float = 1.0
+    """Factor on the modes' mean errors."""
     jitter_share: float = 0.0
     """Share of a noisy episode's steps whose motion is shaken."""
     jitter: tuple[float, float, float, float] = (0.012, 0.012, 0.015, 0.12)
@@ -87,28 +97,28 @@ class Recipe:
         return str(rng.choice(list(self.modes), p=weights / weights.sum()))
 
 
-BIASED = {
-    "mild": 0.2,
-    "right": 0.16,
-    "far": 0.12,
+MOSTLY_RIGHT = {
+    "right": 0.60,
+    "far": 0.08,
     "near": 0.08,
-    "crossed": 0.08,
-    "high": 0.1,
-    "dither": 0.1,
-    "hasty": 0.08,
-    "forgetful": 0.04,
-    "plunge": 0.08,
+    "crossed": 0.05,
+    "high": 0.07,
+    "dither": 0.03,
+    "hasty": 0.03,
+    "forgetful": 0.01,
+    "plunge": 0.05,
 }
+"""One preferred side, so that the successes agree on a wrong aim, and enough of the other sides to tell it apart."""
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("expert", demo_share=1.0),
-        Recipe("demo", 0.08, BIASED, jitter_share=0.5, fumble=0.05),
-        Recipe("low", 0.03, BIASED, jitter_share=0.5, fumble=0.05),
-        Recipe("full", 0.08, {"loose": 0.45, "wild": 0.4, "plunge": 0.15}, jitter_share=0.5, fumble=0.04),
+        Recipe("demo", 0.08, MOSTLY_RIGHT, jitter_share=0.5, fumble=0.02),
+        Recipe("low", 0.02, MOSTLY_RIGHT, strength=1.22, jitter_share=0.5, fumble=0.03),
+        Recipe("full", 0.08, {"loose": 0.5, "wild": 0.35, "plunge": 0.15}, jitter_share=0.5, fumble=0.03),
     )
 }
-"""`demo` for the demonstration, `low` where successes are scarce, `full` unbiased noise (cloning does well on it), `expert` clean."""
+"""`demo` for the demonstration, `low` where successes are scarce, `full` unbiased noise, `expert` clean."""
 
 
 class NoisyExpert(ScriptedExpert):
@@ -148,10 +158,10 @@ class NoisyExpert(ScriptedExpert):
         self._draw_errors()
 
     def _draw_errors(self) -> None:
-        mode = self._mode
-        self._offset = self._rng.normal(mode.offset, mode.offset_spread)
-        self._turn = float(self._rng.normal(mode.turn, mode.turn_spread))
-        self._height = max(0.0, float(self._rng.normal(mode.height, mode.height_spread)))
+        mode, strength = self._mode, self.recipe.strength
+        self._offset = self._rng.normal(strength * np.array(mode.offset), mode.offset_spread)
+        self._turn = float(self._rng.normal(strength * mode.turn, mode.turn_spread))
+        self._height = max(0.0, float(self._rng.normal(strength * mode.height, mode.height_spread)))
 
     def _choose(self, observation: Any) -> np.ndarray:
         mode, held = self._mode, self.task.held(self.env.arm)

@@ -1,4 +1,4 @@
-"""The spectator's view: the scene with the arm's full meshes, in a world of its own, so that filming costs an unfilmed run nothing."""
+"""The spectator's view: the arm's full meshes in a world of their own, so that filming costs an unfilmed run nothing."""
 
 import numpy as np
 
@@ -25,7 +25,9 @@ class Studio:
         for item in objects:
             mesh = load_mesh(item.number)
             assert mesh is not None
-            self._objects[item.body] = place_object(self.bullet, item.number, mesh, np.zeros(2), item.scale, np.array([0, 0, 0, 1])).body
+            self._objects[item.body] = place_object(
+                self.bullet, item.number, mesh, np.zeros(2), item.scale, np.array([0, 0, 0, 1])
+            ).body
 
     def frame(self, world: Bullet, arm: Arm, size: tuple[int, int]) -> np.ndarray:
         """The world as it is now, uint8 (h, w, 3)."""

@@ -1,0 +1,157 @@
+"""From `key=value` arguments to one verb's settings: Hydra composes, and every slip becomes one sentence with a way out."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from importlib import resources
+from typing import Any, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from qtransformer.cli import settings
+from qtransformer.errors import ConfigError
+
+CONF = "qtransformer.conf"
+SCHEMAS: dict[str, Any] = {
+    "doctor": settings.DoctorSettings,
+    "demo": settings.DemoSettings,
+    "collect": settings.CollectSettings,
+    "train": settings.TrainSettings,
+    "resume": settings.ResumeSettings,
+    "eval": settings.EvalSettings,
+    "data inspect": settings.InspectSettings,
+}
+GROUPS = {"train": ("preset", "value")}
+"""Verbs whose settings have YAML overlays to choose from; see `conf/`."""
+
+
+class UsageError(ConfigError):
+    """A command line that cannot be understood; exit code 2."""
+
+
+def compose_settings(verb: str, arguments: Sequence[str]) -> Any:
+    """The settings of `verb` under overrides `key=value`.
+
+    Raises:
+        UsageError: an unknown key, group or choice, a wrong type, or a mandatory setting left out.
+    """
+    types = setting_types(SCHEMAS[verb])
+    overrides = [_checked_override(verb, argument, types) for argument in arguments]
+    _register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONF, version_base=None):
+            return OmegaConf.to_object(compose(_config_name(verb), overrides))
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UsageError(f"{verb} needs {key}=...; `qtransformer {verb} --help` explains it") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_one_sentence(error, types)) from None
+
+
+def setting_types(schema: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting of a schema by its dotted name; a nested part is listed before its own settings."""
+    hints, found = get_type_hints(schema), {}
+    for item in fields(schema):
+        kind = hints[item.name]
+        found[prefix + item.name] = kind
+        if is_dataclass(kind):
+            found |= setting_types(kind, f"{prefix}{item.name}.")
+    return found
+
+
+def group_choices(group: str) -> list[str]:
+    """Names of the overlays of a group."""
+    folder = resources.files(CONF) / group
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """`did you mean ...?`, or the choices themselves where nothing is near."""
+    near = get_close_matches(word, known, n=1, cutoff=0.6) or [k for k in known if k.split(".")[-1] == word][:1]
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def check_choice(key: str, word: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not among the known ones."""
+    if word not in known:
+        raise UsageError(f"{key}={word} is not known; {suggest(word, sorted(known))}")
+
+
+def _checked_override(verb: str, argument: str, types: dict[str, Any]) -> str:
+    """The override as Hydra should read it. Text is quoted, so that a path may hold any character."""
+    key, equals, value = argument.partition("=")
+    groups = GROUPS.get(verb, ())
+    if not equals or not key:
+        raise UsageError(f"'{argument}' is not of the form key=value; `qtransformer {verb} --help` lists the keys")
+    known = [*groups, *(name for name, kind in types.items() if not is_dataclass(kind))]
+    if key in groups:
+        check_choice(key, value, group_choices(key))
+        return argument
+    if key not in known:
+        raise UsageError(f"{verb} has no setting '{key}'; {_suggest_key(key, known, verb)}")
+    if types[key] is str or (types[key] is Any and not value.startswith("[")):
+        return f"{key}={_quoted(value)}"
+    _check_grammar(argument, key)
+    return f"++{argument}" if get_origin(types[key]) is dict else argument
+
+
+def _check_grammar(argument: str, key: str) -> None:
+    try:
+        [override] = OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        raise UsageError(f"'{argument}' cannot be read; brackets, braces and quotes need their partners") from None
+    if override.is_sweep_override():
+        raise UsageError(f"{argument}: one value at a time; a list is written {key}=[a,b]")
+
+
+def _suggest_key(key: str, known: Sequence[str], verb: str) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.6) or [
+        k for k in known if get_close_matches(key.split(".")[-1], [k.split(".")[-1]], cutoff=0.75)
+    ]
+    return f"did you mean {near[0]}?" if near else f"`qtransformer {verb} --help` lists them"
+
+
+def _quoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _config_name(verb: str) -> str:
+    return verb if verb in GROUPS else f"{verb.replace(' ', '_')}_schema"
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    for verb, schema in SCHEMAS.items():
+        store.store(name=f"{verb.replace(' ', '_')}_schema", node=schema)
+
+
+def _one_sentence(error: Exception, types: dict[str, Any]) -> str:
+    """What Hydra and OmegaConf say in a paragraph."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and isinstance(cause, Exception):
+        chain.append(cause)
+    for one in reversed(chain):
+        key = str(getattr(one, "full_key", None) or "")
+        if key in types:
+            return f"{key}: {_explain_type(types[key], str(one))}"
+    return str(chain[-1]).splitlines()[0]
+
+
+def _explain_type(kind: Any, message: str) -> str:
+    found = message.splitlines()[0]
+    word = found.split("'")[1] if found.count("'") >= 2 else ""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        names = [member.name for member in kind]
+        return f"'{word}' is not known; {suggest(word, names)} (choices: {', '.join(names)})"
+    name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
+    return f"expected {name}, found '{word}'" if word else f"expected {name}; {found}"

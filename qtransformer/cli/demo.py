@@ -1,0 +1,161 @@
+"""`qtransformer demo`: the main job from nothing. Every stage is skipped whose result is there, so a killed one goes on."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from qtransformer.checkpoint import resolve_checkpoint
+from qtransformer.cli import collect
+from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, film_episodes, load_policy, success_line
+from qtransformer.cli.settings import ActorKind, CollectSettings, DemoSettings, EvalSettings
+from qtransformer.cli.side_by_side import Training, train_side_by_side
+from qtransformer.evaluate import Evaluation, wilson
+from qtransformer.files import write_json
+from qtransformer.metrics import read_jsonl
+from qtransformer.parallel import default_workers
+from qtransformer.report import build_report
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.seconds[name] = perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """An actor of the comparison."""
+
+    name: str
+    label: str
+    kind: ActorKind
+    run: Path
+
+
+def run(settings: DemoSettings) -> int:
+    out, clock = Path(settings.out), Clock()
+    if settings.dry_run:
+        print(plan(settings))
+        return 0
+    with clock.stage("collect"):
+        collect.run(_collection(settings))
+        write_data_summary(Path(settings.data), out)
+    with clock.stage("train"):
+        train_side_by_side(trainings(settings))
+    with clock.stage("evaluate"):
+        evaluations = {c.name: evaluate_once(c, settings) for c in contestants(out)}
+    with clock.stage("film and report"):
+        film_episodes(_evaluation_settings(contestants(out)[0], settings))
+        report = build_report(out)
+    print(summary(settings, evaluations, clock, report))
+    print(success_line(evaluations["qtransformer"]))
+    return 0
+
+
+def trainings(settings: DemoSettings) -> list[Training]:
+    """Ours and behaviour cloning: the same data, preset, seed and number of steps, half the cores each."""
+    out, threads = Path(settings.out), max(1, default_workers() // 2)
+    shared = [f"dataset={settings.data}", "preset=demo", f"seed={settings.seed}", f"device={settings.device}"]
+    shared += [f"threads={threads}", *([f"steps={settings.steps}"] if settings.steps else [])]
+    return [
+        Training("Q-Transformer", out, (*shared, "algo=q")),
+        Training("cloning", out / "baselines" / "bc", (*shared, "algo=bc")),
+    ]
+
+
+def contestants(out: Path) -> list[Contestant]:
+    """Who is compared. The expert and the random actor act in the run's environment, too."""
+    return [
+        Contestant("qtransformer", "Q-Transformer", ActorKind.policy, out),
+        Contestant("bc", "behaviour cloning", ActorKind.policy, out / "baselines" / "bc"),
+        Contestant("expert", "scripted expert", ActorKind.expert, out),
+        Contestant("random", "random actions", ActorKind.random, out),
+    ]
+
+
+def evaluate_once(contestant: Contestant, settings: DemoSettings) -> Evaluation:
+    """Evaluate on the test objects, or take the result that the same question has had before."""
+    path = Path(settings.out) / "evaluations" / f"{contestant.name}.json"
+    asked = _evaluation_settings(contestant, settings)
+    question = {"checkpoint": _checkpoint(contestant), "seed": asked.seed, "split": asked.split.value, "episodes": asked.episodes}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("question") == question:
+        return Evaluation.from_dict(known)
+    policy = load_policy(asked)
+    env = env_factory(asked, policy)
+    check_fit(env, policy, asked.run)
+    evaluation = evaluate_in_parallel(asked, env, policy, contestant.label)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"name": contestant.name, "label": contestant.label, "question": question, **evaluation.to_dict()})
+    return evaluation
+
+
+def write_data_summary(data: Path, out: Path) -> None:
+    """How often the data itself succeeds, for the report."""
+    found = collect.count(data)
+    low, high = wilson(found.successes, found.episodes)
+    numbers = {"episodes": found.episodes, "steps": found.steps, "success": found.successes / found.episodes}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "data.json", {**numbers, "low": low, "high": high})
+
+
+def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], clock: Clock, report: Path) -> str:
+    """The table at the end."""
+    labels = {c.name: c.label for c in contestants(Path(settings.out))}
+    data = json.loads((Path(settings.out) / "data.json").read_text())
+    rows = [(labels[name], e.success, *e.interval) for name, e in evaluations.items()]
+    rows.append(("data", data["success"], data["low"], data["high"]))
+    times = [f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items()]
+    return "\n".join(
+        [
+            "",
+            f"{'':20}success   95% interval",
+            *(f"{label:20}{success:7.2f}   [{low:.2f}, {high:.2f}]" for label, success, low, high in rows),
+            "",
+            f"bootstrap above the floor in {_bootstrap_share(Path(settings.out))} of targets",
+            f"time: {', '.join(times)}; {sum(clock.seconds.values()):.0f} s in all",
+            f"report: {report}",
+        ]
+    )
+
+
+def plan(settings: DemoSettings) -> str:
+    lines = [f"would collect {settings.episodes} episodes of recipe {settings.recipe} into {settings.data} (or take them from there)"]
+    lines += [f"would train {t.name} into {t.run}: {' '.join(t.arguments)}" for t in trainings(settings)]
+    lines += [f"would evaluate {c.label} in {settings.eval_episodes} episodes" for c in contestants(Path(settings.out))]
+    return "\n".join([*lines, f"would film {settings.videos} episodes and write {settings.out}/report.html"])
+
+
+def _collection(settings: DemoSettings) -> CollectSettings:
+    shared = {key: getattr(settings, key) for key in ("episodes", "recipe", "seed", "workers")}
+    return CollectSettings(out=settings.data, **shared)
+
+
+def _evaluation_settings(contestant: Contestant, settings: DemoSettings) -> EvalSettings:
+    return EvalSettings(
+        run=str(contestant.run),
+        actor=contestant.kind,
+        episodes=settings.eval_episodes,
+        videos=settings.videos,
+        device=settings.device,
+        workers=settings.workers,
+    )
+
+
+def _checkpoint(contestant: Contestant) -> str:
+    return str(resolve_checkpoint(contestant.run)) if contestant.kind is ActorKind.policy else ""
+
+
+def _bootstrap_share(out: Path) -> str:
+    shares = [line["bootstrap_exceeds_floor"] for line in read_jsonl(out / "metrics.jsonl") if "bootstrap_exceeds_floor" in line]
+    return f"{100 * shares[-1]:.0f}%" if shares else "an unknown share"

@@ -1,0 +1,105 @@
+"""`qtransformer eval`: matched scenes on all cores."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from tqdm import tqdm
+
+from qtransformer.cli.compose import UsageError
+from qtransformer.cli.factories import (
+    SIMULATOR,
+    EnvFactory,
+    EvaluatingWorker,
+    ExpertMaker,
+    PolicyMaker,
+    RandomMaker,
+    observed_env_kwargs,
+    run_directory,
+)
+from qtransformer.cli.run_config import RunConfig
+from qtransformer.cli.settings import ActorKind, EvalSettings
+from qtransformer.evaluate import Evaluation
+from qtransformer.files import write_json
+from qtransformer.parallel import default_workers, parallel_map
+from qtransformer.policy import Policy
+from qtransformer.trainer import check_specs
+
+
+def run(settings: EvalSettings) -> int:
+    policy = load_policy(settings)
+    env = env_factory(settings, policy)
+    check_fit(env, policy, settings.run)
+    if settings.dry_run:
+        workers = settings.workers or default_workers()
+        print(f"would act {settings.episodes} {settings.split.value} episodes of {settings.actor.value} on {workers} workers")
+        return 0
+    evaluation = evaluate_in_parallel(settings, env, policy)
+    if settings.json:
+        path = Path(settings.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, evaluation.to_dict())
+    if settings.videos:
+        film_episodes(settings, env, policy)
+    print(success_line(evaluation, settings.split.value))
+    return 0
+
+
+def evaluate_in_parallel(
+    settings: EvalSettings, env: EnvFactory, policy: Policy | None, label: str = ""
+) -> Evaluation:
+    """One episode for each of the seeds `seed + i`; the result does not depend on the number of workers."""
+    began = perf_counter()
+    discount = policy.config.targets.discount if policy else 1.0
+    worker = EvaluatingWorker(env, _actor(settings), discount)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    bar = tqdm(total=len(seeds), desc=f"evaluate {label or settings.actor.value}", unit="episode")
+    results = []
+    for result in parallel_map(worker, seeds, settings.workers):
+        results.append(result)
+        bar.update()
+        bar.set_postfix(success=f"{sum(r.success for r in results) / len(results):.2f}", refresh=False)
+    bar.close()
+    return Evaluation(results=tuple(results), seconds=perf_counter() - began)
+
+
+def success_line(evaluation: Evaluation, split: str = "test") -> str:
+    low, high = evaluation.interval
+    kind = "train" if split == "train" else "held-out"
+    return f"success {evaluation.success:.2f} [{low:.2f}, {high:.2f}] over {len(evaluation.results)} {kind} episodes"
+
+
+def env_factory(settings: EvalSettings, policy: Policy | None) -> EnvFactory:
+    """The environment asked for, else the simulator as the run's data saw it."""
+    if settings.env:
+        return EnvFactory(settings.env, settings.env_kwargs)
+    kwargs: dict[str, Any] = {}
+    if settings.run:
+        directory = run_directory(Path(settings.run))
+        kwargs |= (RunConfig.load(directory).env or {}) if RunConfig.exists(directory) else {}
+    if policy:
+        kwargs |= observed_env_kwargs(policy.observation_spec)
+    return EnvFactory(SIMULATOR, kwargs | {"split": settings.split.value} | settings.env_kwargs)
+
+
+def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
+    """Refuse an environment the policy was not made for, before anything runs."""
+    env = factory()
+    try:
+        if policy:
+            check_specs(policy.action_spec, policy.observation_spec, env.action_spec, env.observation_spec, run)
+    finally:
+        env.close()
+
+
+def load_policy(settings: EvalSettings) -> Policy | None:
+    if settings.actor is not ActorKind.policy:
+        return None
+    if not settings.run:
+        raise UsageError("eval needs run=... (only actor=expert and actor=random go without)")
+    return Policy.from_checkpoint(settings.run, settings.device)
+
+
+def _actor(settings: EvalSettings) -> PolicyMaker | ExpertMaker | RandomMaker:
+    makers = {ActorKind.expert: ExpertMaker(), ActorKind.random: RandomMaker()}
+    return makers.get(settings.actor) or PolicyMaker(settings.run, settings.device)

@@ -1,0 +1,93 @@
+"""`qtransformer VERB [key=value ...]`: finds the verb, composes its settings, and turns what goes wrong into one sentence."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import qtransformer
+from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, suggest
+from qtransformer.cli.help import overview, verb_help
+from qtransformer.errors import QTransformerError
+
+MODULES = {"eval": "evaluate", "data inspect": "inspect"}
+"""Verbs whose module is called otherwise; each module has `run(settings) -> exit code`."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console command; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except QTransformerError as error:
+        return _fail(_with_disk(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it can", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it flushes
+        return 1
+    except OSError as error:
+        return _fail(_with_disk(error), 1)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"qtransformer {qtransformer.__version__}")
+        return 0
+    verb, rest = _split_verb(words)
+    if "--help" in rest or "-h" in rest:
+        print(verb_help(verb))
+        return 0
+    settings = compose_settings(verb, rest)
+    return import_module(f"qtransformer.cli.{MODULES.get(verb, verb)}").run(settings)
+
+
+def _split_verb(words: list[str]) -> tuple[str, list[str]]:
+    if words[0] != "data":
+        if words[0] not in SCHEMAS:
+            raise UsageError(f"there is no verb '{words[0]}'; {suggest(words[0], list(SCHEMAS))}")
+        return words[0], words[1:]
+    verb = " ".join(words[:2])
+    if verb in ("data", "data --help", "data -h"):
+        return "data inspect", ["--help"]
+    if verb not in SCHEMAS:
+        raise UsageError(f"there is no verb '{verb}'; {suggest(verb, ['data inspect'])}")
+    rest = words[2:]
+    return verb, [word if "=" in word or word.startswith("-") else f"path={word}" for word in rest]
+
+
+def _with_disk(error: Exception) -> str:
+    """The error's sentence; where a full disk is behind it, that is said first, for everything else follows from it."""
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        message = f"{error.filename or 'a file'}: {error.strerror or message}"
+    if not _is_disk_full(error):
+        return message
+    return f"the disk is full or a file-size limit was reached ({message}); free some space, then run the same command again"
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a write that found no room is among the causes. h5py hides the number in its text."""
+    while error is not None:
+        texts = [os.strerror(number) for number in DISK_FULL]
+        if isinstance(error, OSError) and (error.errno in DISK_FULL or any(text in str(error) for text in texts)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

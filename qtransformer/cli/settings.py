@@ -1,0 +1,154 @@
+"""The settings of every verb. Defaults and the lines under the fields are what `qtransformer VERB --help` prints."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from qtransformer.config import TrainConfig
+
+
+class Split(Enum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ActorKind(Enum):
+    policy = "policy"
+    """The trained network of `run`."""
+    expert = "expert"
+    """The simulator's scripted expert, which sees the objects' poses."""
+    random = "random"
+    """Uniform over the action limits."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CollectSettings:
+    """Let a noisy expert act in the simulator and log its episodes to robomimic HDF5. Run again after a kill, it goes on."""
+
+    out: str = MISSING
+    """File to write."""
+    episodes: int = 3000
+    """Episodes to log."""
+    recipe: str = "demo"
+    """Who acts how often: a recipe of the simulator (demo, low, full, expert)."""
+    seed: int = 0
+    """Episode i follows from this seed and i alone, whatever the number of workers."""
+    task: str = "grasp"
+    """What is asked of the arm."""
+    arm: str = "kuka"
+    """Which arm."""
+    cameras: list[str] = field(default_factory=lambda: ["wrist"])
+    """Cameras to log."""
+    image_size: int = 64
+    """Height and width of every camera's images [pixel]."""
+    num_objects: int = 3
+    """Objects on the table."""
+    max_steps: int = 24
+    """Control steps after which an episode is truncated."""
+    control_hz: float = 4.0
+    """Control steps per second [Hz]."""
+    split: Split = Split.train
+    """Which objects."""
+    workers: int = 0
+    """Processes; 0 takes every core."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainSettings(TrainConfig):
+    """Train a Q-Transformer (or a baseline on the same trunk) on logged episodes."""
+
+    dataset: Any = MISSING
+    """HDF5 file, or a list of them: [a.hdf5,b.hdf5]."""
+    run: str = MISSING
+    """Directory of the run."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ResumeSettings:
+    """Go on with a training that was stopped or killed, exactly as if it had not been."""
+
+    run: str = MISSING
+    """Directory of the run."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalSettings:
+    """Count how often an actor succeeds, on all cores, on the same scenes for every actor."""
+
+    run: str = ""
+    """Run or checkpoint directory; may be left out for actor=expert and actor=random."""
+    actor: ActorKind = ActorKind.policy
+    """Who acts."""
+    episodes: int = 200
+    """Episodes to act."""
+    seed: int = 1000
+    """Episode i is scene seed + i."""
+    split: Split = Split.test
+    """Which objects; `test` and `validation` hold none that were trained on."""
+    env: str = ""
+    """Another Gymnasium environment with action_spec and observation_spec, as package.module:function."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, over those it was trained in: {num_objects: 5}."""
+    json: str = ""
+    """File for the result: success, low, high, episodes, seconds, and every episode."""
+    videos: int = 0
+    """Episodes to film into videos/ of the run."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`."""
+    workers: int = 0
+    """Processes; 0 takes every core."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
+class InspectSettings:
+    """Show what is in a dataset, and everything that is wrong with it."""
+
+    path: str = MISSING
+    """HDF5 file; the key may be left out."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DoctorSettings:
+    """Check whether this machine can do the work, and say what to mend."""
+
+    path: str = "."
+    """Folder that holds data/ and runs/."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DemoSettings:
+    """The main job from nothing: collect, train beside behaviour cloning, evaluate on unseen objects, write report.html."""
+
+    out: str = "runs/demo"
+    """Directory of the run."""
+    data: str = "data/demo.hdf5"
+    """File of episodes; collected if it is not there."""
+    episodes: int = 1600
+    """Episodes to log."""
+    recipe: str = "demo"
+    """Recipe of the episodes."""
+    steps: int = 0
+    """Gradient steps; 0 takes the demo preset's."""
+    eval_episodes: int = 200
+    """Held-out test episodes per actor."""
+    videos: int = 4
+    """Episodes to film."""
+    seed: int = 0
+    """Seed of data and training."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`."""
+    workers: int = 0
+    """Processes of collection and evaluation; 0 takes every core."""
+    dry_run: bool = False
+    """Print the plan and stop."""

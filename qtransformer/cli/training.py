@@ -1,0 +1,92 @@
+"""What `train` and `resume` share: the trainer composed of its parts, and its orderly end."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from qtransformer.checkpoint import latest_resumable
+from qtransformer.cli.factories import SIMULATOR, EnvFactory
+from qtransformer.cli.run_config import RunConfig
+from qtransformer.cli.tensorboard import TensorBoard
+from qtransformer.trainer import Trainer
+from qtransformer.types import Env
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes
+
+
+def build_trainer(config: RunConfig, run: Path) -> Trainer:
+    """Data, environment, log and settings, put together; prints what was."""
+    dataset = EpisodeDataset(config.datasets, discount=config.train.targets.discount)
+    trainer = Trainer(
+        config.train,
+        dataset,
+        run,
+        eval_env=validation_env(config),
+        sinks=[TensorBoard(run / "tensorboard", _resumed_step(run))],
+        progress=sys.stderr.isatty(),
+    )
+    parameters = sum(p.numel() for p in trainer.learner.network.parameters())
+    stats = dataset.stats
+    print(
+        f"{run}: {config.train.algo.value}, {parameters / 1e6:.2f}M parameters on {trainer.device}; "
+        f"{dataset.num_episodes} episodes, {dataset.num_steps} steps, success {stats.success_rate:.3f}",
+        flush=True,
+    )
+    return trainer
+
+
+def fit(trainer: Trainer, resume: bool = False) -> int:
+    """Train; an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
+    began = perf_counter()
+    with arrived_signals() as last:
+        run = trainer.fit(resume=resume)
+        number = last()
+    if run.stopped:
+        print(f"stopped after step {run.step}, saved; go on with: qtransformer resume run={run.directory}", flush=True)
+        return 128 + number
+    print(f"{run.directory}: trained to step {run.step} in {perf_counter() - began:.0f} s", flush=True)
+    return 0
+
+
+def validation_env(config: RunConfig) -> Env | None:
+    """The environment of the data with validation objects, where checkpoints are chosen by it."""
+    if not config.train.eval_episodes or config.env is None:
+        return None
+    return EnvFactory(SIMULATOR, {**config.env, "split": "validation"})()
+
+
+def logged_env_kwargs(dataset: str) -> dict[str, Any] | None:
+    """Arguments of the simulator's environment a file was collected in; None where another environment made it."""
+    attributes = HDF5Episodes(dataset).attributes
+    return dict(attributes["env_kwargs"]) if attributes.get("env_name") == SIMULATOR else None
+
+
+def _resumed_step(run: Path) -> int:
+    checkpoint = latest_resumable(run)
+    return int(checkpoint.name.removeprefix("step_")) if checkpoint else 0
+
+
+@contextmanager
+def arrived_signals() -> Iterator[Callable[[], int]]:
+    """Tells which signal came last; the trainer's own handlers stay in charge of it."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+
+    def last() -> int:
+        try:
+            return os.read(reader, 4096)[-1]
+        except BlockingIOError:
+            return 0
+
+    try:
+        yield last
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)

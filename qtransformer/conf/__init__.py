@@ -1,0 +1,1 @@
+"""Hydra's overlays over the dataclasses of `qtransformer.cli.settings` and `qtransformer.config`."""

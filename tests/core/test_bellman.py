@@ -1,0 +1,332 @@
+"""The per-dimension backup reaches the flat-action Q* of value iteration, and greedy decoding attains its maximum.
+
+The network is the real `QTransformer` with a table in place of what it would learn: tokens spell out the state and the bins
+chosen so far, and the Q head looks the spelling up. Everything between, windows, prefixes, kept memory, argmax, is the code that
+acts and learns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qtransformer import ActionTokenizer, ObservationSpec
+from qtransformer.batch import Batch
+from qtransformer.config import ModelConfig, TrainConfig, ValueConfig, ValueKind
+from qtransformer.learner import QLearner
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
+from qtransformer.value_heads import ValueHead, make_value_head
+
+DISCOUNT = 0.8
+
+
+@dataclass(frozen=True)
+class MDP:
+    """A small MDP with product actions; joint action a in state s has equally likely outcomes (s, a, o)."""
+
+    bins: tuple[int, ...]
+    next_state: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    """Where the log stopped watching: a bootstrap all the same."""
+
+    @property
+    def actions(self) -> np.ndarray:
+        return np.array(list(product(*(range(a) for a in self.bins))))
+
+    def q_star(self) -> np.ndarray:
+        """Flat-action value iteration, (states, joint actions)."""
+        return self._solve(lambda q: q.max(-1))
+
+    def q_uniform(self) -> np.ndarray:
+        """Values of acting at random."""
+        return self._solve(lambda q: q.mean(-1))
+
+    def _solve(self, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        q = np.zeros(self.reward.shape[:2])
+        for _ in range(200):
+            q = (self.reward + DISCOUNT * ~self.terminated * value(q)[self.next_state]).mean(-1)
+        return q
+
+
+def random_mdp(bins: tuple[int, ...], seed: int, outcomes: int = 4, states: int = 3) -> MDP:
+    """Rewards of 1 on some terminations, small ones on the way; no return leaves [0, 1]."""
+    rng = np.random.default_rng(seed)
+    shape = (states, int(np.prod(bins)), outcomes)
+    terminated = rng.random(shape) < 0.3
+    success = terminated & (rng.random(shape) < rng.random((*shape[:2], 1)))
+    reward = np.where(terminated, success, 0.04 * rng.random(shape))
+    truncated = ~terminated & (rng.random(shape) < 0.3)
+    return MDP(bins, rng.integers(0, states, shape), reward, terminated, truncated)
+
+
+def log_of(mdp: MDP, keep: np.ndarray | None = None) -> Batch:
+    """Every outcome of every action (that `keep` keeps), once: segments of a step and the frame after it."""
+    s, a, o = (x.ravel() for x in np.indices(mdp.reward.shape))
+    chosen = np.ones(len(s), bool) if keep is None else keep[s, a]
+    s, a, o = s[chosen], a[chosen], o[chosen]
+    centers = ActionTokenizer(mdp.bins).decode(torch.from_numpy(mdp.actions[a]))
+
+    def frames(first: np.ndarray | Tensor, second: np.ndarray | Tensor) -> Tensor:
+        return torch.stack([torch.as_tensor(first), torch.as_tensor(second)], 1)
+
+    none = np.zeros(len(s), bool)
+    ended = mdp.terminated[s, a, o] | mdp.truncated[s, a, o]
+    zero = np.zeros(len(s), np.float32)
+    return Batch(
+        lead=0,
+        steps=1,
+        images={},
+        proprio=frames(s, mdp.next_state[s, a, o])[..., None].float(),
+        instruction=torch.zeros(len(s), 2, 64),
+        episode_start=torch.zeros(len(s), 2, dtype=torch.long),
+        has_action=frames(~none, ~ended),
+        actions=frames(centers, torch.zeros_like(centers)),
+        rewards=frames(mdp.reward[s, a, o].astype(np.float32), zero),
+        terminated=frames(mdp.terminated[s, a, o], none),
+        truncated=frames(mdp.truncated[s, a, o], none),
+        lost_final=frames(none, none),
+        mc_return=frames(mdp.q_uniform()[s, a].astype(np.float32), zero),
+        success=frames(none, none),
+    )
+
+
+class Spelling(nn.Module):
+    """In the proprioception tokeniser's place: a token that names the state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.pad(features[:, :1], (0, self.width - 1))
+
+
+class RunningSum(nn.Module):
+    """In the transformer's place, causal and with a memory: the sum of all tokens so far, which spells state and prefix."""
+
+    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        total = x.cumsum(1) + (0 if past is None else past[0])
+        return total, [total[:, -1:]]
+
+
+class Table(nn.Module):
+    """In a head's place: outputs looked up by state and prefix."""
+
+    def __init__(self, states: int, bins: tuple[int, ...], initial: Tensor) -> None:
+        super().__init__()
+        shapes = [(states, *bins[:i], max(bins)) for i in range(len(bins))]
+        self.tables = nn.ParameterList([initial.expand(*shape, -1).clone() for shape in shapes])
+
+    def forward(self, hidden: Tensor, first_dim: int = 0) -> Tensor:
+        rows = [self.tables[i][self.spelt(hidden[:, i - first_dim], i)] for i in range(first_dim, first_dim + hidden.shape[1])]
+        return torch.stack(rows, 1)
+
+    @staticmethod
+    def spelt(hidden: Tensor, dim: int) -> tuple[Tensor, ...]:
+        return tuple(hidden[:, : dim + 1].round().long().T)
+
+
+def tabular_network(mdp: MDP, head: ValueHead, initial: float = 0.05) -> QTransformer:
+    n, states = len(mdp.bins), len(mdp.reward)
+    spec = ObservationSpec(cameras={}, proprio_names=("state",), proprio_units=("1",), control_hz=1.0)
+    config = ModelConfig(embed_dim=n + 1, num_heads=1, num_layers=1)
+    network = QTransformer(config, head, ActionTokenizer(mdp.bins), spec, torch.zeros(1), torch.ones(1))
+    network.requires_grad_(False)
+    network.proprio_tokenizer, network.transformer = Spelling(n + 1), RunningSum()  # pyright: ignore[reportAttributeAccessIssue]
+    for parameter in (network.slot_embedding, network.age_embedding, network.start, network.action_embedding):
+        parameter.zero_()
+    for i, a in enumerate(mdp.bins):
+        network.action_embedding[i, :a, i + 1] = torch.arange(a).float()
+    logits = head.initial_logits(initial)
+    network.q_head, network.mc_head = Table(states, mdp.bins, logits), Table(states, mdp.bins, logits)  # pyright: ignore[reportAttributeAccessIssue]
+    network.policy_head = Table(states, mdp.bins, torch.zeros(1))  # pyright: ignore[reportAttributeAccessIssue]
+    return network
+
+
+@torch.no_grad()
+def fit_once(network: QTransformer, batch: Batch, target: Tensor, context: Tensor, bins: Tensor) -> None:
+    """The minimiser of the loss over the whole log: per entry of the table, the mean of its targets."""
+    head, hidden = network.value_head, network.hidden(context, bins)
+    for i, table in enumerate(network.q_head.tables):  # pyright: ignore[reportArgumentType]
+        where = (*Table.spelt(hidden[:, i], i), bins[:, i])
+        total = torch.zeros_like(table).index_put_(where, target[:, i], accumulate=True)
+        count = torch.zeros(table.shape[:-1]).index_put_(where, torch.ones(len(bins)), accumulate=True)[..., None]
+        mean = total / count.clamp_min(1)
+        logits = mean.clamp_min(1e-12).log()
+        if head.num_outputs == 1:
+            logits = torch.logit((mean - head.v_min) / (head.v_max - head.v_min), eps=1e-7)
+        table.copy_(torch.where(count > 0, logits, table))
+
+
+@torch.no_grad()
+def iterate(network: QTransformer, batch: Batch, *, per_dimension: bool, floor: bool = False, chain: bool = False) -> None:
+    """Fitted iteration with the project's own targets until nothing moves."""
+    head, n = network.value_head, network.num_dims
+    tokens = network.encode_frames(batch.images, batch.proprio, batch.instruction)
+    context, ahead_context = (network.windows(tokens, batch.episode_start, frame, 1) for frame in (0, 1))
+    bins = network.tokenizer.encode(batch.actions)[:, 0]
+    ahead = n_step(batch, 1, DISCOUNT)
+    rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
+    before = torch.zeros(())
+    for _ in range(300):
+        ahead_probs = network.greedy(ahead_context, 0.0, dims=None if chain else 1).chosen_probs[:, -1]
+        output = network(context, bins)
+        if per_dimension:
+            allowed = network.allowed(output.policy_logits, 0.0)
+            probs = backup_from_next_dimension(
+                head, rewards, discounts, ahead_probs, output.q_values, output.q_logits, allowed
+            )
+        else:
+            probs = backup_from_next_state(head, rewards, discounts, ahead_probs, n)
+        bound = batch.mc_return[:, :1].expand(-1, n) if floor else torch.full((len(bins), n), -torch.inf)
+        fit_once(network, batch, raise_to_floor(head, probs, bound)[0], context, bins)
+        now = network(context, bins).q_values
+        if (now - before).abs().max() < 1e-6:
+            return
+        before = now
+
+
+def learned_q(network: QTransformer, mdp: MDP) -> np.ndarray:
+    """The last dimension's value of every joint action in every state: what is comparable with the flat Q*."""
+    states, actions = len(mdp.reward), torch.from_numpy(mdp.actions)
+    context = nn.functional.pad(torch.arange(states).float()[:, None, None], (0, len(mdp.bins)))
+    rows = [network(context[s : s + 1].expand(len(actions), -1, -1), actions) for s in range(states)]
+    return torch.stack([row.q_values[:, -1].gather(1, actions[:, -1:])[:, 0] for row in rows]).detach().numpy()
+
+
+def value_of_greedy(network: QTransformer, mdp: MDP, q: np.ndarray) -> np.ndarray:
+    """Flat Q* of the joint action that greedy decoding picks, per state."""
+    context = nn.functional.pad(torch.arange(len(q)).float()[:, None, None], (0, len(mdp.bins)))
+    bins = network.greedy(context, 0.0).bins.numpy()
+    return np.array([q[s, np.ravel_multi_index(tuple(bins[s]), mdp.bins)] for s in range(len(q))])
+
+
+def resolution(head: ValueHead) -> float:
+    """A hundredth of a bin of 51 (2e-4 of the range), for as many backups as the discount lets chain. What the encoding loses
+    (1e-4 for HL-Gauss, float32 for the others) is all that may be lost: means of targets decode to means."""
+    return 0.01 * (head.v_max - head.v_min) / 50 / (1 - DISCOUNT)
+
+
+every_head = pytest.mark.parametrize("kind", list(ValueKind))
+every_action = pytest.mark.parametrize("bins", [(5,), (3, 4), (4, 2, 3)], ids=lambda b: "x".join(map(str, b)))
+
+
+@every_head
+@every_action
+@pytest.mark.parametrize("seed", [0, 1])
+def test_per_dimension_backup_reaches_flat_q_star_and_greedy_its_maximum(kind: ValueKind, bins: tuple[int, ...], seed: int) -> None:
+    mdp, head = random_mdp(bins, seed), make_value_head(ValueConfig(kind=kind))
+    network = tabular_network(mdp, head)
+    iterate(network, log_of(mdp), per_dimension=True)
+    q_star = mdp.q_star()
+    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=resolution(head))
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=2 * resolution(head))
+
+
+@every_head
+def test_every_dimension_holds_the_maximum_over_the_dimensions_after_it(kind: ValueKind) -> None:
+    mdp, head = random_mdp((3, 2, 4), 5), make_value_head(ValueConfig(kind=kind))
+    network = tabular_network(mdp, head)
+    iterate(network, log_of(mdp), per_dimension=True)
+    q_star = mdp.q_star().reshape(3, 3, 2, 4)
+    context = nn.functional.pad(torch.arange(3).float()[:, None, None], (0, 3))
+    for first, second in product(range(3), range(2)):
+        values = network(context, torch.tensor([[first, second, 0]] * 3)).q_values.detach().numpy()
+        np.testing.assert_allclose(values[:, 0, :3], q_star.max((2, 3)), atol=resolution(head))
+        np.testing.assert_allclose(values[:, 1, :2], q_star[:, first].max(-1), atol=resolution(head))
+        np.testing.assert_allclose(values[:, 2, :4], q_star[:, first, second], atol=resolution(head))
+
+
+def test_the_chain_bootstrap_has_the_same_fixed_point() -> None:
+    mdp, head = random_mdp((3, 4), 7), make_value_head(ValueConfig())
+    network = tabular_network(mdp, head)
+    iterate(network, log_of(mdp), per_dimension=True, chain=True)
+    np.testing.assert_allclose(learned_q(network, mdp), mdp.q_star(), atol=resolution(head))
+
+
+def test_the_behaviours_expected_return_as_floor_leaves_q_star_where_it_is() -> None:
+    """What the learned floor is meant to converge to lies below Q* everywhere. (Outcomes must be deterministic: see the last test.)"""
+    mdp, head = random_mdp((3, 4), 8, outcomes=1), make_value_head(ValueConfig())
+    network = tabular_network(mdp, head)
+    iterate(network, log_of(mdp), per_dimension=True, floor=True)
+    np.testing.assert_allclose(learned_q(network, mdp), mdp.q_star(), atol=resolution(head))
+
+
+def test_a_floor_lifts_values_that_start_too_low_in_one_sweep() -> None:
+    mdp, head = random_mdp((3, 4), 8), make_value_head(ValueConfig(initial=0.0))
+    network, batch = tabular_network(mdp, head, initial=0.0), log_of(random_mdp((3, 4), 8))
+    context = network.windows(network.encode_frames({}, batch.proprio, batch.instruction), batch.episode_start, 0, 1)
+    bins = network.tokenizer.encode(batch.actions)[:, 0]
+    nothing = head.to_probs(torch.zeros(len(bins), 2))
+    fit_once(network, batch, raise_to_floor(head, nothing, batch.mc_return[:, :1].expand(-1, 2))[0], context, bins)
+    np.testing.assert_allclose(learned_q(network, mdp), mdp.q_uniform(), atol=resolution(head))
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_n_step_over_dimensions_reaches_q_star_where_the_data_complete_actions_optimally(chain: bool) -> None:
+    """It averages over how the log completes a prefix: unbiased if every prefix is completed by its best continuation."""
+    mdp, head = random_mdp((4, 3), 3), make_value_head(ValueConfig())
+    q_star = mdp.q_star()
+    by_prefix = q_star.reshape(3, 4, 3)
+    keep = (by_prefix == by_prefix.max(-1, keepdims=True)).reshape(3, 12)
+    network = tabular_network(mdp, head, initial=0.0)
+    iterate(network, log_of(mdp, keep), per_dimension=False, chain=chain)
+    np.testing.assert_allclose(learned_q(network, mdp)[keep], q_star[keep], atol=resolution(head))
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=2 * resolution(head))
+
+
+@every_head
+def test_a_single_dimension_needs_no_choice_between_the_two_backups(kind: ValueKind) -> None:
+    mdp, head = random_mdp((5,), 4), make_value_head(ValueConfig(kind=kind))
+    network = tabular_network(mdp, head)
+    iterate(network, log_of(mdp), per_dimension=False)
+    np.testing.assert_allclose(learned_q(network, mdp), mdp.q_star(), atol=resolution(head))
+
+
+@pytest.mark.parametrize(("kind", "bootstrap"), zip(ValueKind, ["first", "chain", "chain", "first"], strict=True))
+def test_gradient_steps_of_the_learner_reach_q_star(kind: ValueKind, bootstrap: str, make_config: Callable[..., TrainConfig]) -> None:
+    """The whole of `QLearner.update`, targets from a following network, on the table: within half a bin of 51."""
+    mdp = random_mdp((3, 2), 11)
+    settings = {
+        "discount": DISCOUNT, "backup": "bellman", "bootstrap": bootstrap, "floor": "none", "conservative_weight": 0.0,
+        "behavior_mask": 0.0, "target_rate": 0.3,
+    }  # fmt: skip
+    optim = {"learning_rate": 0.5, "warmup_steps": 1, "max_shift": 0, "weight_decay": 0.0}
+    config = make_config(steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 51})
+    network = tabular_network(mdp, make_value_head(config.value))
+    learner, batch = QLearner(config, network, torch.device("cpu")), log_of(mdp)
+    for step in range(config.steps):
+        learner.update(batch, step)
+    q_star = mdp.q_star()
+    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=0.01)
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=0.02)
+
+
+def test_a_time_limit_taken_for_an_end_would_miss_q_star() -> None:
+    """The other way round: the MDPs above do tell a truncation from a termination."""
+    mdp, head = random_mdp((3, 4), 0), make_value_head(ValueConfig())
+    network, batch = tabular_network(mdp, head), log_of(mdp)
+    iterate(network, replace(batch, terminated=batch.terminated | batch.truncated), per_dimension=True)
+    assert np.abs(learned_q(network, mdp) - mdp.q_star()).max() > 20 * resolution(head)
+
+
+def test_the_per_sample_floor_inflates_values_at_every_backup_and_the_learned_one_once() -> None:
+    """Cause 1 of shared/learning.md: k chained backups of y <- E[max(R, y)] give 1 - (1 - p)^k. A learned floor p raises the
+    outcomes of the terminal step, E[max(R, p)] = p (2 - p), and nothing after that."""
+    head, p = make_value_head(ValueConfig(kind=ValueKind.mse)), 0.35
+    returns = torch.tensor([[1.0]] * 35 + [[0.0]] * 65)
+    expected = torch.full_like(returns, p)
+    sampled = head.to_value(raise_to_floor(head, returns[..., None], returns)[0]).mean()
+    learned = head.to_value(raise_to_floor(head, returns[..., None], expected)[0]).mean()
+    for _ in range(4):
+        sampled = head.to_value(raise_to_floor(head, sampled.expand(100, 1, 1), returns)[0]).mean()
+        learned = head.to_value(raise_to_floor(head, learned.expand(100, 1, 1), expected)[0]).mean()
+    torch.testing.assert_close(sampled, torch.tensor(1 - (1 - p) ** 5))
+    torch.testing.assert_close(learned, torch.tensor(p * (2 - p)))
