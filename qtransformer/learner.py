@@ -92,7 +92,8 @@ class QLearner:
         tokens = self.network.encode_frames(
             {name: x[:, :seen] for name, x in images.items()}, batch.proprio[:, :seen], batch.instruction[:, :seen]
         )
-        return self.network.hidden(self.network.windows(tokens, batch.episode_start, batch.lead, batch.steps), bins)
+        context = self.network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
+        return self.network.hidden(context, bins)
 
     def _loss(
         self,
@@ -123,7 +124,10 @@ class QLearner:
                     floor = self._floor(hidden, bins, mc_return)
                     target, bootstrap_wins = self._target(batch, images, bins, ahead, floor)
                 valid = ahead.valid.flatten()
-                metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), valid))
+                bootstrapped = valid & (ahead.discounts.flatten() > 0)
+                metrics.mean(
+                    "bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), bootstrapped), bootstrapped.sum()
+                )
                 metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
             else:
                 target, valid = self.head.to_probs(mc_return), has_action
@@ -179,13 +183,17 @@ class QLearner:
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
         if targets.backup is Backup.n_step:
             probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
+            uncertain = (discounts > 0)[:, None].expand_as(floor)
         else:
             output = network(network.windows(tokens, starts, batch.lead, batch.steps), bins)
             allowed = network.allowed(output.policy_logits, self._bootstrap_mask)
             probs = backup_from_next_dimension(
                 self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed
             )
-        return raise_to_floor(self.head, probs, floor)
+            uncertain = torch.ones_like(floor, dtype=torch.bool)
+            uncertain[:, -1] = discounts > 0
+        # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
+        return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
 
     @property
     def _bootstrap_mask(self) -> float:

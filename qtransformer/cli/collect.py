@@ -5,6 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from qtransformer_datasets import HDF5Episodes, HDF5Writer
 from tqdm import tqdm
 
 from qtransformer.checkpoint import versions
@@ -14,7 +15,6 @@ from qtransformer.cli.settings import CollectSettings
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
 from qtransformer.parallel import default_workers, parallel_map
-from qtransformer_datasets import HDF5Episodes, HDF5Writer
 
 
 class Collected(NamedTuple):

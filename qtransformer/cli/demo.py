@@ -16,7 +16,6 @@ from qtransformer.evaluate import Evaluation, wilson
 from qtransformer.files import write_json
 from qtransformer.metrics import read_jsonl
 from qtransformer.parallel import default_workers
-from qtransformer.report import build_report
 
 
 @dataclass(slots=True)
@@ -55,8 +54,7 @@ def run(settings: DemoSettings) -> int:
     with clock.stage("evaluate"):
         evaluations = {c.name: evaluate_once(c, settings) for c in contestants(out)}
     with clock.stage("film and report"):
-        film_episodes(_evaluation_settings(contestants(out)[0], settings))
-        report = build_report(out)
+        report = film_and_report(settings)
     print(summary(settings, evaluations, clock, report))
     print(success_line(evaluations["qtransformer"]))
     return 0
@@ -87,7 +85,12 @@ def evaluate_once(contestant: Contestant, settings: DemoSettings) -> Evaluation:
     """Evaluate on the test objects, or take the result that the same question has had before."""
     path = Path(settings.out) / "evaluations" / f"{contestant.name}.json"
     asked = _evaluation_settings(contestant, settings)
-    question = {"checkpoint": _checkpoint(contestant), "seed": asked.seed, "split": asked.split.value, "episodes": asked.episodes}
+    question = {
+        "checkpoint": _checkpoint(contestant),
+        "seed": asked.seed,
+        "split": asked.split.value,
+        "episodes": asked.episodes,
+    }
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("question") == question:
         return Evaluation.from_dict(known)
@@ -98,6 +101,19 @@ def evaluate_once(contestant: Contestant, settings: DemoSettings) -> Evaluation:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"name": contestant.name, "label": contestant.label, "question": question, **evaluation.to_dict()})
     return evaluation
+
+
+def film_and_report(settings: DemoSettings) -> Path:
+    """Our own policy's first test episodes on film, and the page that tells it all."""
+    from qtransformer.report import build_report  # slow to import, and only needed here
+
+    out = Path(settings.out)
+    ours = contestants(out)[0]
+    asked = _evaluation_settings(ours, settings)
+    if len(list((out / "videos").glob("*.mp4"))) < settings.videos:
+        policy = load_policy(asked)
+        film_episodes(asked, env_factory(asked, policy), policy, ours.label)
+    return build_report(out)
 
 
 def write_data_summary(data: Path, out: Path) -> None:
@@ -130,7 +146,9 @@ def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], clock: C
 
 
 def plan(settings: DemoSettings) -> str:
-    lines = [f"would collect {settings.episodes} episodes of recipe {settings.recipe} into {settings.data} (or take them from there)"]
+    lines = [
+        f"would collect {settings.episodes} episodes of recipe {settings.recipe} into {settings.data} (or take them from there)"
+    ]
     lines += [f"would train {t.name} into {t.run}: {' '.join(t.arguments)}" for t in trainings(settings)]
     lines += [f"would evaluate {c.label} in {settings.eval_episodes} episodes" for c in contestants(Path(settings.out))]
     return "\n".join([*lines, f"would film {settings.videos} episodes and write {settings.out}/report.html"])
@@ -157,5 +175,7 @@ def _checkpoint(contestant: Contestant) -> str:
 
 
 def _bootstrap_share(out: Path) -> str:
-    shares = [line["bootstrap_exceeds_floor"] for line in read_jsonl(out / "metrics.jsonl") if "bootstrap_exceeds_floor" in line]
+    shares = [
+        line["bootstrap_exceeds_floor"] for line in read_jsonl(out / "metrics.jsonl") if "bootstrap_exceeds_floor" in line
+    ]
     return f"{100 * shares[-1]:.0f}%" if shares else "an unknown share"

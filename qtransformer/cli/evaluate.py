@@ -45,9 +45,7 @@ def run(settings: EvalSettings) -> int:
     return 0
 
 
-def evaluate_in_parallel(
-    settings: EvalSettings, env: EnvFactory, policy: Policy | None, label: str = ""
-) -> Evaluation:
+def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy | None, label: str = "") -> Evaluation:
     """One episode for each of the seeds `seed + i`; the result does not depend on the number of workers."""
     began = perf_counter()
     discount = policy.config.targets.discount if policy else 1.0
@@ -90,6 +88,23 @@ def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
             check_specs(policy.action_spec, policy.observation_spec, env.action_spec, env.observation_spec, run)
     finally:
         env.close()
+
+
+def film_episodes(settings: EvalSettings, env: EnvFactory, policy: Policy | None, label: str = "") -> None:
+    """Film the first episodes of the evaluation into videos/ of the run, or of the folder of the result."""
+    from qtransformer.report import film  # slow to import, and only needed here
+
+    world = env()
+    try:
+        actor = policy or _actor(settings)(world)(settings.seed)
+        seeds = range(settings.seed, settings.seed + settings.videos)
+        film(world, actor, seeds, _video_directory(settings), label or settings.actor.value)
+    finally:
+        world.close()
+
+
+def _video_directory(settings: EvalSettings) -> Path:
+    return (run_directory(Path(settings.run)) if settings.run else Path(settings.json).parent) / "videos"
 
 
 def load_policy(settings: EvalSettings) -> Policy | None:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import textwrap
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields, is_dataclass
@@ -69,11 +70,12 @@ def _own_first(schema: Any) -> list[Any]:
 def field_docs(schema: Any) -> dict[str, str]:
     """The line under each field, inherited ones included."""
     docs: dict[str, str] = {}
-    for cls in reversed([c for c in schema.__mro__ if is_dataclass(c)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
-        for statement, following in zip(body, body[1:], strict=False):
+    for cls in reversed(schema.__mro__[:-1]):
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, following in itertools.pairwise(definition.body):
             if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-                docs[statement.target.id] = " ".join(ast.literal_eval(following.value).split())  # pyright: ignore[reportAttributeAccessIssue]
+                docs[ast.unparse(statement.target)] = " ".join(ast.literal_eval(following.value).split())
     return docs
 
 

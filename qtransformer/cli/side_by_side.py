@@ -91,7 +91,7 @@ def train_side_by_side(trainings: Sequence[Training]) -> None:
 def _show(bar: tqdm, todo: Sequence[Training]) -> None:
     steps = {training.name: training.step() for training in todo}
     bar.n = sum(steps.values())
-    bar.set_postfix({k: v for k, v in steps.items()})
+    bar.set_postfix(steps)
 
 
 def _raise_if_failed(todo: Sequence[Training], children: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes
+
 from qtransformer.checkpoint import latest_resumable
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.tensorboard import TensorBoard
 from qtransformer.trainer import Trainer
 from qtransformer.types import Env
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 
 def build_trainer(config: RunConfig, run: Path) -> Trainer:
@@ -23,7 +24,7 @@ def build_trainer(config: RunConfig, run: Path) -> Trainer:
     dataset = EpisodeDataset(config.datasets, discount=config.train.targets.discount)
     trainer = Trainer(
         config.train,
-        dataset,
+        dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property
         run,
         eval_env=validation_env(config),
         sinks=[TensorBoard(run / "tensorboard", _resumed_step(run))],

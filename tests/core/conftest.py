@@ -51,14 +51,22 @@ def _make_config(**changes: Any) -> TrainConfig:
     return from_dict(TrainConfig, _merged(SMALL, changes))
 
 
-def _make_network(config: TrainConfig, seed: int = 0, liveliness: float = 1.0) -> QTransformer:
-    """A fresh network whose outputs differ between bins by far more than rounding."""
+def _make_network(config: TrainConfig, seed: int = 0) -> QTransformer:
+    """A network that is decided: what it sees and did moves its values and choices by far more than rounding."""
     torch.manual_seed(seed)
     network = build_network(config, ACTION_SPEC, OBSERVATION_SPEC, STATS)
     with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
         for head in (network.q_head, network.mc_head, network.policy_head):
-            head.out.weight.add_(liveliness * torch.randn_like(head.out.weight))
+            head.out.weight.normal_()
     return network.eval()
+
+
+def _pictures(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A noisy colour of its own for every frame."""
+    return (rng.integers(0, 200, (count, 1, 1, 3)) + rng.integers(0, 56, (count, *shape))).astype(np.uint8)
 
 
 def _make_episode(length: int = 5, seed: int = 0, *, end: str = "terminated", **changes: Any) -> Episode:
@@ -67,7 +75,7 @@ def _make_episode(length: int = 5, seed: int = 0, *, end: str = "terminated", **
     last = np.arange(length) == length - 1
     success = bool(changes.pop("success", seed % 2 == 0))
     fields: dict[str, Any] = {
-        "images": {c: rng.integers(0, 256, (length + 1, *s), np.uint8) for c, s in OBSERVATION_SPEC.cameras.items()},
+        "images": {c: _pictures(rng, length + 1, s) for c, s in OBSERVATION_SPEC.cameras.items()},
         "proprio": rng.normal(size=(length + 1, 2)).astype(np.float32),
         "actions": np.stack(
             [rng.uniform(-1, 1, length), rng.choice([-1.0, 1.0], length), rng.uniform(-1, 1, length)], -1

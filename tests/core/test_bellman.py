@@ -290,23 +290,26 @@ def test_a_single_dimension_needs_no_choice_between_the_two_backups(kind: ValueK
     np.testing.assert_allclose(learned_q(network, mdp), mdp.q_star(), atol=resolution(head))
 
 
-@pytest.mark.parametrize(("kind", "bootstrap"), zip(ValueKind, ["first", "chain", "chain", "first"], strict=True))
+@pytest.mark.parametrize(("kind", "bootstrap"), [*zip(ValueKind, ["first", "chain", "chain", "first"], strict=True)])
 def test_gradient_steps_of_the_learner_reach_q_star(kind: ValueKind, bootstrap: str, make_config: Callable[..., TrainConfig]) -> None:
-    """The whole of `QLearner.update`, targets from a following network, on the table: within half a bin of 51."""
+    """The whole of `QLearner.update`, targets from a following network, on the table: within half a bin of 21."""
     mdp = random_mdp((3, 2), 11)
     settings = {
         "discount": DISCOUNT, "backup": "bellman", "bootstrap": bootstrap, "floor": "none", "conservative_weight": 0.0,
         "behavior_mask": 0.0, "target_rate": 0.3,
     }  # fmt: skip
-    optim = {"learning_rate": 0.5, "warmup_steps": 1, "max_shift": 0, "weight_decay": 0.0}
-    config = make_config(steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 51})
+    optim = {"learning_rate": 0.3, "warmup_steps": 1, "max_shift": 0, "weight_decay": 0.0}
+    config = make_config(steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21})
     network = tabular_network(mdp, make_value_head(config.value))
+    with torch.no_grad():
+        for table in network.q_head.parameters():
+            table.zero_()
     learner, batch = QLearner(config, network, torch.device("cpu")), log_of(mdp)
     for step in range(config.steps):
         learner.update(batch, step)
     q_star = mdp.q_star()
-    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=0.01)
-    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=0.02)
+    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=0.025)
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=0.05)
 
 
 def test_a_time_limit_taken_for_an_end_would_miss_q_star() -> None:

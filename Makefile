@@ -1,0 +1,43 @@
+# Every target sets up what it needs; a newcomer types `make demo` or `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+CORES := $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: help setup demo test test-all mutants peers check-gpu format check clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: .venv/.installed  ## create .venv and install the pinned packages
+
+.venv/.installed: pyproject.toml constraints.txt setup_venv.sh
+	@./setup_venv.sh
+
+demo: setup  ## collect, train, evaluate, report: runs/demo/report.html
+	@.venv/bin/qtransformer demo
+
+test: setup  ## the default tests
+	@$(PYTHON) -m pytest -n $(CORES) -m "not slow"
+
+test-all: setup  ## every test, the slow ones too
+	@$(PYTHON) -m pytest -n $(CORES)
+
+mutants: setup  ## plant known defects one at a time; a test must notice each
+	@$(PYTHON) tests/mutants/run.py
+
+peers: setup  ## install what benchmarks/ compares with, in an environment of its own
+	@bash benchmarks/peers.sh
+
+check-gpu: setup  ## train the demo preset on a GPU and compare its losses with the CPU's
+	@$(PYTHON) benchmarks/check_gpu.py
+
+format: setup  ## let ruff format and mend
+	@$(PYTHON) -m ruff check --fix --quiet . ; $(PYTHON) -m ruff format .
+
+check: setup  ## ruff and pyright
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m pyright
+
+clean:  ## delete caches and .venv; data/ and runs/ stay
+	rm -rf .venv .venv-peers build dist .pytest_cache .ruff_cache .hypothesis
+	find qtransformer sim datasets tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,201 @@
+"""Trainings that are killed, stopped, doubled, and given what they cannot use."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from console import (
+    ACTION,
+    OBSERVATION,
+    TINY,
+    kill_hard,
+    qtransformer,
+    start,
+    wait_until,
+    write_dataset,
+)
+from safetensors.numpy import load_file
+
+from qtransformer.cli.run_config import RunConfig
+from qtransformer.metrics import read_jsonl
+
+
+def weights(run: Path, step: int) -> dict[str, np.ndarray]:
+    checkpoint = run / "checkpoints" / f"step_{step:07d}"
+    return {**load_file(checkpoint / "model.safetensors"), **load_file(checkpoint / "training_state" / "state.safetensors")}
+
+
+def assert_same_weights(a: Path, b: Path, step: int) -> None:
+    first, second = weights(a, step), weights(b, step)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def saved(run: Path) -> int:
+    """Checkpoints so far."""
+    return len(list((run / "checkpoints").glob("step_???????")))
+
+
+def test_a_run_describes_itself(trained: Path, dataset: Path) -> None:
+    config = RunConfig.load(trained)
+    assert config.datasets == [str(dataset)]
+    assert config.train.steps == 4
+    assert config.train.model.embed_dim == 32
+    assert read_jsonl(trained / "metrics.jsonl")[-1]["step"] == 4
+    assert list((trained / "tensorboard").glob("events*"))
+
+
+def test_killed_twice_and_resumed_ends_in_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    arguments = [f"dataset={dataset}", "steps=60", "save_every=10", "log_every=1", "keep_checkpoints=0", *TINY]
+    assert qtransformer("train", *arguments, f"run={tmp_path}/whole").code == 0
+    run = tmp_path / "killed"
+    process = start("train", *arguments, f"run={run}")
+    wait_until(lambda: saved(run) >= 1, process)
+    kill_hard(process)
+    assert (run / "run.lock").exists(), "killed after its end: nothing was tested"
+    process = start("resume", f"run={run}")
+    before = saved(run)
+    wait_until(lambda: saved(run) > before, process)
+    kill_hard(process)
+    result = qtransformer("resume", f"run={run}")
+    assert result.code == 0, result.err
+    assert_same_weights(run, tmp_path / "whole", 60)
+    assert [line["step"] for line in read_jsonl(run / "metrics.jsonl")] == list(range(1, 61))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, code: int, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", f"dataset={dataset}", f"run={run}", "steps=1000000", "save_every=1000000", "log_every=1", *TINY)
+    wait_until(lambda: len(read_jsonl(run / "metrics.jsonl")) > 2, process)
+    os.kill(process.pid, number)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == code, out
+    assert f"go on with: qtransformer resume run={run}" in out
+    assert "Traceback" not in out
+    assert saved(run) == 1
+    assert not (run / "run.lock").exists()
+
+
+def test_a_second_process_is_refused(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("train", f"dataset={dataset}", f"run={run}", "steps=1000000", "save_every=5", *TINY)
+    try:
+        wait_until(lambda: saved(run) >= 1, process)
+        second = qtransformer("resume", f"run={run}")
+        assert second.code == 1
+        assert f"process {process.pid} on" in second.error
+    finally:
+        kill_hard(process)
+
+
+def test_a_run_is_not_overwritten(trained: Path, dataset: Path) -> None:
+    before = (trained / "config.yaml").read_text()
+    result = qtransformer("train", f"dataset={dataset}", f"run={trained}", "steps=9", *TINY)
+    assert result.code == 1
+    assert f"qtransformer resume run={trained}" in result.error
+    assert (trained / "config.yaml").read_text() == before
+
+
+def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    result = qtransformer("train", f"dataset={dataset}", f"run={tmp_path}/run", "dry_run=true", *TINY)
+    assert result.code == 0
+    assert "would train 3000 steps" in result.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_file_is_refused(dataset: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.hdf5"
+    torn.write_bytes(dataset.read_bytes()[: dataset.stat().st_size // 2])
+    result = qtransformer("train", f"dataset={torn}", f"run={tmp_path}/run", *TINY)
+    assert result.code == 1
+    assert str(torn) in result.error
+    assert "truncated" in result.error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "finite"), (1.5, "[-1, 1]")])
+def test_bad_actions_are_refused(bad: float, word: str, tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "bad.hdf5")
+    with h5py.File(path, "r+") as file:
+        file["data/demo_3/actions"][2, 0] = bad
+    result = qtransformer("train", f"dataset={path}", f"run={tmp_path}/run", *TINY)
+    assert result.code == 1
+    assert "demo_3" in result.error
+    assert word in result.error
+
+
+@pytest.mark.parametrize("what", ["cameras", "action names"])
+def test_fine_tuning_on_other_cameras_or_actions_is_refused(what: str, trained: Path, tmp_path: Path) -> None:
+    observation, action = OBSERVATION, ACTION
+    if what == "cameras":
+        observation = replace(OBSERVATION, cameras={"front": (16, 16, 3)})
+    else:
+        action = replace(ACTION, names=("dz", "close"))
+    path = write_dataset(tmp_path / "other.hdf5", observation, action)
+    result = qtransformer("train", f"dataset={path}", f"run={tmp_path}/run", f"init={trained}", *TINY)
+    assert result.code == 1
+    assert what in result.error
+
+
+def test_resuming_with_other_data_is_refused(dataset: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data.hdf5", tmp_path / "run"
+    data.write_bytes(dataset.read_bytes())
+    assert qtransformer("train", f"dataset={data}", f"run={run}", "steps=2", *TINY).code == 0
+    with h5py.File(data, "r+") as file:
+        file["data/demo_0/rewards"][0] = 0.5
+    result = qtransformer("resume", f"run={run}")
+    assert result.code == 1
+    assert "another dataset" in result.error
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = [f"dataset={dataset}", f"run={run}", "steps=4", "save_every=2", *TINY]
+    assert qtransformer("train", *arguments).code == 0
+    size = max(f.stat().st_size for f in (run / "checkpoints").rglob("*.safetensors"))
+    config = RunConfig.load(run)
+    replace(config, train=replace(config.train, steps=8)).save(run)
+    result = qtransformer("resume", f"run={run}", prefix=f"ulimit -f {size // 2 // 1024};")
+    assert result.code == 1
+    assert "disk is full" in result.error
+    assert saved(run) == 2
+    assert not list((run / "checkpoints").glob("*.tmp*"))
+    assert qtransformer("resume", f"run={run}").code == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "dataset: [a]\nstepz: 3\n", "dataset: !!python/object/apply:os.system ['true']\n", "a: [", ""]
+)
+def test_a_strange_config_constructs_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    result = qtransformer("resume", f"run={tmp_path}")
+    assert result.code == 1
+    assert "config.yaml" in result.error
+
+
+def test_interpolations_in_a_config_are_not_resolved(trained: Path, tmp_path: Path) -> None:
+    text = (trained / "config.yaml").read_text().replace("device: cpu", "device: ${oc.env:HOME}")
+    (tmp_path / "config.yaml").write_text(text)
+    assert RunConfig.load(tmp_path).train.device == "${oc.env:HOME}"
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    result = qtransformer("resume", f"run={tmp_path}/none")
+    assert result.code == 1
+    assert "holds no run" in result.error
+
+
+def test_a_broken_curve_log_does_not_stop_training(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tensorboard").write_text("a file where TensorBoard wants a folder")
+    result = qtransformer("train", f"dataset={dataset}", f"run={run}", "steps=4", "log_every=1", *TINY)
+    assert result.code == 0
+    assert result.err.count("TensorBoard log stopped") == 1
+    assert len(read_jsonl(run / "metrics.jsonl")) == 4
