@@ -11,8 +11,8 @@ help:  ## list the targets
 
 setup: .venv/.installed  ## create .venv and install the pinned packages
 
-.venv/.installed: pyproject.toml constraints.txt setup_venv.sh
-	@./setup_venv.sh
+.venv/.installed: pyproject.toml constraints.txt .ci/setup-venv
+	@.ci/setup-venv
 
 demo: setup  ## collect, train, evaluate, report: runs/demo/report.html
 	@.venv/bin/qtransformer demo

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from qtransformer_datasets import EpisodeDataset, HDF5Writer
 
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets import EpisodeDataset, HDF5Writer
 
 SIZE, STEPS, BATCHES = 64, 30, 200
 ACTION = ActionSpec(names=("dx", "dy"), low=(-1.0,) * 2, high=(1.0,) * 2, units=("m",) * 2, discrete=(0, 0))

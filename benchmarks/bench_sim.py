@@ -10,6 +10,7 @@ import argparse
 import time
 
 import numpy as np
+
 from qtransformer_sim import CAMERAS, ScriptedExpert, make_env
 from qtransformer_sim.camera import render
 

@@ -199,7 +199,7 @@ def versions() -> dict[str, str]:
 def _pointed(root: Path, pointer: str) -> Path | None:
     try:
         name = str(json.loads((root / pointer).read_text())["step"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     directory = root / Path(name).name
     return directory if (directory / "manifest.json").exists() else None

@@ -143,7 +143,7 @@ class TargetConfig:
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
     warmup_steps: int = 100
     """Linear warm-up; a cosine decay to a tenth follows."""
@@ -155,8 +155,10 @@ class OptimConfig:
     """Segments per batch."""
     segment_steps: int = 8
     """Consecutive steps per segment: a batch has batch_segments * segment_steps transitions."""
-    max_shift: int = 2
+    max_shift: int = 1
     """Random shift of a segment's images [pixel]; 0 switches it off."""
+    color_jitter: float = 0.2
+    """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
 
 
 @dataclass(kw_only=True, slots=True)

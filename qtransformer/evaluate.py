@@ -79,7 +79,7 @@ class Evaluation:
         return f"{self.success:.2f} [{low:.2f}, {high:.2f}] over {len(self.results)} episodes"
 
 
-def wilson(successes: int, episodes: int) -> tuple[float, float]:
+def wilson(successes: float, episodes: int) -> tuple[float, float]:
     """95% Wilson score interval of a proportion (Wilson 1927): right also near 0 and 1, where +- intervals are not."""
     if episodes == 0:
         return 0.0, 1.0

@@ -71,14 +71,15 @@ def verify_manifest(directory: Path) -> None:
         CheckpointError: the directory is incomplete or altered; names the file.
     """
     try:
-        entries = json.loads((directory / MANIFEST).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        manifest = json.loads((directory / MANIFEST).read_text())
+        entries = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{directory} has no readable {MANIFEST}: it is no complete checkpoint") from error
-    for name, entry in entries.items():
+    for name, (size, sha256) in entries.items():
         path = directory / name
         if Path(name).name != name or not path.is_file():
             raise CheckpointError(f"{directory}: '{name}' of the manifest is missing; copy the whole directory again")
-        if path.stat().st_size != entry["size"] or _sha256(path) != entry["sha256"]:
+        if path.stat().st_size != size or _sha256(path) != sha256:
             raise CheckpointError(f"{path} differs from its manifest (damaged or altered); copy it again or use another step")
 
 

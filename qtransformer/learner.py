@@ -15,7 +15,7 @@ from qtransformer.config import Algo, Backup, Bootstrap, Floor, OptimConfig, Tra
 from qtransformer.losses import behavior_loss, conservative_loss, masked_mean, take
 from qtransformer.metrics import Metrics
 from qtransformer.models.q_transformer import QOutput, QTransformer
-from qtransformer.preprocess import images_to_float, random_shift
+from qtransformer.preprocess import color_jitter, images_to_float, random_shift
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 
 
@@ -83,9 +83,10 @@ class QLearner:
         return metrics
 
     def _augmented(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "b f c h w"]]:
+        optim = self.config.optim
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-        shift = self.config.optim.max_shift
-        return {name: images_to_float(random_shift(x, shift, generator)) for name, x in batch.images.items()}
+        shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
+        return {name: color_jitter(images_to_float(x), optim.color_jitter, generator) for name, x in shifted.items()}
 
     def _hidden(self, batch: Batch, images: dict[str, Tensor], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
         seen = batch.lead + batch.steps
@@ -125,9 +126,7 @@ class QLearner:
                     target, bootstrap_wins = self._target(batch, images, bins, ahead, floor)
                 valid = ahead.valid.flatten()
                 bootstrapped = valid & (ahead.discounts.flatten() > 0)
-                metrics.mean(
-                    "bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), bootstrapped), bootstrapped.sum()
-                )
+                metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), bootstrapped), bootstrapped.sum())
                 metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
             else:
                 target, valid = self.head.to_probs(mc_return), has_action
@@ -272,12 +271,18 @@ class QLearner:
             prefix = f"optimizer.{name}."
             entries = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if entries:
-                self.optimizer.state[parameter] = {
-                    k: v.to("cpu" if k == "step" and self.device.type == "cpu" else self.device) for k, v in entries.items()
-                }
+                self.optimizer.state[parameter] = {k: _restored(k, v, parameter) for k, v in entries.items()}
         if self.target_network is not None:
             prefix = "target_network."
             self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A piece of optimiser state as the optimiser left it: moments lie in memory as their parameter does (channels-last
+    convolutions), because fused AdamW walks memory, not indices."""
+    if name == "step":
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:

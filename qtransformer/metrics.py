@@ -95,7 +95,9 @@ def read_jsonl(path: Path) -> list[dict]:
     lines = []
     for line in path.read_text().splitlines():
         try:
-            lines.append(json.loads(line))
+            parsed = json.loads(line)
         except json.JSONDecodeError:
             continue  # the last line of a killed run may be cut
+        if isinstance(parsed, dict):
+            lines.append(parsed)
     return lines

@@ -47,3 +47,11 @@ def random_shift(images: UInt8[Tensor, "b f h w c"], max_shift: int, generator: 
     cols = (torch.arange(w, device=images.device) + shift[:, 1:]).clamp(0, w - 1)
     shifted = images.gather(2, rows[:, None, :, None, None].expand(b, f, h, w, c))
     return shifted.gather(3, cols[:, None, None, :, None].expand(b, f, h, w, c))
+
+
+def color_jitter(images: Float[Tensor, "b f c h w"], strength: float, generator: torch.Generator) -> Float[Tensor, "b f c h w"]:
+    """Scale and shift the colour channels of every segment by its own draw: what a thing is does not depend on the lamp."""
+    if strength == 0:
+        return images
+    draw = (torch.rand(2, len(images), 1, 3, 1, 1, generator=generator) * 2 - 1).to(images.device) * strength
+    return images * (1 + draw[0]) + draw[1]

@@ -40,5 +40,5 @@ def rollout(env: Env, actor: Actor, seed: int, on_step: StepHook | None = None) 
         truncated=ends[1],
         instruction=observations[0].get("instruction", ""),
         success=bool(info.get("success", False)),
-        info={"seed": seed} | ({} if values[0] is None else {"values": values}),
+        info={"seed": seed, "reason": info.get("reason", "")} | ({} if values[0] is None else {"values": values}),
     )

@@ -76,6 +76,9 @@ def backup_from_next_dimension(
 def raise_to_floor(
     head: ValueHead, probs: Float[Tensor, "b n v"], floor: Float[Tensor, "b n"]
 ) -> tuple[Float[Tensor, "b n v"], Bool[Tensor, "b n"]]:
-    """The larger of target and floor (Q-Transformer, section 4.2), and where the bootstrap was the larger one."""
-    bootstrap_wins = head.to_value(probs) > floor
-    return torch.where(bootstrap_wins[..., None], probs, head.to_probs(floor)), bootstrap_wins
+    """The larger of target and floor (Q-Transformer, section 4.2), and where the bootstrap was the larger one.
+
+    A target that is not a number stays one, so that training stops instead of hiding it.
+    """
+    floor_wins = floor >= head.to_value(probs)
+    return torch.where(floor_wins[..., None], head.to_probs(floor), probs), ~floor_wins

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from qtransformer_datasets import HDF5Episodes, HDF5Writer
+import h5py
 from tqdm import tqdm
 
 from qtransformer.checkpoint import versions
@@ -15,6 +15,7 @@ from qtransformer.cli.settings import CollectSettings
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
 from qtransformer.parallel import default_workers, parallel_map
+from qtransformer_datasets import HDF5Episodes, HDF5Writer
 
 
 class Collected(NamedTuple):
@@ -53,15 +54,16 @@ def collect(settings: CollectSettings, attributes: dict[str, Any]) -> None:
     worker = CollectingWorker(factory, settings.recipe, settings.seed)
     env = factory()
     env.close()
-    with HDF5Writer.open_or_resume(settings.out, env.action_spec, env.observation_spec, attributes) as writer:
-        bar = tqdm(total=settings.episodes, initial=len(writer), desc=f"collect {settings.recipe}", unit="episode")
+    with (
+        HDF5Writer.open_or_resume(settings.out, env.action_spec, env.observation_spec, attributes) as writer,
+        tqdm(total=settings.episodes, initial=len(writer), desc=f"collect {settings.recipe}", unit="episode") as bar,
+    ):
         successes = 0
         for episode in parallel_map(worker, range(len(writer), settings.episodes), settings.workers):
             writer.append(episode)
             successes += episode.success
             bar.update()
             bar.set_postfix(success=f"{successes / (bar.n - bar.initial):.2f}", refresh=False)
-        bar.close()
 
 
 def provenance(settings: CollectSettings) -> dict[str, Any]:
@@ -110,8 +112,6 @@ def refuse_other_settings(path: Path, attributes: dict[str, Any]) -> None:
 
 
 def _successes(path: Path, names: Sequence[str]) -> int:
-    import h5py
-
     with h5py.File(path, "r") as file:
         return sum(bool(file[f"data/{name}"].attrs["success"]) for name in names)
 

@@ -51,13 +51,12 @@ def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy
     discount = policy.config.targets.discount if policy else 1.0
     worker = EvaluatingWorker(env, _actor(settings), discount)
     seeds = range(settings.seed, settings.seed + settings.episodes)
-    bar = tqdm(total=len(seeds), desc=f"evaluate {label or settings.actor.value}", unit="episode")
     results = []
-    for result in parallel_map(worker, seeds, settings.workers):
-        results.append(result)
-        bar.update()
-        bar.set_postfix(success=f"{sum(r.success for r in results) / len(results):.2f}", refresh=False)
-    bar.close()
+    with tqdm(total=len(seeds), desc=f"evaluate {label or settings.actor.value}", unit="episode") as bar:
+        for result in parallel_map(worker, seeds, settings.workers):
+            results.append(result)
+            bar.update()
+            bar.set_postfix(success=f"{sum(r.success for r in results) / len(results):.2f}", refresh=False)
     return Evaluation(results=tuple(results), seconds=perf_counter() - began)
 
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from qtransformer_datasets import inspect_dataset
-
 from qtransformer.cli.settings import InspectSettings
 from qtransformer.errors import DatasetError
+from qtransformer_datasets import inspect_dataset
 
 
 def run(settings: InspectSettings) -> int:

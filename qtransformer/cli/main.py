@@ -65,20 +65,21 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _with_disk(error: Exception) -> str:
-    """The error's sentence; where a full disk is behind it, that is said first, for everything else follows from it."""
+    """The error's sentence. Where a full disk is behind it, that is the sentence: everything else only follows from it."""
     message = " ".join(str(error).split())
     if isinstance(error, OSError):
         message = f"{error.filename or 'a file'}: {error.strerror or message}"
-    if not _is_disk_full(error):
+    if not _is_disk_full(error) or "disk is full" in message:
         return message
-    return f"the disk is full or a file-size limit was reached ({message}); free some space, then run the same command again"
+    where = message.split(": ")[0]
+    return f"cannot write {where}: the disk is full or a file-size limit was reached; free some space, then run this again"
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
     """Whether a write that found no room is among the causes. h5py hides the number in its text."""
+    texts = [os.strerror(number) for number in DISK_FULL]
     while error is not None:
-        texts = [os.strerror(number) for number in DISK_FULL]
-        if isinstance(error, OSError) and (error.errno in DISK_FULL or any(text in str(error) for text in texts)):
+        if getattr(error, "errno", None) in DISK_FULL or any(text in str(error) for text in texts):
             return True
         error = error.__cause__ or error.__context__
     return False

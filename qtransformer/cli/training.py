@@ -9,14 +9,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
-
 from qtransformer.checkpoint import latest_resumable
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.tensorboard import TensorBoard
 from qtransformer.trainer import Trainer
 from qtransformer.types import Env
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 
 def build_trainer(config: RunConfig, run: Path) -> Trainer:

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-KeysValues = tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]
-"""What one block remembers of the tokens it has seen."""
+KeysValues = tuple[Float[Tensor, "b heads _ d"], Float[Tensor, "b heads _ d"]]
+"""What one block remembers of the tokens it has seen, however many (`_`)."""
 
 
 class Block(nn.Module):

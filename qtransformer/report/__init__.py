@@ -6,7 +6,7 @@
 Both only read what a run left behind; they import no simulator, no dataset format and no configuration framework.
 """
 
-from qtransformer.report.video import film
 from qtransformer.report.page import build_report
+from qtransformer.report.video import film
 
 __all__ = ["build_report", "film"]

@@ -34,7 +34,7 @@ def reliability(results: Iterable[EpisodeResult], v_min: float, v_max: float, bi
     table: list[list[tuple[float, float, int]]] = [[] for _ in range(bins)]
     span = v_max - v_min
     for episode, result in enumerate(results):
-        for value, outcome in zip(result.values, result.returns, strict=True):
+        for value, outcome in zip(result.values, result.returns, strict=False):
             if np.isfinite(value) and np.isfinite(outcome):
                 index = int(np.clip(np.floor((value - v_min) / span * bins), 0, bins - 1))
                 table[index].append((value, outcome, episode))
@@ -57,7 +57,7 @@ def _summary(rows: list[tuple[float, float, int]], v_min: float, span: float) ->
 
 
 def calibration_error(table: Iterable[ReliabilityBin]) -> float:
-    """Mean distance of prediction and outcome per bin, weighted by steps (as `metrics.calibration_error`); nan without steps."""
+    """Distance of prediction and outcome per bin, averaged over steps as in `metrics.calibration_error`; nan without steps."""
     table = list(table)
     steps = sum(b.steps for b in table)
     return sum(abs(b.predicted - b.outcome) * b.steps for b in table) / steps if steps else float("nan")

@@ -35,7 +35,7 @@ class Canvas:
         self.pixels[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = color
 
     def image(self, picture: UInt8[np.ndarray, "h w 3"], box: Box) -> None:
-        """Fit a picture into a box, keeping its proportions, centred. Enlarged pixels stay square: they are what the policy sees."""
+        """Fit a picture into a box, keeping its proportions, centred. Enlarged pixels stay square, as the policy sees them."""
         x, y, w, h = box
         scale = min(w / picture.shape[1], h / picture.shape[0])
         size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))

@@ -1,10 +1,10 @@
 """One frame of a video: what the policy sees, what it does, and why.
 
-    label · instruction                                   step, seed
-    +-------------------------+  per action dimension: name and chosen value,
-    |         scene           |  beside it the Q-value of every bin
-    +-------------------------+
-    | camera(s) | value so far|  distribution of the return expected of the action
+label · instruction                                   step, seed
++-------------------------+  per action dimension: name and chosen value,
+|         scene           |  beside it the Q-value of every bin
++-------------------------+
+| camera(s) | value so far|  distribution of the return expected of the action
 """
 
 from collections.abc import Mapping, Sequence

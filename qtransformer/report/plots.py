@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from qtransformer.report.calibration import ReliabilityBin
 from qtransformer.report.palette import BAD, DATA, GOOD, LINE_COLORS, METHOD_COLORS, OURS, PAPER, SCREEN, Theme, method_color
@@ -73,7 +73,7 @@ def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: The
     if data is not None:
         rows.append(("The data", METHOD_COLORS[DATA], data.success, (data.low, data.high), False))
     rows.sort(key=lambda row: row[2])
-    figure, (ax,) = new_figure(theme, (7.6, 0.5 + 0.52 * max(2, len(rows))))
+    figure, (ax,) = new_figure(theme, (6.6, 0.5 + 0.46 * max(2, len(rows))))
     ax.grid(visible=False)
     ax.grid(axis="x", color=theme.grid, linewidth=1)
     ax.spines["bottom"].set_visible(False)
@@ -84,8 +84,10 @@ def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: The
             ax.plot([end, end], [y - 0.13, y + 0.13], color=theme.ink, linewidth=1.6)
         words = f"{success:.2f}  [{low:.2f}, {high:.2f}]"
         ax.text(high + 0.02, y, words, va="center", color=theme.ink, size=11, weight="bold" if ours else "normal")
-    ax.set_yticks(range(len(rows)), [row[0] for row in rows])
-    ax.set(xlim=(0, 1.28), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed")
+    ax.set_yticks(range(len(rows)), [literal(row[0]) for row in rows])
+    ax.set(
+        xlim=(0, 1.34), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed"
+    )
     for label, row in zip(ax.get_yticklabels(), rows, strict=True):
         label.set(color=theme.ink, size=11.5, weight="bold" if row[4] else "normal")
     return figure
@@ -114,6 +116,8 @@ def curves_plot(
         _curve(ax, x, y, color, label)
     if log and lines and all((y > 0).all() for _, _, y in lines):
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.minorticks_off()
     if limits is not None:
         ax.set_ylim(*limits)
@@ -193,18 +197,23 @@ def distribution_plot(distributions: Distributions, theme: Theme) -> Figure:
 
 def lengths_plot(method: Method, theme: Theme) -> Figure:
     """How long successes and failures took."""
-    figure, (ax,) = new_figure(theme)
+    figure, (ax,) = new_figure(theme, (7.0, 2.9))
     good = [r.steps for r in method.evaluation.results if r.success]
     bad = [r.steps for r in method.evaluation.results if not r.success]
     longest = max([*good, *bad, 1])
     width = max(1, -(-longest // 30))
-    edges = np.arange(0.5, longest + width + 0.5, width)
+    edges = [0.5 + k * width for k in range(-(-longest // width) + 1)]
     ax.hist([good, bad], edges, stacked=True, color=[GOOD, BAD], rwidth=0.86)
     ax.set(xlabel="steps", ylabel="episodes")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     _legend(ax, theme, [Patch(color=GOOD, label="success"), Patch(color=BAD, label="failure")])
     return figure
+
+
+def literal(words: str) -> str:
+    """Words for matplotlib, which otherwise reads dollar signs as mathematics."""
+    return words.replace("$", r"\$")
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,13 +226,17 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _curve(ax: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str, marker: str = "") -> None:
     """A line; a single point is shown as one."""
-    ax.plot(x, y, color=color, linewidth=1.9, label=label, marker=marker or ("o" if len(x) == 1 else ""), markersize=4.5)
+    ax.plot(
+        x, y, color=color, linewidth=1.9, label=literal(label), marker=marker or ("o" if len(x) == 1 else ""), markersize=4.5
+    )
 
 
 def _finish(ax: Axes, theme: Theme, legend: bool) -> None:
     ax.set_xlabel("gradient steps")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.margins(x=0.02)
+    if ax.lines:
+        ax.set_xlim(left=0)
     if ax.get_yscale() == "linear" and ax.lines and ax.get_autoscaley_on():
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     if legend:
@@ -232,6 +245,15 @@ def _finish(ax: Axes, theme: Theme, legend: bool) -> None:
 
 def _legend(ax: Axes, theme: Theme, handles: list[Any] | None = None) -> None:
     """Above the plot, where it hides nothing."""
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "ncols": 3, "borderaxespad": 0.2}
-    look: dict[str, Any] = {"frameon": False, "fontsize": 10, "labelcolor": theme.ink, "handlelength": 1.3, "columnspacing": 1.4}
-    ax.legend(**({"handles": handles} if handles else {}), **place, **look)
+    handles = handles or ax.get_legend_handles_labels()[0]
+    look: dict[str, Any] = {
+        "frameon": False,
+        "fontsize": 10,
+        "labelcolor": theme.ink,
+        "handlelength": 1.3,
+        "columnspacing": 1.4,
+    }
+    if len(ax.figure.axes) == 1:  # outside of the axes' width, which long labels would eat into
+        ax.figure.legend(handles=handles, loc="outside upper left", ncols=3, borderaxespad=0, **look)
+    else:
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, **look)

@@ -1,9 +1,10 @@
-"""What a run left behind, as far as it did: every part may be missing, and a damaged one is named instead of failing the page."""
+"""What a run left behind. Every part may be missing, and a damaged one is named instead of failing the page."""
 
 import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,13 @@ from qtransformer.report.video import DISTRIBUTIONS, INDEX
 
 T = TypeVar("T")
 
-LABELS = {OURS: "Q-Transformer", "bc": "Behaviour cloning", "mc": "Monte-Carlo", "expert": "Scripted expert", "random": "Random"}
+LABELS = {
+    OURS: "Q-Transformer",
+    "bc": "Behaviour cloning",
+    "mc": "Monte-Carlo",
+    "expert": "Scripted expert",
+    "random": "Random",
+}
 
 
 class Curves:
@@ -150,10 +157,8 @@ def read_record(run: Path) -> Record:
     record.films = read(run / "videos" / INDEX, _films, [])
     for path in (run / DISTRIBUTIONS, run / "videos" / DISTRIBUTIONS):
         record.distributions = record.distributions or read(path, _distributions, None)
-    try:
+    with suppress(CheckpointError):
         record.metadata = read(resolve_checkpoint(run) / "metadata.json", _mapping, {})
-    except CheckpointError:
-        pass
     return record
 
 
@@ -179,9 +184,10 @@ def _curves(path: Path) -> Curves:
 
 def _method(path: Path) -> Method:
     data = _mapping(path)
-    return Method(
-        name=path.stem, label=str(data.get("label") or method_label(path.stem)), evaluation=Evaluation.from_dict(data)
-    )
+    evaluation = Evaluation.from_dict(data)
+    if not evaluation.results:
+        raise ValueError("no results")
+    return Method(name=path.stem, label=str(data.get("label") or method_label(path.stem)), evaluation=evaluation)
 
 
 def _data(path: Path) -> DataSummary:

@@ -11,7 +11,6 @@ from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import UInt8
 
 from qtransformer.files import write_json
 from qtransformer.policy import PolicyDecision
@@ -130,7 +129,7 @@ class Camera:
 
     def _draw(
         self, step: int, action: np.ndarray, images: Any, instruction: str, outcome: str = "", success: bool = False
-    ) -> UInt8[np.ndarray, "h w 3"]:
+    ) -> np.ndarray:
         frame = Frame(
             label=self.label,
             instruction=instruction,
@@ -147,8 +146,8 @@ class Camera:
         return draw(frame, self.env.action_spec, self.scale)
 
 
-def spectate(env: Env) -> UInt8[np.ndarray, "h w 3"] | None:
-    """The environment's own view of the scene, in the size of its place on screen if the environment can; None without one."""
+def spectate(env: Env) -> np.ndarray | None:
+    """The environment's own view, uint8 (h, w, 3), in the size of its place on screen where it can; None without one."""
     render = getattr(env, "render", None)
     if render is None:
         return None
@@ -171,7 +170,7 @@ class Video:
     def __enter__(self) -> "Video":
         return self
 
-    def add(self, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+    def add(self, pixels: np.ndarray) -> None:
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from qtransformer_datasets import HDF5Writer
 
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets import HDF5Writer
 
 COMMAND = [sys.executable, "-m", "qtransformer.cli.main"]
 TINY = ["model.embed_dim=32", "model.encoder_width=8", "model.num_layers=1", "model.head_dim=16", "optim.batch_segments=4"]

@@ -6,6 +6,8 @@ import h5py
 import pytest
 from console import kill_hard, qtransformer, start, wait_until
 
+from qtransformer.cli.main import main
+
 pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
 
 SMALL = ["image_size=32", "max_steps=10", "num_objects=2", "recipe=full"]
@@ -92,21 +94,18 @@ def test_no_room_for_an_episode_either(tmp_path: Path) -> None:
     [("recipe=ful", "did you mean full?"), ("cameras=[wrst]", "did you mean wrist?"), ("arm=kuku", "did you mean kuka?"),
      ("episodes=0", "expected 1 to"), ("seed=-1", "expected 0 to")],
 )  # fmt: skip
-def test_unknown_names_are_answered(override: str, answer: str, tmp_path: Path) -> None:
-    result = qtransformer("collect", f"out={tmp_path}/x.hdf5", override)
-    assert result.code == 2
-    assert answer in result.error
+def test_unknown_names_are_answered(override: str, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", f"out={tmp_path}/x.hdf5", override]) == 2
+    assert answer in capsys.readouterr().err
 
 
-def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    result = qtransformer("collect", f"out={tmp_path}/x.hdf5", "episodes=5", "dry_run=true")
-    assert result.code == 0
-    assert "would collect 5 episodes" in result.out
+def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", f"out={tmp_path}/x.hdf5", "episodes=5", "dry_run=true"]) == 0
+    assert "would collect 5 episodes" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
-def test_inspect_shows_the_file(collected: Path) -> None:
-    result = qtransformer("data", "inspect", str(collected))
-    assert result.code == 0
-    assert "episodes      12" in result.out
-    assert qtransformer("data", "inspect", str(collected) + "x").code == 1
+def test_inspect_shows_the_file(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", str(collected)]) == 0
+    assert "episodes      12" in capsys.readouterr().out
+    assert main(["data", "inspect", f"{collected}x"]) == 1

@@ -20,6 +20,7 @@ from console import (
 )
 from safetensors.numpy import load_file
 
+from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.metrics import read_jsonl
 
@@ -172,11 +173,10 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(dataset: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "text", ["[1, 2]", "dataset: [a]\nstepz: 3\n", "dataset: !!python/object/apply:os.system ['true']\n", "a: [", ""]
 )
-def test_a_strange_config_constructs_nothing(text: str, tmp_path: Path) -> None:
+def test_a_strange_config_constructs_nothing(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    result = qtransformer("resume", f"run={tmp_path}")
-    assert result.code == 1
-    assert "config.yaml" in result.error
+    assert main(["resume", f"run={tmp_path}"]) == 1
+    assert f"error: {tmp_path}/config.yaml" in capsys.readouterr().err
 
 
 def test_interpolations_in_a_config_are_not_resolved(trained: Path, tmp_path: Path) -> None:
@@ -185,10 +185,9 @@ def test_interpolations_in_a_config_are_not_resolved(trained: Path, tmp_path: Pa
     assert RunConfig.load(tmp_path).train.device == "${oc.env:HOME}"
 
 
-def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
-    result = qtransformer("resume", f"run={tmp_path}/none")
-    assert result.code == 1
-    assert "holds no run" in result.error
+def test_resuming_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", f"run={tmp_path}/none"]) == 1
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_a_broken_curve_log_does_not_stop_training(dataset: Path, tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qtransformer_datasets import EpisodeDataset
 
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import TrainConfig, from_dict
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets import EpisodeDataset
 
 ACTION_SPEC = ActionSpec(
     names=("dx", "gripper", "dy"), low=(-0.1, 0.0, -0.2), high=(0.1, 1.0, 0.3), units=("m", "1", "m"), discrete=(0, 2, 0)
 )
 OBSERVATION_SPEC = ObservationSpec(
-    cameras={"wrist": (12, 16, 3), "front": (10, 8, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=5.0
+    cameras={"wrist": (20, 24, 3), "front": (24, 16, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=5.0
 )
 SMALL: dict[str, Any] = {
     "device": "cpu",
@@ -116,9 +116,7 @@ def _make_dataset(
 
 
 def _make_batch(lead: int = 0, steps: int = 4, lookahead: int = 1, size: int = 3, start: int = 0) -> Batch:
-    return next(
-        _make_dataset().segments(batch_size=size, lead=lead, steps=steps, lookahead=lookahead, seed=0, start=start)
-    )
+    return next(_make_dataset().segments(batch_size=size, lead=lead, steps=steps, lookahead=lookahead, seed=0, start=start))
 
 
 @pytest.fixture(scope="session")

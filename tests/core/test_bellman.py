@@ -180,9 +180,7 @@ def iterate(network: QTransformer, batch: Batch, *, per_dimension: bool, floor: 
         output = network(context, bins)
         if per_dimension:
             allowed = network.allowed(output.policy_logits, 0.0)
-            probs = backup_from_next_dimension(
-                head, rewards, discounts, ahead_probs, output.q_values, output.q_logits, allowed
-            )
+            probs = backup_from_next_dimension(head, rewards, discounts, ahead_probs, output.q_values, output.q_logits, allowed)
         else:
             probs = backup_from_next_state(head, rewards, discounts, ahead_probs, n)
         bound = batch.mc_return[:, :1].expand(-1, n) if floor else torch.full((len(bins), n), -torch.inf)
@@ -221,7 +219,9 @@ every_action = pytest.mark.parametrize("bins", [(5,), (3, 4), (4, 2, 3)], ids=la
 @every_head
 @every_action
 @pytest.mark.parametrize("seed", [0, 1])
-def test_per_dimension_backup_reaches_flat_q_star_and_greedy_its_maximum(kind: ValueKind, bins: tuple[int, ...], seed: int) -> None:
+def test_per_dimension_backup_reaches_flat_q_star_and_greedy_its_maximum(
+    kind: ValueKind, bins: tuple[int, ...], seed: int
+) -> None:
     mdp, head = random_mdp(bins, seed), make_value_head(ValueConfig(kind=kind))
     network = tabular_network(mdp, head)
     iterate(network, log_of(mdp), per_dimension=True)
@@ -291,7 +291,9 @@ def test_a_single_dimension_needs_no_choice_between_the_two_backups(kind: ValueK
 
 
 @pytest.mark.parametrize(("kind", "bootstrap"), [*zip(ValueKind, ["first", "chain", "chain", "first"], strict=True)])
-def test_gradient_steps_of_the_learner_reach_q_star(kind: ValueKind, bootstrap: str, make_config: Callable[..., TrainConfig]) -> None:
+def test_gradient_steps_of_the_learner_reach_q_star(
+    kind: ValueKind, bootstrap: str, make_config: Callable[..., TrainConfig]
+) -> None:
     """The whole of `QLearner.update`, targets from a following network, on the table: within half a bin of 21."""
     mdp = random_mdp((3, 2), 11)
     settings = {
@@ -299,7 +301,9 @@ def test_gradient_steps_of_the_learner_reach_q_star(kind: ValueKind, bootstrap: 
         "behavior_mask": 0.0, "target_rate": 0.3,
     }  # fmt: skip
     optim = {"learning_rate": 0.3, "warmup_steps": 1, "max_shift": 0, "weight_decay": 0.0}
-    config = make_config(steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21})
+    config = make_config(
+        steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21}
+    )
     network = tabular_network(mdp, make_value_head(config.value))
     with torch.no_grad():
         for table in network.q_head.parameters():

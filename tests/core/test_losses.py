@@ -16,7 +16,9 @@ def logits_of(head: ValueHead, values: torch.Tensor) -> torch.Tensor:
     return head.to_probs(values).clamp_min(1e-12).log()
 
 
-@pytest.mark.parametrize("head", [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)], ids=lambda h: type(h).__name__)
+@pytest.mark.parametrize(
+    "head", [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)], ids=lambda h: type(h).__name__
+)
 def test_conservative_term_is_averaged_over_unseen_bins_alone(head: ValueHead) -> None:
     """Dimension 0 has bins .2 [.9] .4 .6 (data bin in brackets): mean of .5 q^2 over .2 .4 .6 = (.02 + .08 + .18) / 3.
     Dimension 1 has two bins, [.7] .5, and padding: .125."""
@@ -102,3 +104,9 @@ def test_take_picks_the_entry_of_each_dimensions_bin() -> None:
     assert take(values, bins).tolist() == [[0, 5, 10], [15, 18, 21]]
     deep = values[..., None] + torch.tensor([0.0, 0.5])
     assert take(deep, bins)[1].tolist() == [[15, 15.5], [18, 18.5], [21, 21.5]]
+
+
+def test_a_shape_that_would_broadcast_in_silence_is_refused() -> None:
+    """Annotations that never run would prove nothing: tests/conftest.py turns them on."""
+    with pytest.raises(TypeError, match="valid"):
+        masked_mean(torch.ones(4, 3), torch.ones(1, dtype=torch.bool))

@@ -127,7 +127,9 @@ def test_acting_never_rolls_dice(make_config, make_policy, make_episode, observe
     assert act(0) == act(1) == act(2)
 
 
-def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(make_config, make_policy, make_episode, observe) -> None:
+def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(
+    make_config, make_policy, make_episode, observe
+) -> None:
     policy, episode = make_policy(make_config(algo="bc")), make_episode(10)
     differs = False
     for t in range(10):
@@ -136,7 +138,9 @@ def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(ma
         output = policy.network(context, torch.from_numpy(decision.bins)[None])
         logits = output.policy_logits[0].masked_fill(~policy.network.bin_exists, -torch.inf)
         assert decision.bins.tolist() == logits.argmax(-1).tolist()
-        differs |= decision.bins.tolist() != output.q_values[0].masked_fill(~policy.network.bin_exists, -1.0).argmax(-1).tolist()
+        differs |= (
+            decision.bins.tolist() != output.q_values[0].masked_fill(~policy.network.bin_exists, -1.0).argmax(-1).tolist()
+        )
         assert policy.value is None
     assert differs
 
@@ -156,8 +160,8 @@ def test_the_instruction_may_be_left_out(make_config, make_policy, make_episode)
     ("spoil", "message"),
     [
         (lambda o: o["images"].pop("wrist"), r"wrist.*missing.*\['front', 'wrist'\].*\['front'\]"),
-        (lambda o: o["images"].update(wrist=np.zeros((16, 12, 3), np.uint8)), r"wrist.*\(12, 16, 3\).*\(16, 12, 3\)"),
-        (lambda o: o["images"].update(wrist=np.zeros((12, 16, 3), np.float32)), "wrist.*uint8.*float32"),
+        (lambda o: o["images"].update(wrist=np.zeros((24, 20, 3), np.uint8)), r"wrist.*\(20, 24, 3\).*\(24, 20, 3\)"),
+        (lambda o: o["images"].update(wrist=np.zeros((20, 24, 3), np.float32)), "wrist.*uint8.*float32"),
         (lambda o: o.update(proprio=np.zeros(3, np.float32)), "2 finite values"),
         (lambda o: o.update(proprio=np.array([0.0, np.nan], np.float32)), "2 finite values"),
     ],

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 import h5py
 import numpy as np
 import pytest
+
 from qtransformer_datasets import inspect_dataset
 from qtransformer_datasets.inspect import wilson_interval
 

@@ -6,9 +6,9 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 
 def test_foreign_specs_are_inferred(tmp_path, write_foreign, foreign_demo):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qtransformer_datasets import HDF5Episodes, HDF5Writer
 
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets import HDF5Episodes, HDF5Writer
 
 
 @settings(max_examples=25, deadline=None)

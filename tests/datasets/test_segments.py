@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qtransformer_datasets import EpisodeDataset
-from qtransformer_datasets.segments import SegmentPlan
 
 from qtransformer.errors import DatasetError
 from qtransformer.preprocess import encode_instruction
 from qtransformer.types import ObservationSpec
+from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.segments import SegmentPlan
 
 TINY = ObservationSpec(cameras={"c": (1, 2, 3)}, proprio_names=("frame",), proprio_units=("1",), control_hz=1.0)
 SHAPE = {"lead": 2, "steps": 3, "lookahead": 2}

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("pybullet")
 from gymnasium.utils.env_checker import check_env
-from qtransformer_sim import GraspEnv, make_env
-from qtransformer_sim import env as env_module
 
 from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer_sim import GraspEnv, make_env
+from qtransformer_sim import env as env_module
 
 
 def descend_and_miss(env, act):

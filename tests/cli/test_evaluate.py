@@ -1,0 +1,87 @@
+"""Evaluations: the same seeds give the same numbers, and an environment that does not fit is refused first."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from console import TINY, qtransformer
+
+from qtransformer.cli.main import main
+
+TOY = ["env=toy_env:ToyEnv", "device=cpu"]
+
+
+def evaluate(path: Path, *arguments: str) -> dict:
+    assert main(["eval", f"json={path}", *arguments]) == 0
+    return json.loads(path.read_text())
+
+
+def test_another_environment_can_be_acted_in(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = evaluate(tmp_path / "r.json", f"run={trained}", "episodes=6", "workers=1", "env_kwargs={max_steps: 3}", *TOY)
+    assert {"success", "low", "high", "episodes", "seconds", "results"} <= result.keys()
+    assert result["episodes"] == 6
+    assert [r["seed"] for r in result["results"]] == list(range(1000, 1006))
+    assert max(r["steps"] for r in result["results"]) <= 3
+    assert result["low"] <= result["success"] <= result["high"]
+    line = f"success {result['success']:.2f} [{result['low']:.2f}, {result['high']:.2f}] over 6 held-out episodes"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_workers_do_not_matter(trained: Path, tmp_path: Path) -> None:
+    one, two = (evaluate(tmp_path / f"{n}.json", f"run={trained}", "episodes=6", f"workers={n}", *TOY) for n in (1, 2))
+    assert one["results"] == two["results"]
+
+
+def test_a_checkpoint_serves_as_well_as_its_run(trained: Path, tmp_path: Path) -> None:
+    checkpoint = trained / "checkpoints" / "step_0000004"
+    a, b = (evaluate(tmp_path / "r.json", f"run={p}", "episodes=2", "workers=1", *TOY) for p in (trained, checkpoint))
+    assert a["results"] == b["results"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "answer"),
+    [
+        (["env_kwargs={camera: front}", *TOY], 1, "cameras: expected {'wrist'"),
+        (["env_kwargs={stepz: 3}", *TOY], 1, "unexpected keyword argument 'stepz'"),
+        (["env_kwargs={blind: true}", "workers=1", *TOY], 1, "finite values"),
+        (["env=toy_env:Nothing"], 2, "package.module:function"),
+        (["env=toy_env"], 2, "package.module:function"),
+        (["actor=exprt"], 2, "did you mean expert?"),
+        (["actor=expert", *TOY], 1, "actor=expert knows only"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    arguments: list[str], code: int, answer: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", f"run={trained}", "episodes=2", "workers=1", *arguments]) == code
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert answer in line
+
+
+def test_a_policy_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval"]) == 2
+    assert "eval needs run=..." in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "step_0000004" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    result = qtransformer("eval", f"run={tmp_path}/run", "episodes=2")
+    assert result.code == 1
+    assert "model.safetensors differs from its manifest" in result.error
+
+
+def test_the_simulator_is_built_as_the_data_saw_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
+    data, run = tmp_path / "d.hdf5", tmp_path / "run"
+    small = ["image_size=32", "max_steps=4", "num_objects=1", "cameras=[front,wrist]"]
+    assert qtransformer("collect", f"out={data}", "episodes=4", "recipe=full", *small).code == 0
+    assert qtransformer("train", f"dataset={data}", f"run={run}", "steps=2", "eval_episodes=1", *TINY).code == 0
+    assert (run / "checkpoints" / "best.json").exists()
+    for actor in ("policy", "expert", "random"):
+        result = evaluate(tmp_path / "r.json", f"run={run}", "episodes=2", f"actor={actor}", "workers=1")
+        assert max(r["steps"] for r in result["results"]) <= 4
+    assert main(["eval", f"run={run}", "env_kwargs={cameras: {wrist: [16, 16]}}"]) == 1
+    assert "does not fit: cameras" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qtransformer.config import (
+    Algo,
+    Backup,
+    Conservative,
+    Floor,
+    ModelConfig,
+    OptimConfig,
+    TargetConfig,
+    TrainConfig,
+    ValueConfig,
+    ValueKind,
+    from_dict,
+    to_dict,
+)
+from qtransformer.errors import ConfigError
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+configs = st.builds(
+    TrainConfig,
+    algo=st.sampled_from(Algo),
+    steps=st.integers(),
+    init=st.text(),
+    bc_filter_success=st.booleans(),
+    value=st.builds(ValueConfig, kind=st.sampled_from(ValueKind), v_min=finite, num_bins=st.integers()),
+    model=st.builds(ModelConfig, history=st.integers()),
+    targets=st.builds(
+        TargetConfig, backup=st.sampled_from(Backup), floor=st.sampled_from(Floor), conservative=st.sampled_from(Conservative)
+    ),
+    optim=st.builds(OptimConfig, learning_rate=finite),
+)
+
+
+@given(configs)
+def test_a_configuration_survives_json(config: TrainConfig) -> None:
+    before = copy.deepcopy(config)
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert config == before
+
+
+def test_reading_leaves_the_data_as_they_were() -> None:
+    data = {"algo": "mc", "value": {"kind": "mse"}, "optim": {"learning_rate": 1}}
+    before = copy.deepcopy(data)
+    config = from_dict(TrainConfig, data)
+    assert data == before
+    assert config.optim.learning_rate == 1.0
+    assert isinstance(config.optim.learning_rate, float)
+
+
+def test_defaults_are_not_shared_between_configurations() -> None:
+    first = TrainConfig()
+    first.model.history = 99
+    assert TrainConfig().model.history != 99
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"stepps": 3}, "unknown.*stepps.*TrainConfig has.*steps"),
+        ({"value": {"kinds": "mse"}}, r"config\.value: unknown.*kinds"),
+        ({"_target_": "os.system"}, "unknown.*_target_"),
+        ({"algo": "qq"}, r"config\.algo: expected one of q, mc, bc, found 'qq'"),
+        ({"steps": "many"}, r"config\.steps: expected int, found 'many'"),
+        ({"steps": 1.5}, r"config\.steps: expected int"),
+        ({"steps": True}, r"config\.steps: expected int"),
+        ({"bc_filter_success": 1}, r"config\.bc_filter_success: expected bool"),
+        ({"model": 3}, r"config\.model: expected a mapping for ModelConfig, found int"),
+        ({"optim": {"learning_rate": "1e-3"}}, r"config\.optim\.learning_rate: expected float"),
+        ({"algo": ["q"]}, r"config\.algo"),
+        ([], "expected a mapping"),
+    ],
+)
+def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(TrainConfig, data)

@@ -1,0 +1,304 @@
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qtransformer.batch import Batch
+from qtransformer.config import OptimConfig, TrainConfig
+from qtransformer.learner import QLearner, learning_rate
+from qtransformer.losses import behavior_loss, conservative_loss
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.preprocess import images_to_float
+
+CPU = torch.device("cpu")
+PLAIN = {"max_shift": 0, "color_jitter": 0.0}
+"""Optimiser settings without augmentation."""
+
+
+@pytest.fixture
+def make_learner(make_network) -> Callable[[TrainConfig], QLearner]:
+    return lambda config: QLearner(config, make_network(config), CPU)
+
+
+def weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("settings", "resting"),
+    [
+        ({}, ()),
+        ({"targets": {"backup": "bellman", "bootstrap": "first"}, "model": {"history": 3}}, ()),
+        ({"targets": {"floor": "sample"}}, ("mc_head",)),
+        ({"targets": {"floor": "none", "behavior_mask": 0.0}}, ("mc_head", "policy_head")),
+        ({"algo": "mc"}, ("mc_head",)),
+        ({"algo": "mc", "targets": {"behavior_mask": 0.0}}, ("mc_head", "policy_head")),
+        ({"algo": "bc"}, ("mc_head", "q_head")),
+        ({"value": {"kind": "mse"}}, ()),
+        ({"value": {"kind": "c51"}}, ()),
+    ],
+    ids=str,
+)
+def test_every_parameter_with_a_task_moves_and_no_other(settings, resting, make_config, make_learner, make_batch) -> None:
+    config = make_config(**settings)
+    learner = make_learner(config)
+    before = weights(learner.network)
+    for step in range(2):
+        learner.update(make_batch(lead=learner.lead, lookahead=learner.lookahead, start=step), step)
+    for name, parameter in learner.network.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith(resting), name
+
+
+def test_the_target_network_follows_by_its_rate(make_config, make_learner, make_batch) -> None:
+    learner = make_learner(make_config(targets={"target_rate": 0.25}))
+    assert learner.target_network is not None
+    before = weights(learner.target_network)
+    assert same(before, weights(learner.network)), "both start alike"
+    learner.update(make_batch(), 0)
+    assert not same(before, weights(learner.network))
+    for name, value in learner.target_network.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * before[name] + 0.25 * learner.network.state_dict()[name])
+    assert not any(p.requires_grad for p in learner.target_network.parameters())
+    hard = make_learner(make_config(targets={"target_rate": 1.0}))
+    hard.update(make_batch(), 0)
+    assert hard.target_network is not None
+    assert same(weights(hard.target_network), weights(hard.network))
+
+
+@pytest.mark.parametrize("algo", ["mc", "bc"])
+def test_baselines_keep_no_target_network(algo: str, make_config, make_learner) -> None:
+    assert make_learner(make_config(algo=algo)).target_network is None
+
+
+def test_an_update_depends_on_weights_batch_and_step_alone(make_config, make_learner, make_batch) -> None:
+    config, results = make_config(), []
+    for noise in (1, 2, 3):
+        learner = make_learner(config)
+        torch.manual_seed(noise)
+        for step in (5, 6 if noise < 3 else 7):
+            learner.update(make_batch(), step)
+        results.append(weights(learner.network))
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2]), "augmentation and learning rate follow the step"
+
+
+def spoilt(batch: Batch, where: str) -> Batch:
+    return replace(batch, **{where: torch.full_like(getattr(batch, where), torch.nan)})
+
+
+@pytest.mark.parametrize(("algo", "where"), [("q", "mc_return"), ("q", "rewards"), ("mc", "mc_return"), ("bc", "proprio")])
+def test_a_loss_that_is_not_finite_leaves_everything_as_it_was(algo, where, make_config, make_learner, make_batch) -> None:
+    learner = make_learner(make_config(algo=algo))
+    assert not learner.update(make_batch(), 0).skipped
+    before, state = weights(learner.network), {k: v.clone() for k, v in learner.state_dict().items()}
+    assert learner.update(spoilt(make_batch(), where), 1).skipped
+    assert same(before, weights(learner.network))
+    assert same(state, learner.state_dict())
+    assert not learner.update(make_batch(), 2).skipped
+    assert all(torch.isfinite(v).all() for v in learner.network.state_dict().values())
+
+
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make_config, make_learner, make_batch) -> None:
+    learner = make_learner(make_config())
+    learner.network.start.register_hook(lambda gradient: gradient * torch.inf)
+    before = weights(learner.network)
+    metrics = learner.update(make_batch(), 0)
+    assert metrics.skipped
+    assert torch.isfinite(metrics.means["loss"][0])
+    assert same(before, weights(learner.network))
+
+
+def going_on(config: TrainConfig, learner: QLearner, make_batch: Callable[..., Batch]) -> dict[str, Tensor]:
+    for step in range(3, 6):
+        learner.update(make_batch(start=step), step)
+    return weights(learner.network)
+
+
+@pytest.mark.parametrize("algo", ["q", "mc", "bc"])
+def test_a_restored_learner_goes_on_bit_for_bit(algo, make_config, make_learner, make_network, make_batch) -> None:
+    config = make_config(algo=algo)
+    learner = make_learner(config)
+    for step in range(3):
+        learner.update(make_batch(start=step), step)
+    network, state = weights(learner.network), {k: v.clone() for k, v in learner.state_dict().items()}
+    expected = going_on(config, learner, make_batch)
+
+    def restored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        other = QLearner(config, make_network(config, seed=99), CPU)
+        other.network.load_state_dict(network)
+        other.load_state_dict(state)
+        return going_on(config, other, make_batch)
+
+    assert same(restored({k: v.clone() for k, v in state.items()}), expected)
+    items = ["exp_avg", "exp_avg_sq", "step"] + ["target_network"] * (algo == "q")
+    for item in items:
+        forgotten = {k: torch.zeros_like(v) if item in k.split(".") else v.clone() for k, v in state.items()}
+        assert not same(forgotten, state)
+        assert not same(restored(forgotten), expected), f"{item} is stored but changes nothing"
+
+
+def test_parts_of_the_loss_add_up_by_their_weights(make_config, make_learner, make_batch) -> None:
+    learner = make_learner(make_config(targets={"conservative_weight": 0.7, "behavior_weight": 0.3}))
+    means = {k: float(v) for k, (v, _) in learner.update(make_batch(), 0).means.items()}
+    parts = means["td_loss"] + 0.7 * means["conservative_loss"] + means["mc_loss"] + 0.3 * means["behavior_loss"]
+    assert means["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def frame_context(network: QTransformer, tokens: Tensor, batch: Batch, b: int, f: int) -> Tensor:
+    """The window of one frame, put together by hand."""
+    start, w = int(batch.episode_start[b, f]), network.config.history
+    return network.add_age(torch.stack([tokens[b, max(start, f - age)] for age in range(w - 1, -1, -1)])[None])
+
+
+@torch.no_grad()
+def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransformer, batch: Batch) -> dict[str, float]:
+    """Every part of the loss, frame by frame, in words of shared/algorithm.md."""
+    settings, head = config.targets, online.value_head
+    images = {c: images_to_float(x) for c, x in batch.images.items()}
+    seen, ahead = (n.encode_frames(images, batch.proprio, batch.instruction) for n in (online, target))
+    mask = settings.behavior_mask if settings.mask_bootstrap else 0.0
+    td, conservative, mc, behavior, wins = [], [], [], [], []
+    for b, f in product(range(len(batch.rewards)), range(batch.lead, batch.lead + batch.steps)):
+        if not batch.has_action[b, f]:
+            continue
+        bins = online.tokenizer.encode(batch.actions[b : b + 1, f])
+        hidden = online.hidden(frame_context(online, seen, batch, b, f), bins)
+        output = online.judge(hidden)
+        logits = [output.q_logits[0, i, a] for i, a in enumerate(bins[0])]
+        returns = batch.mc_return[b, f]
+        unseen = conservative_loss(settings.conservative, head, output.q_logits, output.q_values, bins, online.bin_exists)
+        conservative.append(unseen.mean())
+        behavior.append(behavior_loss(output.policy_logits, bins, online.bin_exists).mean())
+        mc_logits = [online.mc_head(hidden)[0, i, a] for i, a in enumerate(bins[0])]
+        mc.append(torch.stack([head.loss(x, returns) for x in mc_logits]).mean())
+        if config.algo.value == "mc":
+            td.append(torch.stack([head.loss(x, returns) for x in logits]).mean())
+            continue
+
+        reward, discount, k, lost = torch.zeros(()), 1.0, f, False
+        for _ in range(settings.time_steps):
+            reward = reward + discount * batch.rewards[b, k]
+            lost |= bool(batch.lost_final[b, k])
+            ended = bool(batch.terminated[b, k])
+            discount, k = 0.0 if ended else discount * settings.discount, k + 1
+            if ended or not batch.has_action[b, k]:
+                break
+        if lost:
+            continue
+        decision = target.greedy(
+            frame_context(target, ahead, batch, b, k), mask, dims=1 if settings.bootstrap.value == "first" else None
+        )
+        last = head.backup(reward, torch.tensor(discount), decision.chosen_probs[0, -1])
+        probs = [last] * len(logits)
+        if settings.backup.value == "bellman":
+            there = target(frame_context(target, ahead, batch, b, f), bins)
+            allowed = target.allowed(there.policy_logits, mask)
+            best = there.q_values.masked_fill(~allowed, -torch.inf)[0].argmax(-1)
+            within = [head.to_value(head.activate(there.q_logits[0, i, best[i]])) for i in range(1, len(logits))]
+            probs = [*map(head.to_probs, within), last]
+        floors = {
+            "none": [torch.tensor(-torch.inf)] * len(logits),
+            "sample": [returns] * len(logits),
+            "learned": [head.q_values(x) for x in mc_logits],
+        }[settings.floor.value]
+        if discount == 0.0:  # what is known to have ended is as it is
+            ending = range(len(logits)) if settings.backup.value == "n_step" else [len(logits) - 1]
+            floors = [torch.tensor(-torch.inf) if i in ending else fl for i, fl in enumerate(floors)]
+        targets = [head.to_probs(fl) if fl >= head.to_value(p) else p for p, fl in zip(probs, floors, strict=True)]
+        wins.append(sum(bool(head.to_value(p) > fl) for p, fl in zip(probs, floors, strict=True)) / len(logits))
+        td.append(torch.stack([head.loss_to_probs(x, p) for x, p in zip(logits, targets, strict=True)]).mean())
+
+    def mean(values: list[Tensor]) -> float:
+        return float(torch.stack(values).mean())
+
+    return {"td_loss": mean(td), "conservative_loss": mean(conservative), "mc_loss": mean(mc), "behavior_loss": mean(behavior)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"targets": {"time_steps": k, "backup": backup, "bootstrap": bootstrap, "floor": floor}, "model": {"history": w}}
+        for k, backup, bootstrap, floor, w in [
+            (1, "n_step", "chain", "learned", 1),
+            (1, "bellman", "first", "sample", 1),
+            (3, "n_step", "first", "none", 3),
+            (3, "bellman", "chain", "learned", 3),
+            (2, "bellman", "first", "none", 1),
+            (1, "n_step", "chain", "sample", 4),
+        ]
+    ]
+    + [
+        {"targets": {"mask_bootstrap": False}},
+        {"targets": {"conservative": "cross_entropy"}},
+        {"targets": {"conservative": "logsumexp"}},
+        {"value": {"kind": "mse"}, "targets": {"backup": "bellman"}},
+        {"value": {"kind": "two_hot"}},
+        {"value": {"kind": "c51"}, "targets": {"time_steps": 2}},
+        {"algo": "mc", "model": {"history": 3}},
+    ],
+    ids=str,
+)
+def test_losses_equal_those_worked_out_frame_by_frame(
+    settings: dict[str, Any], make_config, make_network, make_dataset, make_episode
+) -> None:
+    """Segments with lead-in and lookahead, windows, gathers and masks, against a loop over single frames; the target network has
+    weights of its own, and the data end in every way, a lost final observation included."""
+    config = make_config(**settings, optim=PLAIN)
+    ends = ["terminated", "truncated", "truncated", "terminated"]
+    episodes = [make_episode(2 + i, seed=i, end=ends[i % 4], has_final_observation=i % 4 != 1) for i in range(6)]
+    learner = QLearner(config, make_network(config), CPU)
+    other = make_network(config, seed=9)
+    if learner.target_network is not None:
+        learner.target_network.load_state_dict(other.state_dict())
+    batch = next(make_dataset(episodes).segments(batch_size=6, lead=learner.lead, steps=5, lookahead=learner.lookahead, seed=1))
+    expected = losses_by_hand(config, learner.network, other, batch)
+    metrics = learner.update(batch, 0).means
+    for name, value in expected.items():
+        if name in metrics:
+            assert float(metrics[name][0]) == pytest.approx(value, rel=2e-4), name
+    assert "td_loss" in metrics
+    if config.algo.value == "q":
+        assert batch.lost_final.any(), "the data must hold a lost final observation"
+        assert float(metrics["masked_lost_final"][0]) > 0
+
+
+def test_monte_carlo_targets_are_each_samples_own_return(make_config, make_learner, make_batch) -> None:
+    learner, batch = make_learner(make_config(algo="mc", optim=PLAIN)), make_batch(size=6)
+    own = learner.update(batch, 0).means["td_loss"][0]
+    learner = make_learner(make_config(algo="mc", optim=PLAIN))
+    one = learner.update(replace(batch, mc_return=torch.full_like(batch.mc_return, float(batch.mc_return.mean()))), 0)
+    assert abs(float(own - one.means["td_loss"][0])) > 1e-3
+
+
+def test_what_tells_sick_learning_is_reported(make_config, make_learner, make_batch) -> None:
+    metrics = make_learner(make_config()).update(make_batch(), 0)
+    assert {"q_start", "return_start", "bootstrap_exceeds_floor", "unseen_over_data", "unseen_excess", "q_data", "target",
+            "masked_lost_final", "grad_norm"} <= metrics.means.keys()  # fmt: skip
+    assert metrics.calibration is not None
+    assert set(metrics.seconds) == {"data", "forward", "target", "backward"}
+
+
+def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
+    optim = OptimConfig(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(optim, s, 14) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(optim, 4, 14) == pytest.approx(1.0)
+    assert learning_rate(optim, 9, 14) == pytest.approx(0.55)
+    assert learning_rate(optim, 14, 14) == pytest.approx(0.1)
+    assert learning_rate(optim, 99, 14) == pytest.approx(0.1)
+
+
+def test_biases_norms_and_embeddings_are_not_decayed(make_config, make_learner) -> None:
+    learner = make_learner(make_config())
+    names = {id(p): n for n, p in learner.network.named_parameters()}
+    decayed, free = ({names[id(p)] for p in group["params"]} for group in learner.optimizer.param_groups)
+    assert decayed | free == set(names.values())
+    assert all(n.endswith("weight") and "norm" not in n for n in decayed)
+    assert {"start", "slot_embedding", "age_embedding", "action_embedding", "q_head.bin_embedding"} <= free

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from qtransformer.metrics import JsonLines, Meter, Metrics, calibration_error, read_jsonl
+
+
+def metrics(**means: tuple[float, float]) -> Metrics:
+    m = Metrics({"data": 1.0})
+    for name, (value, weight) in means.items():
+        m.mean(name, torch.tensor(value), torch.tensor(weight))
+    return m
+
+
+def test_means_are_weighted_by_what_they_stand_for() -> None:
+    meter = Meter()
+    meter.add(metrics(q=(1.0, 3.0)))
+    meter.add(metrics(q=(5.0, 1.0)))
+    assert meter.read()["q"] == pytest.approx(2.0)
+    assert meter.read() == {}, "a reading starts anew"
+
+
+def test_a_mean_of_nothing_is_left_out_and_spoils_no_other() -> None:
+    meter = Meter()
+    meter.add(metrics(q=(float("nan"), 0.0), empty=(float("nan"), 0.0)))
+    meter.add(metrics(q=(0.5, 2.0)))
+    values = meter.read()
+    assert values["q"] == 0.5
+    assert "empty" not in values
+
+
+def test_seconds_are_per_update() -> None:
+    meter = Meter()
+    meter.add(Metrics({"data": 1.0, "target": 4.0}))
+    meter.add(Metrics({"data": 3.0}))
+    values = meter.read()
+    assert values["seconds/data"] == 2.0
+    assert values["seconds/target"] == 2.0
+
+
+def test_calibration_compares_prediction_and_outcome_bin_by_bin() -> None:
+    """Bin [.2, .3): two predictions of .25, outcomes 1 and 0: |.5 - 1| = .5; bin [.9, 1]: .9 and 1.0, outcomes 1, 1: .1. Together .6 / 4."""
+    m = Metrics({})
+    m.calibrate(torch.tensor([0.25, 0.25, 0.9, 1.0]), torch.tensor([1.0, 0.0, 1.0, 1.0]), 0.0, 1.0)
+    assert m.calibration is not None
+    assert calibration_error(m.calibration) == pytest.approx(0.15)
+    assert m.calibration[:, 2].tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2]
+
+
+def test_a_resumed_log_goes_on_after_the_step_it_resumes_from(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path)
+    for step in (1, 2, 3):
+        log(step, {"loss": float(step)})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    log = JsonLines(path, resume_step=2)
+    log(3, {"loss": 30.0})
+    log.close()
+    assert [(line["step"], line["loss"]) for line in read_jsonl(path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_no_file_has_no_lines(tmp_path: Path) -> None:
+    assert read_jsonl(tmp_path / "none.jsonl") == []

@@ -1,0 +1,320 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qtransformer import ObservationSpec, Policy, Trainer
+from qtransformer.batch import Batch
+from qtransformer.config import TrainConfig, to_dict
+from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
+from qtransformer.metrics import read_jsonl
+from qtransformer_datasets import EpisodeDataset
+
+
+class Killed(BaseException):
+    """A process that ends without a word."""
+
+
+class Spoilt:
+    """A dataset whose batches something happens to."""
+
+    def __init__(self, dataset: EpisodeDataset, happen: Callable[[int, Batch], Batch]) -> None:
+        self._dataset, self._happen = dataset, happen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def segments(self, *, start: int = 0, **settings: Any) -> Iterator[Batch]:
+        batches = self._dataset.segments(start=start, **settings)
+        return (self._happen(step, batch) for step, batch in enumerate(batches, start))
+
+
+def killed_at(dataset: EpisodeDataset, step: int) -> Spoilt:
+    def happen(at: int, batch: Batch) -> Batch:
+        if at == step:
+            raise Killed
+        return batch
+
+    return Spoilt(dataset, happen)
+
+
+@pytest.fixture(scope="module")
+def dataset(make_dataset) -> EpisodeDataset:
+    return make_dataset()
+
+
+@pytest.fixture
+def fit(dataset, tmp_path: Path) -> Callable[..., Path]:
+    """Train into a directory of a name; returns it."""
+
+    def run(config: TrainConfig, name: str = "run", *, data: Any = None, resume: bool = False, **settings: Any) -> Path:
+        Trainer(config, data or dataset, tmp_path / name, progress=False, **settings).fit(resume=resume)
+        return tmp_path / name
+
+    return run
+
+
+def everything(run: Path, step: int = 8) -> dict[str, bytes]:
+    """Weights, optimiser and target network of a run's checkpoint."""
+    directory = run / "checkpoints" / f"step_{step:07d}"
+    names = ("model.safetensors", "training_state/state.safetensors", "golden.npz")
+    return {name: (directory / name).read_bytes() for name in names[:2]}
+
+
+def test_metrics_are_logged_and_sent_to_every_sink(fit, make_config) -> None:
+    heard: list[int] = []
+    run = fit(make_config(), sinks=[lambda step, values: heard.append(step)])
+    lines = read_jsonl(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8] == heard
+    assert {"loss", "td_loss", "q_start", "return_start", "bootstrap_exceeds_floor", "unseen_excess", "calibration_error",
+            "samples_per_second", "seconds/data", "seconds/forward", "seconds/backward", "seconds/target"} <= lines[-1].keys()  # fmt: skip
+    assert all(np.isfinite(v) for line in lines for v in line.values())
+    assert json.loads((run / "config.json").read_text()) == to_dict(make_config())
+
+
+@pytest.mark.parametrize("algo", ["q", "mc", "bc"])
+@pytest.mark.parametrize("killed", [5, 7])
+def test_a_killed_training_resumed_equals_the_uninterrupted_one_bit_for_bit(algo, killed, fit, make_config, dataset) -> None:
+    config = make_config(algo=algo, model={"history": 2})
+    whole = fit(config, "whole")
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(dataset, killed))
+    cut = fit(config, "cut", resume=True)
+    assert everything(cut) == everything(whole)
+    assert [line["step"] for line in read_jsonl(cut / "metrics.jsonl")] == [2, 4, 6, 8]
+
+
+def test_two_kills_in_a_row_and_one_before_the_first_checkpoint_change_nothing(fit, make_config, dataset) -> None:
+    config = make_config(steps=10, save_every=3)
+    whole = fit(config, "whole")
+    for killed in (1, 4, 8):
+        with pytest.raises(Killed):
+            fit(config, "cut", data=killed_at(dataset, killed), resume=killed > 1)
+    assert everything(fit(config, "cut", resume=True), 10) == everything(whole, 10)
+
+
+def test_resnet_and_channels_last_weights_resume_bit_for_bit_too(fit, make_config, dataset) -> None:
+    """The optimiser's moments must come back in the memory layout of their weights."""
+    config = make_config(model={"encoder": "resnet18", "encoder_width": 8})
+    whole = fit(config, "whole")
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(dataset, 6))
+    assert everything(fit(config, "cut", resume=True)) == everything(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_ends_in_order_and_resumes_bit_for_bit(number, fit, make_config) -> None:
+    config = make_config(log_every=1)
+
+    def interrupt(step: int, values: object) -> None:
+        if step == 3:
+            os.kill(os.getpid(), number)
+
+    whole, cut = fit(config, "whole"), fit(config, "cut", sinks=[interrupt])
+    assert [p.name for p in (cut / "checkpoints").glob("step_*")] == ["step_0000003"]
+    assert not (cut / "run.lock").exists()
+    assert everything(fit(config, "cut", resume=True)) == everything(whole)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(fit, make_config) -> None:
+    config = make_config()
+    run = fit(config)
+    expected, weights = everything(run), run / "checkpoints" / "step_0000008" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.warns(UserWarning, match="falling back"):
+        fit(config, resume=True)
+    assert everything(run) == expected
+
+
+def test_pointers_are_not_needed_to_resume(fit, make_config, dataset) -> None:
+    config = make_config()
+    whole = fit(config, "whole")
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(dataset, 6))
+    pointer = whole.parent / "cut" / "checkpoints" / "latest.json"
+    pointer.unlink()
+    assert everything(fit(config, "cut", resume=True)) == everything(whole)
+    assert pointer.exists()
+
+
+def test_a_finished_training_resumed_does_nothing(fit, make_config) -> None:
+    run = fit(make_config())
+    before = everything(run)
+    fit(make_config(), resume=True)
+    assert everything(run) == before
+
+
+def test_a_directory_that_holds_a_run_is_not_written_over(fit, make_config) -> None:
+    run = fit(make_config())
+    before = everything(run)
+    with pytest.raises(ConfigError, match="resume"):
+        fit(make_config())
+    assert everything(run) == before
+
+
+def test_resuming_on_other_data_is_refused(fit, make_config, make_dataset, make_episode) -> None:
+    fit(make_config())
+    with pytest.raises(SpecMismatchError, match="another dataset"):
+        fit(make_config(steps=12), data=make_dataset([make_episode(4, seed=77)]), resume=True)
+
+
+@pytest.fixture
+def validated(monkeypatch) -> Callable[[list[float]], None]:
+    """Let validation give these success rates, one checkpoint after the other."""
+
+    def give(rates: list[float]) -> None:
+        results = iter(rates)
+        monkeypatch.setattr("qtransformer.trainer.evaluate", lambda *a, **k: SimpleNamespace(success=next(results)))
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("rates", "best"), [([0.2, 0.6, 0.4, 0.5], 4), ([0.0, 0.0, 0.0, 0.0], 8), ([0.1, 0.3, 0.3, 0.2], 6), ([0.9, 0, 0, 0], 2)]
+)
+def test_the_best_checkpoint_is_that_of_the_highest_validation_a_tie_going_to_the_later(
+    rates, best, fit, make_config, validated
+) -> None:
+    validated(rates)
+    run = fit(make_config(save_every=2, eval_episodes=5, keep_checkpoints=1), eval_env=SimpleNamespace())
+    assert json.loads((run / "checkpoints" / "best.json").read_text())["step"] == f"step_{best:07d}"
+    kept = sorted(p.name for p in (run / "checkpoints").glob("step_*"))
+    assert kept == sorted({f"step_{best:07d}", "step_0000008"}), "the newest and the best are kept"
+    weights = load_file(run / "checkpoints" / f"step_{best:07d}" / "model.safetensors")
+    loaded = Policy.from_checkpoint(run, device="cpu")
+    assert all(torch.equal(v, loaded.network.state_dict()[k]) for k, v in weights.items())
+
+
+def test_the_best_score_survives_a_resume(fit, make_config, validated, dataset) -> None:
+    config = make_config(save_every=2, eval_episodes=5)
+    validated([0.8, 0.1])
+    with pytest.raises(Killed):
+        fit(config, data=killed_at(dataset, 5), eval_env=SimpleNamespace())
+    validated([0.5, 0.6])
+    run = fit(config, eval_env=SimpleNamespace(), resume=True)
+    assert json.loads((run / "checkpoints" / "best.json").read_text())["step"] == "step_0000002"
+
+
+def test_validation_asks_for_an_environment(fit, make_config) -> None:
+    with pytest.raises(ConfigError, match="eval_env"):
+        fit(make_config(eval_episodes=3))
+
+
+@pytest.mark.parametrize(("keep", "left"), [(2, [6, 8]), (1, [8]), (0, [2, 4, 6, 8])])
+def test_old_checkpoints_are_pruned(keep: int, left: list[int], fit, make_config) -> None:
+    run = fit(make_config(save_every=2, keep_checkpoints=keep))
+    assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == [f"step_{s:07d}" for s in left]
+
+
+def test_losses_that_stay_not_finite_stop_the_training_and_spare_the_checkpoint(fit, make_config, dataset) -> None:
+    def poison(step: int, batch: Batch) -> Batch:
+        return replace(batch, mc_return=batch.mc_return * np.nan) if step >= 5 else batch
+
+    with pytest.raises(QTransformerError, match=r"not finite 3 updates in a row, at step 7.*5 to 7") as caught:
+        fit(make_config(steps=20), data=Spoilt(dataset, poison))
+    run = Path(str(caught.value).split("losses are in ")[1].split("not_finite.json")[0])
+    assert [p.name for p in (run / "checkpoints").glob("step_*")] == ["step_0000004"]
+    assert json.loads((run / "not_finite.json").read_text())["step"] == 7
+    Policy.from_checkpoint(run, device="cpu")
+    assert not (run / "run.lock").exists()
+
+
+def test_a_single_bad_batch_is_passed_over(fit, make_config, dataset) -> None:
+    def poison(step: int, batch: Batch) -> Batch:
+        return replace(batch, mc_return=batch.mc_return * np.nan) if step == 5 else batch
+
+    run = fit(make_config(), data=Spoilt(dataset, poison))
+    weights = load_file(run / "checkpoints" / "step_0000008" / "model.safetensors")
+    assert all(torch.isfinite(v).all() for v in weights.values())
+
+
+def test_fine_tuning_starts_from_the_checkpoints_weights_and_normalisation(
+    fit, make_config, make_dataset, make_episode, tmp_path
+) -> None:
+    run = fit(make_config(), "first")
+    other = make_dataset([make_episode(5, seed=s, proprio=np.full((6, 2), 9.0, np.float32)) for s in range(50, 54)])
+    trainer = Trainer(make_config(init=str(run)), other, tmp_path / "second", progress=False)
+    weights = load_file(run / "checkpoints" / "step_0000008" / "model.safetensors")
+    for name, value in trainer.learner.network.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    trainer.fit()
+    tuned = Policy.from_checkpoint(tmp_path / "second", device="cpu").network.state_dict()
+    assert torch.equal(tuned["proprio_mean"], weights["proprio_mean"])
+    assert not torch.equal(tuned["q_head.out.bias"], weights["q_head.out.bias"])
+
+
+def test_data_that_do_not_fit_the_checkpoint_are_refused_with_both_sides_listed(
+    fit, make_config, make_dataset, make_episode, action_spec, observation_spec, tmp_path
+) -> None:
+    run = fit(make_config(), "first")
+    cameras = {"front": (24, 16, 3), "side": (20, 24, 3)}
+    episode = make_episode(4, images={c: np.zeros((5, *s), np.uint8) for c, s in cameras.items()})
+    other = make_dataset(
+        [episode],
+        action_spec=replace(action_spec, names=("dx", "gripper", "dz")),
+        observation_spec=ObservationSpec(cameras, observation_spec.proprio_names, observation_spec.proprio_units, 10.0),
+    )
+    with pytest.raises(SpecMismatchError) as caught:
+        Trainer(make_config(init=str(run)), other, tmp_path / "second", progress=False)
+    message = str(caught.value)
+    for side in ("wrist", "side", "'dy'", "'dz'", "5.0", "10.0"):
+        assert side in message
+
+
+def test_another_network_than_the_checkpoints_is_refused(fit, make_config, dataset, tmp_path) -> None:
+    run = fit(make_config(), "first")
+    with pytest.raises(SpecMismatchError, match=r"'num_bins': 21.*'num_bins': 31"):
+        Trainer(make_config(init=str(run), value={"num_bins": 31}), dataset, tmp_path / "second", progress=False)
+
+
+def test_returns_under_another_discount_are_refused(fit, make_config) -> None:
+    with pytest.raises(ConfigError, match="with_discount"):
+        fit(make_config(targets={"discount": 0.9}))
+
+
+@pytest.mark.parametrize("algo", ["q", "bc"])
+def test_a_configuration_is_not_changed_by_building_and_training(algo, fit, make_config) -> None:
+    config = make_config(algo=algo, model={"history": 2})
+    before = copy.deepcopy(config)
+    run = fit(config)
+    assert config == before
+    assert Policy.from_checkpoint(run, device="cpu").config == before
+
+
+def test_a_second_process_in_the_same_directory_is_refused(fit, make_config, tmp_path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (tmp_path / "run").mkdir()
+        host = os.uname().nodename
+        (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": other.pid, "host": host}))
+        with pytest.raises(ConfigError, match=f"process {other.pid}"):
+            fit(make_config())
+        other.communicate(b"\n")
+    fit(make_config())  # the other is gone: its lock is taken over
+    (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": 1, "host": "another-machine"}))
+    with pytest.raises(ConfigError, match="another-machine"):
+        fit(make_config(), resume=True)
+
+
+def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_config, dataset) -> None:
+    asked: list[str] = []
+
+    class Asked(Spoilt):
+        def segments(self, *, filter: str = "all", **settings: Any) -> Iterator[Batch]:
+            asked.append(filter)
+            return super().segments(filter=filter, **settings)
+
+    for i, settings in enumerate([{"algo": "bc"}, {"algo": "bc", "bc_filter_success": False}, {"algo": "q"}]):
+        fit(make_config(steps=1, **settings), f"run{i}", data=Asked(dataset, lambda step, batch: batch))
+    assert asked == ["success", "all", "all"]

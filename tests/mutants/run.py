@@ -1,0 +1,352 @@
+"""Plant known defects in a copy of the package, one at a time; a test of behaviour must fail for each: `make mutants`.
+
+    python tests/mutants/run.py            the eight defects of public re-implementations, and ours
+    python tests/mutants/run.py reward     only defects whose name holds the word
+
+A patch must apply exactly once, the mutant must import, and what fails must be an assertion: an import, shape or type error is no kill.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ASSERTIONS = ("AssertionError", "assert ", "Failed: DID NOT RAISE", "Failed: DID NOT WARN")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    defect: str
+    file: str
+    """Below qtransformer/."""
+    old: str
+    new: str
+    tests: str
+    """Below tests/core/, and what pytest's -k keeps of it."""
+
+
+PUBLIC = [
+    Mutant(
+        "1 the reward never enters the target",
+        "targets.py",
+        "rewards = rewards + torch.where(running, discounts * batch.rewards.gather(1, frame), 0.0)",
+        "rewards = rewards + 0.0 * batch.rewards.gather(1, frame)",
+        "test_targets.py one_step or several_steps",
+    ),
+    Mutant(
+        "1 the reward never enters the target",
+        "targets.py",
+        "return torch.cat([within, head.backup(rewards, discounts, next_probs)[:, None]], dim=1)",
+        "return torch.cat([within, next_probs[:, None]], dim=1)",
+        "test_bellman.py per_dimension_backup and mse",
+    ),
+    Mutant(
+        "2 terminals bootstrap, time limits do not",
+        "targets.py",
+        "torch.where(ends, 0.0, discount)",
+        "discount",
+        "test_targets.py termination or cut_at",
+    ),
+    Mutant(
+        "2 terminals bootstrap, time limits do not",
+        "targets.py",
+        "ends = batch.terminated.gather(1, frame)",
+        "ends = (batch.terminated | batch.truncated).gather(1, frame)",
+        "test_bellman.py per_dimension_backup and two_hot",
+    ),
+    Mutant(
+        "3 the conservative term pulls logits to 0, values to one half",
+        "losses.py",
+        "penalty = 0.5 * (q_values - head.v_min).square()",
+        "penalty = 0.5 * q_logits.square().mean(-1)",
+        "test_losses.py conservative",
+    ),
+    Mutant(
+        "4 greedy decoding is random now and then, or reads bins rolled by one",
+        "models/q_transformer.py",
+        "bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)",
+        "bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)\n"
+        "            bins = torch.where(torch.rand(bins.shape) < 0.1, torch.zeros_like(bins), bins)",
+        "models/test_q_transformer.py greedy",
+    ),
+    Mutant(
+        "4 greedy decoding is random now and then, or reads bins rolled by one",
+        "models/q_transformer.py",
+        "bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)",
+        "bins = scores.masked_fill(~allowed, -torch.inf).roll(1, -1).argmax(-1)",
+        "models/test_q_transformer.py greedy",
+    ),
+    Mutant(
+        "5 a two-bin HL-Gauss that does not keep the mean",
+        "value_heads/hl_gauss.py",
+        "return cdf.diff(dim=-1) / (cdf[..., -1:] - cdf[..., :1])",
+        "unit = (self.clamp(value) - self.v_min) / (self.v_max - self.v_min)\n"
+        "        upper = 0.5 * (1 + torch.erf((unit - 0.5) / (0.15 * math.sqrt(2.0))))\n"
+        "        probs = torch.zeros_like(cdf[..., 1:])\n"
+        "        probs[..., 0], probs[..., -1] = 1 - upper, upper\n"
+        "        return probs",
+        "value_heads/test_hl_gauss.py decode_of_encode",
+    ),
+    Mutant(
+        "6 one Monte-Carlo constant for all samples",
+        "learner.py",
+        "mc_return = batch.mc_return[:, steps].flatten()[:, None].expand_as(bins)",
+        "mc_return = batch.mc_return.max().expand_as(bins)",
+        "test_learner.py own_return or frame_by_frame",
+    ),
+    Mutant(
+        "7 256 bins are 255, the upper bound is bin 256, NaN passes",
+        "action_tokenizer.py",
+        "return torch.minimum(bins.long(), a - 1)",
+        "return bins.long()",
+        "test_action_tokenizer.py bounds",
+    ),
+    Mutant(
+        "7 256 bins are 255, the upper bound is bin 256, NaN passes",
+        "action_tokenizer.py",
+        "torch.floor(unit * a)",
+        "torch.floor(unit * (a - 1))",
+        "test_action_tokenizer.py as_many_bins",
+    ),
+    Mutant(
+        "7 256 bins are 255, the upper bound is bin 256, NaN passes",
+        "action_tokenizer.py",
+        "if not torch.isfinite(action).all():",
+        "if False:",
+        "test_action_tokenizer.py nan_and_infinity",
+    ),
+    Mutant(
+        "8 configuration changed while building, shape checks that never run",
+        "checkpoint.py",
+        "    return QTransformer(\n        config.model,",
+        "    config.value.initial = 0.01\n    return QTransformer(\n        config.model,",
+        "test_trainer.py configuration_is_not_changed",
+    ),
+    Mutant(
+        "8 configuration changed while building, shape checks that never run",
+        "__init__.py",
+        "from qtransformer.action_tokenizer import ActionTokenizer",
+        'import jaxtyping\n\njaxtyping.config.update("jaxtyping_disable", True)\n'
+        "from qtransformer.action_tokenizer import ActionTokenizer",
+        "test_losses.py broadcast_in_silence",
+    ),
+]
+
+OURS = [
+    Mutant(
+        "the target network stands still",
+        "learner.py",
+        "target.lerp_(online, self.config.targets.target_rate)",
+        "target.lerp_(online, 0.0)",
+        "test_learner.py follows_by_its_rate",
+    ),
+    Mutant(
+        "the bootstrap reads the frame before",
+        "learner.py",
+        "(ahead.frame - batch.lead - 1).clamp_min(0)",
+        "(ahead.frame - batch.lead - 2).clamp_min(0)",
+        "test_learner.py frame_by_frame",
+    ),
+    Mutant(
+        "a learned floor raises known failures",
+        "learner.py",
+        "floor.masked_fill(~uncertain, -torch.inf)",
+        "floor",
+        "test_learner.py frame_by_frame",
+    ),
+    Mutant(
+        "dimensions of one action are discounted",
+        "targets.py",
+        "head.backup(zero, zero + 1, head.activate(best_logits))",
+        "head.backup(zero, zero + 0.98, head.activate(best_logits))",
+        "test_targets.py by_hand",
+    ),
+    Mutant(
+        "a dimension looks at its own maximum",
+        "targets.py",
+        "argmax(-1)[:, 1:, None, None]",
+        "argmax(-1)[:, :-1, None, None]",
+        "test_targets.py by_hand",
+    ),
+    Mutant(
+        "lost final observations are bootstrapped",
+        "targets.py",
+        "valid &= ~(running & batch.lost_final.gather(1, frame))",
+        "valid = valid",
+        "test_targets.py lost",
+    ),
+    Mutant(
+        "HL-Gauss without padding",
+        "value_heads/hl_gauss.py",
+        "PADDING = 4.0",
+        "PADDING = 0.0",
+        "value_heads/test_hl_gauss.py decode_of_encode",
+    ),
+    Mutant(
+        "Two-Hot with swapped numerators",
+        "value_heads/two_hot.py",
+        "return (1 - position.abs()).clamp_min(0)",
+        "return position.abs() * (position.abs() < 1)",
+        "value_heads/test_two_hot.py exactly or nearer",
+    ),
+    Mutant(
+        "C51 backs up means",
+        "value_heads/c51.py",
+        "return (next_probs[..., None] * two_hot(moved, atoms)).sum(-2)",
+        "return two_hot((next_probs * moved).sum(-1), atoms)",
+        "value_heads/test_c51.py worked_example",
+    ),
+    Mutant(
+        "the conservative term takes the data bin along",
+        "losses.py",
+        "unseen = bin_exists & ~F.one_hot(bins, q_values.shape[-1]).bool()",
+        "unseen = bin_exists.expand_as(q_values)",
+        "test_losses.py conservative",
+    ),
+    Mutant(
+        "the conservative term is a sum",
+        "losses.py",
+        "return (penalty * unseen).sum(-1) / count",
+        "return (penalty * unseen).sum(-1)",
+        "test_losses.py conservative",
+    ),
+    Mutant(
+        "windows cross into the episode before",
+        "models/q_transformer.py",
+        "index = torch.maximum(now[:, None] - ages, starts)",
+        "index = (now[:, None] - ages).clamp_min(0) + 0 * starts",
+        "models/test_q_transformer.py windows",
+    ),
+    Mutant(
+        "tokens of the last episode are kept",
+        "policy.py",
+        "self._tokens.clear()",
+        "pass",
+        "test_policy.py reset",
+    ),
+    Mutant(
+        "the behaviour mask is forgotten when acting",
+        "policy.py",
+        "mask = 0.0 if imitate else self.config.targets.behavior_mask",
+        "mask = 0.0",
+        "test_policy.py twenty_steps",
+    ),
+    Mutant(
+        "the golden sample is not replayed",
+        "policy.py",
+        "policy.replay(artefact.golden, str(path))",
+        "pass",
+        "test_checkpoint.py golden",
+    ),
+    Mutant(
+        "manifests are not read",
+        "checkpoint.py",
+        "    verify_manifest(directory)\n    config = ",
+        "    config = ",
+        "test_checkpoint.py under_the_manifest and metadata",
+    ),
+    Mutant(
+        "moments are not restored",
+        "learner.py",
+        "            if entries:\n",
+        "            if False:\n",
+        "test_learner.py bit_for_bit",
+    ),
+    Mutant(
+        "updates that are not finite are applied",
+        "learner.py",
+        "        if metrics.skipped:\n            return\n",
+        "",
+        "test_learner.py not_finite",
+    ),
+    Mutant(
+        "a shift for every frame's own",
+        "preprocess.py",
+        "rows[:, None, :, None, None].expand(b, f, h, w, c)",
+        "(rows[:, None, :, None, None] + torch.arange(f)[:, None, None, None]).clamp(0, h - 1).expand(b, f, h, w, c)",
+        "test_preprocess.py once_per_segment",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in PUBLIC + OURS if all(w in m.defect for w in words)]
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        for name in ("qtransformer", "sim", "datasets", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        require_sound(copy, chosen)
+        verdicts: dict[str, list[str | None]] = {}
+        for mutant in chosen:
+            verdicts.setdefault(mutant.defect, []).append(killer(copy, mutant))
+            tests = verdicts[mutant.defect]
+            if len(tests) < sum(m.defect == mutant.defect for m in chosen):
+                continue
+            if None in tests:
+                print(f"SURVIVED: {mutant.defect} (planted in {mutant.file}, form {tests.index(None) + 1})", flush=True)
+                continue
+            form = "killed" if mutant in PUBLIC else "killed too"
+            print(f"{form}: {mutant.defect} by {', '.join(dict.fromkeys(t for t in tests if t))}", flush=True)
+    survivors = [defect for defect, tests in verdicts.items() if None in tests]
+    print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} defects killed, in {len(chosen)} forms")
+    return 1 if survivors else 0
+
+
+def require_sound(copy: Path, mutants: list[Mutant]) -> None:
+    """Every test must pass without a defect: otherwise a failure would show nothing."""
+    for tests in dict.fromkeys(m.tests for m in mutants):
+        failed, passed = outcome(copy, tests)
+        if failed or not passed:
+            sys.exit(f"before any defect is planted, '{tests}' has {passed} tests passing and these failing: {failed}")
+
+
+def killer(copy: Path, mutant: Mutant) -> str | None:
+    """The test of behaviour that notices; None if none does."""
+    path = copy / "qtransformer" / mutant.file
+    sound = path.read_text()
+    if sound.count(mutant.old) != 1:
+        sys.exit(f"'{mutant.defect}' cannot be planted: {sound.count(mutant.old)} places in {mutant.file} read {mutant.old!r}")
+    path.write_text(sound.replace(mutant.old, mutant.new))
+    try:
+        where = run(copy, "-c", "import qtransformer, qtransformer.cli; print(qtransformer.__file__)")
+        if where.returncode or Path(where.stdout.strip()).parent != copy / "qtransformer":
+            sys.exit(f"'{mutant.defect}' is not what gets imported: {where.stdout}{where.stderr}")
+        failed, _ = outcome(copy, mutant.tests)
+        return next((name for name, message in failed.items() if message.startswith(ASSERTIONS)), None)
+    finally:
+        path.write_text(sound)
+
+
+def outcome(copy: Path, tests: str) -> tuple[dict[str, str], int]:
+    """Failures of a selection of tests, name to message, and how many pass."""
+    file, _, keep = tests.partition(" ")
+    report = copy / "report.xml"
+    report.unlink(missing_ok=True)
+    options = ["-q", "--maxfail=8", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}"]
+    ran = run(copy, "-m", "pytest", f"tests/core/{file}", "-k", keep, *options)
+    if not report.exists():
+        sys.exit(f"pytest gave no report for {tests}:\n{ran.stdout}{ran.stderr}")
+    cases = ET.parse(report).getroot().findall(".//testcase")
+    failed = {
+        str(case.get("name")): str(bad.get("message"))
+        for case in cases
+        for bad in [*case.findall("failure"), *case.findall("error")]
+    }
+    return failed, len(cases) - len(failed)
+
+
+def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python in the copy, which comes before the installed project; one thread."""
+    path = os.pathsep.join(str(copy / name) for name in ("", "sim", "datasets"))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
