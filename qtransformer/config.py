@@ -109,7 +109,7 @@ class ModelConfig:
     """Tokens TokenLearner condenses an image into."""
     history: int = 1
     """Frames the network sees, the present one included."""
-    action_bins: int = 16
+    action_bins: int = 17
     """Bins of every continuous action dimension; switches have one per value."""
     head_dim: int = 64
     """Hidden width of the output heads, shared by all bins."""
@@ -143,7 +143,7 @@ class TargetConfig:
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     warmup_steps: int = 100
     """Linear warm-up; a cosine decay to a tenth follows."""
@@ -159,6 +159,8 @@ class OptimConfig:
     """Random shift of a segment's images [pixel]; 0 switches it off."""
     color_jitter: float = 0.2
     """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
+    proprio_noise: float = 0.1
+    """Noise added to proprioception, in its standard deviations: without it, joint angles betray the episode and its outcome."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import torch
@@ -70,8 +71,7 @@ class QLearner:
         """
         watch = Stopwatch(self.device)
         with watch.section("data"):
-            batch = batch.to(self.device)
-            images = self._augmented(batch, step)
+            batch, images = self._augmented(batch.to(self.device), step)
             bins = self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
             ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         with watch.section("forward"):
@@ -82,11 +82,14 @@ class QLearner:
             self._descend(loss, step, metrics)
         return metrics
 
-    def _augmented(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "b f c h w"]]:
+    def _augmented(self, batch: Batch, step: int) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
+        """The batch with noisy proprioception, and its images as the network takes them. The draw depends on seed and step alone."""
         optim = self.config.optim
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
-        return {name: color_jitter(images_to_float(x), optim.color_jitter, generator) for name, x in shifted.items()}
+        images = {name: color_jitter(images_to_float(x), optim.color_jitter, generator) for name, x in shifted.items()}
+        noise = torch.randn(batch.proprio.shape, generator=generator).to(self.device) * self.network.proprio_std
+        return replace(batch, proprio=batch.proprio + optim.proprio_noise * noise), images
 
     def _hidden(self, batch: Batch, images: dict[str, Tensor], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
         seen = batch.lead + batch.steps

@@ -9,7 +9,8 @@ from jaxtyping import install_import_hook
 def modules_with_shapes() -> list[str]:
     """Every module of the core that says shapes in its signatures."""
     spec = find_spec("qtransformer")  # finds without importing: the hook must come first
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     root = Path(spec.submodule_search_locations[0])
     files = [f for f in root.rglob("*.py") if "from jaxtyping import" in f.read_text()]
     return [".".join(f.relative_to(root.parent).with_suffix("").parts) for f in files]

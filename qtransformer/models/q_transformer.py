@@ -51,12 +51,14 @@ class BinHead(nn.Module):
     256 bins cost no more parameters than 16.
     """
 
-    def __init__(self, embed_dim: int, head_dim: int, tokenizer: ActionTokenizer, bias: Float[Tensor, "v"]) -> None:
+    def __init__(
+        self, embed_dim: int, head_dim: int, tokenizer: ActionTokenizer, bias: Float[Tensor, "v"], out_std: float = 0.1
+    ) -> None:
         super().__init__()
         self.project = nn.Linear(embed_dim, head_dim)
         self.bin_embedding = nn.Parameter(bin_features(tokenizer, head_dim))
         self.out = nn.Linear(head_dim, len(bias))
-        nn.init.normal_(self.out.weight, std=0.01)
+        nn.init.normal_(self.out.weight, std=out_std)
         with torch.no_grad():
             self.out.bias.copy_(bias)
 
@@ -124,7 +126,7 @@ class QTransformer(nn.Module):
         self.proprio_tokenizer = nn.Sequential(nn.Linear(features, e), nn.GELU(), nn.Linear(e, e))
         self.slot_embedding = nn.Parameter(0.02 * torch.randn(self.tokens_per_frame, e))
         self.age_embedding = nn.Parameter(0.02 * torch.randn(config.history, 1, e))
-        self.start = nn.Parameter(0.02 * torch.randn(1, 1, e))
+        self.start = nn.Linear(self.tokens_per_frame * e, e)
         # Small against observation tokens: actions of standard size drown what the camera says (measured in docs/log.md).
         self.action_embedding = nn.Parameter(0.2 * bin_features(tokenizer, e))
         self.transformer = CausalTransformer(e, config.num_layers, config.num_heads, config.ff_dim)
@@ -175,11 +177,17 @@ class QTransformer(nn.Module):
         """Tokens of a window, told how old their frame is; oldest first."""
         return (window + self.age_embedding).flatten(1, 2)
 
+    def begin(self, context: Float[Tensor, "b s e"]) -> Float[Tensor, "b s2 e"]:
+        """The window followed by the start token, which is a summary of the newest frame: the decision has a direct line to what
+        is seen now and need not wait for attention to find it."""
+        newest = context[:, -self.tokens_per_frame :].flatten(1)
+        return torch.cat([context, self.start(newest)[:, None]], dim=1)
+
     def hidden(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n e"]:
         """The transformer's outputs from which each dimension's bins are judged, under the given action's prefix."""
         dims = torch.arange(self.num_dims - 1, device=bins.device)
         prefix = self.action_embedding[dims, bins[:, :-1]]
-        x = torch.cat([context, self.start.expand(len(context), -1, -1), prefix], dim=1)
+        x = torch.cat([self.begin(context), prefix], dim=1)
         return self.transformer(x)[0][:, context.shape[1] :]
 
     def forward(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> QOutput:
@@ -212,7 +220,7 @@ class QTransformer(nn.Module):
             imitate: follow the behaviour classifier instead of the values (`algo=bc`).
             dims: decide only the first `dims` dimensions (None: all).
         """
-        x = torch.cat([context, self.start.expand(len(context), -1, -1)], dim=1)
+        x = self.begin(context)
         past: list[KeysValues] | None = None
         steps = []
         for i in range(self.num_dims if dims is None else dims):

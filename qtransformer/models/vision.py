@@ -37,10 +37,12 @@ class ConvEncoder(nn.Module):
         shapes = [(3, width, 8, 4, 2), (width, 2 * width, 3, 2, 1), (2 * width, 2 * width, 3, 1, 1)]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, k, stride, padding) for i, o, k, stride, padding in shapes)
         self.films = nn.ModuleList(FiLM(o) for _, o, _, _, _ in shapes)
+        for conv in self.convs:  # PyTorch's default would shrink the image's trace to a hundredth over three layers
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "b c h w"], instruction: Float[Tensor, "b d"]) -> Float[Tensor, "b c2 h2 w2"]:
         for conv, film in zip(self.convs, self.films, strict=True):
-            x = F.relu(film(conv(x), instruction))
+            x = F.leaky_relu(film(conv(x), instruction), 0.1)
         return x
 
 
@@ -110,13 +112,37 @@ class TokenLearner(nn.Module):
         return self.project(weights @ x.flatten(2).transpose(1, 2))
 
 
+class PlaceReadout(nn.Module):
+    """Reads a feature map place by place, without pooling.
+
+    TokenLearner starts from near-uniform attention, under which all images look alike: on noisy data its tokens carried nothing
+    for thousands of steps. This readout carries where things are from the first step (measured in docs/log.md).
+    """
+
+    GRID = 8
+    """Larger maps are averaged to this many rows and columns."""
+
+    def __init__(self, channels: int, embed_dim: int, num_tokens: int, narrow: int = 16) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.narrow = nn.Conv2d(channels, narrow, 1)
+        self.project = nn.Linear(narrow * self.GRID**2, num_tokens * embed_dim)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s e"]:
+        places = F.adaptive_avg_pool2d(F.gelu(self.narrow(x)), self.GRID).flatten(1)
+        return self.project(places).unflatten(1, (self.num_tokens, -1))
+
+
 class ImageTokenizer(nn.Module):
-    """One camera's images to tokens."""
+    """One camera's images to tokens, each the sum of what TokenLearner attends to and of a readout of all places."""
 
     def __init__(self, kind: EncoderKind, width: int, embed_dim: int, num_tokens: int) -> None:
         super().__init__()
         self.encoder = ConvEncoder(width) if kind is EncoderKind.conv else ResNet18Encoder(width)
+        self.norm = nn.LayerNorm(self.encoder.out_channels)
         self.token_learner = TokenLearner(self.encoder.out_channels, embed_dim, num_tokens)
+        self.places = PlaceReadout(self.encoder.out_channels, embed_dim, num_tokens)
 
     def forward(self, images: Float[Tensor, "b c h w"], instruction: Float[Tensor, "b d"]) -> Float[Tensor, "b s e"]:
-        return self.token_learner(self.encoder(images, instruction))
+        x = self.norm(self.encoder(images, instruction).movedim(1, -1)).movedim(-1, 1)
+        return self.token_learner(x) + self.places(x)

@@ -25,7 +25,7 @@ ACTION_SPEC = ActionSpec(
 )
 """Increments in the gripper frame (x along the closing direction, z up), then two switches: close, and declare done."""
 
-START_HEIGHT = (0.25, 0.28)
+START_HEIGHT = (0.17, 0.20)
 """Height of the fingertips above the table when an episode starts [m]."""
 START_SPREAD = 0.04
 """Distance of the start from the workspace's middle, along each axis [m]."""

@@ -37,7 +37,7 @@ class Grasp:
 
 
 class ScriptedExpert:
-    """Picks the easiest grasp, aligns above it, descends, closes, lifts, and declares; opens and plans again after a miss."""
+    """Picks an easy grasp nearby, aligns above it, descends, closes, lifts, and declares; opens and plans again after a miss."""
 
     def __init__(self, env: RobotEnv) -> None:
         if not isinstance(env.task, GraspTask):
@@ -136,8 +136,9 @@ def grasp_at(
         + 40.0 * max(0.0, width - 0.05)
         + 8.0 * width
         + 12.0 * float(np.hypot(middle, offset))
-        + 2.0 * float(np.linalg.norm(point - pose.position[:2]))
-        + 0.2 * abs(turn - pose.yaw)
+        # Nearness decides between objects: a camera can tell which is nearest, but hardly which is easiest.
+        + 20.0 * float(np.linalg.norm(point - pose.position[:2]))
+        + 0.8 * abs(turn - pose.yaw)
         + 0.04 * max(0, ENOUGH_POINTS - len(strip))
     )
     height = max(0.006, top - 0.05)

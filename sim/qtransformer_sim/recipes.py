@@ -48,8 +48,8 @@ class Mode:
 CLEAN = Mode()
 MODES: dict[str, Mode] = {
     "right": Mode(
-        offset=(0.028, 0.016),
-        offset_spread=0.006,
+        offset=(0.026, 0.014),
+        offset_spread=0.014,
         turn=0.3,
         turn_spread=0.15,
         height=0.008,

@@ -220,7 +220,8 @@ def test_pruning_keeps_the_newest_and_the_best(save, tmp_path: Path) -> None:
 
 
 def test_a_deletion_that_fails_only_warns(save, tmp_path: Path, monkeypatch) -> None:
-    save(1), save(2)
+    for step in (1, 2):
+        save(step)
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "read-only")

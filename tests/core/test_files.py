@@ -23,7 +23,7 @@ def test_a_failed_write_leaves_what_was_there_before(tmp_path: Path, error: Base
     with published_directory(tmp_path / "step") as directory:
         (directory / "a.txt").write_text("old")
     expected = CheckpointError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), published_directory(tmp_path / "step") as directory:
+    with pytest.raises(expected), published_directory(tmp_path / "step") as directory:  # noqa: PT012
         (directory / "a.txt").write_text("new")
         raise error
     assert (tmp_path / "step" / "a.txt").read_text() == "old"
@@ -32,9 +32,9 @@ def test_a_failed_write_leaves_what_was_there_before(tmp_path: Path, error: Base
 
 
 def test_a_full_disk_is_explained_with_path_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"step.*full.*MB free.*earlier checkpoints are untouched.*resume"):
-        with published_directory(tmp_path / "step"):
-            raise OSError(28, "No space left on device")
+    words = r"step.*full.*MB free.*earlier checkpoints are untouched.*resume"
+    with pytest.raises(CheckpointError, match=words), published_directory(tmp_path / "step"):
+        raise OSError(28, "No space left on device")
 
 
 def test_a_directory_replaces_an_older_one_of_its_name(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_leaves_everything_as_it_was(algo, where, make
 
 def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make_config, make_learner, make_batch) -> None:
     learner = make_learner(make_config())
-    learner.network.start.register_hook(lambda gradient: gradient * torch.inf)
+    learner.network.slot_embedding.register_hook(lambda gradient: gradient * torch.inf)
     before = weights(learner.network)
     metrics = learner.update(make_batch(), 0)
     assert metrics.skipped
@@ -249,8 +249,8 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
 def test_losses_equal_those_worked_out_frame_by_frame(
     settings: dict[str, Any], make_config, make_network, make_dataset, make_episode
 ) -> None:
-    """Segments with lead-in and lookahead, windows, gathers and masks, against a loop over single frames; the target network has
-    weights of its own, and the data end in every way, a lost final observation included."""
+    """Segments with lead-in and lookahead, windows, gathers and masks, against a loop over single frames. The target network
+    has weights of its own, and the data end in every way, a lost final observation included."""
     config = make_config(**settings, optim=PLAIN)
     ends = ["terminated", "truncated", "truncated", "terminated"]
     episodes = [make_episode(2 + i, seed=i, end=ends[i % 4], has_final_observation=i % 4 != 1) for i in range(6)]
@@ -301,4 +301,4 @@ def test_biases_norms_and_embeddings_are_not_decayed(make_config, make_learner) 
     decayed, free = ({names[id(p)] for p in group["params"]} for group in learner.optimizer.param_groups)
     assert decayed | free == set(names.values())
     assert all(n.endswith("weight") and "norm" not in n for n in decayed)
-    assert {"start", "slot_embedding", "age_embedding", "action_embedding", "q_head.bin_embedding"} <= free
+    assert {"slot_embedding", "age_embedding", "action_embedding", "q_head.bin_embedding"} <= free

@@ -41,7 +41,8 @@ def test_seconds_are_per_update() -> None:
 
 
 def test_calibration_compares_prediction_and_outcome_bin_by_bin() -> None:
-    """Bin [.2, .3): two predictions of .25, outcomes 1 and 0: |.5 - 1| = .5; bin [.9, 1]: .9 and 1.0, outcomes 1, 1: .1. Together .6 / 4."""
+    """Bin [.2, .3): two predictions of .25, outcomes 1 and 0, |.5 - 1| = .5.
+    Bin [.9, 1]: predictions .9 and 1, outcomes 1 and 1, .1. Together .6 / 4."""
     m = Metrics({})
     m.calibrate(torch.tensor([0.25, 0.25, 0.9, 1.0]), torch.tensor([1.0, 0.0, 1.0, 1.0]), 0.0, 1.0)
     assert m.calibration is not None

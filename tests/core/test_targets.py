@@ -110,7 +110,7 @@ def logits_of(head: ValueHead, values: torch.Tensor) -> torch.Tensor:
 
 @every_head
 def test_per_dimension_backup_worked_by_hand(head: ValueHead) -> None:
-    """Dimension 1 <- max of dimension 2, dimension 2 <- max of dimension 3, without discount or reward; dimension 3 <- r + g V(s')."""
+    """Dimensions 1 and 2 take the maximum of the next, without discount or reward; dimension 3 takes r + g V(s')."""
     values = torch.tensor([[[0.9, 0.9, 0.9], [0.2, 0.6, 0.1], [0.3, 0.1, 0.05]]])
     logits, allowed = logits_of(head, values), torch.ones(1, 3, 3, dtype=torch.bool)
     ahead = head.to_probs(torch.tensor([0.8]))

@@ -3,7 +3,8 @@
     python tests/mutants/run.py            the eight defects of public re-implementations, and ours
     python tests/mutants/run.py reward     only defects whose name holds the word
 
-A patch must apply exactly once, the mutant must import, and what fails must be an assertion: an import, shape or type error is no kill.
+A patch must apply exactly once, the mutant must import, and what fails must be an assertion: an import, shape or type error is
+no kill.
 """
 
 import os
@@ -303,7 +304,7 @@ def require_sound(copy: Path, mutants: list[Mutant]) -> None:
     for tests in dict.fromkeys(m.tests for m in mutants):
         failed, passed = outcome(copy, tests)
         if failed or not passed:
-            sys.exit(f"before any defect is planted, '{tests}' has {passed} tests passing and these failing: {failed}")
+            sys.exit(f"before any defect is planted, of '{tests}' {passed} tests pass and these fail: {', '.join(failed)}")
 
 
 def killer(copy: Path, mutant: Mutant) -> str | None:
@@ -318,7 +319,7 @@ def killer(copy: Path, mutant: Mutant) -> str | None:
         if where.returncode or Path(where.stdout.strip()).parent != copy / "qtransformer":
             sys.exit(f"'{mutant.defect}' is not what gets imported: {where.stdout}{where.stderr}")
         failed, _ = outcome(copy, mutant.tests)
-        return next((name for name, message in failed.items() if message.startswith(ASSERTIONS)), None)
+        return next((name.split("[")[0] for name, message in failed.items() if message.startswith(ASSERTIONS)), None)
     finally:
         path.write_text(sound)
 
