@@ -24,9 +24,7 @@ class ActionTokenizer:
     def __init__(self, num_bins: Sequence[int], switches: Sequence[bool] | None = None) -> None:
         switches = [False] * len(num_bins) if switches is None else list(switches)
         if not num_bins or min(num_bins) < 2 or len(switches) != len(num_bins):
-            raise ConfigError(
-                f"expected >= 2 bins and one switch flag per dimension, found bins {num_bins}, switches {switches}"
-            )
+            raise ConfigError(f"expected >= 2 bins and one switch flag per dimension, found bins {num_bins}, switches {switches}")
         self.num_bins = tuple(int(a) for a in num_bins)
         self.switches = tuple(bool(s) for s in switches)
 

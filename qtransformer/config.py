@@ -132,9 +132,9 @@ class TargetConfig:
     conservative_weight: float = 0.05
     """Weight alpha of the conservative term; 0 switches it off."""
     behavior_mask: float = 0.3
-    """Act (and bootstrap) only on bins whose behaviour probability is at least this share of the likeliest one's; 0 switches it off."""
+    """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
     mask_bootstrap: bool = True
-    """Whether the behaviour mask limits the bootstrap as well, or acting alone."""
+    """Whether the behaviour mask limits the bootstrap as well as acting."""
     behavior_weight: float = 0.1
     """Weight of the behaviour classifier's loss that the mask needs."""
     target_rate: float = 0.05

@@ -83,7 +83,7 @@ class QLearner:
         return metrics
 
     def _augmented(self, batch: Batch, step: int) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
-        """The batch with noisy proprioception, and its images as the network takes them. The draw depends on seed and step alone."""
+        """The batch with noisy proprioception, and its images for the network. The draw depends on seed and step alone."""
         optim = self.config.optim
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
@@ -189,9 +189,7 @@ class QLearner:
         else:
             output = network(network.windows(tokens, starts, batch.lead, batch.steps), bins)
             allowed = network.allowed(output.policy_logits, self._bootstrap_mask)
-            probs = backup_from_next_dimension(
-                self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed
-            )
+            probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
             uncertain = torch.ones_like(floor, dtype=torch.bool)
             uncertain[:, -1] = discounts > 0
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.

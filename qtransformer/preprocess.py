@@ -4,6 +4,7 @@ Images stay uint8 until they are on the device; scaling and augmentation run the
 """
 
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ def encode_instruction(text: str) -> Float[np.ndarray, "d"]:
     """
     words = text.lower().split()
     features = np.zeros(INSTRUCTION_DIM, np.float32)
-    for gram in words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]:
+    for gram in words + [f"{a} {b}" for a, b in pairwise(words)]:
         code = zlib.crc32(gram.encode())
         features[code % INSTRUCTION_DIM] += 1.0 if code & (1 << 31) else -1.0
     norm = float(np.linalg.norm(features))

@@ -24,9 +24,7 @@ def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: O
     _check_ends(episode, where)
 
 
-def check_same_specs(
-    expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str
-) -> None:
+def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str) -> None:
     """Raise a SpecMismatchError naming the first field in which two pairs of specs differ."""
     for old, new in zip(expected, found, strict=True):
         old_fields, new_fields = old.to_dict(), new.to_dict()
@@ -41,8 +39,7 @@ def check_same_specs(
 def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
     if array.shape != shape:
         raise DatasetError(
-            f"{where}: {name} expected shape {shape}, found {array.shape}; "
-            "its length must match the actions, its width the spec"
+            f"{where}: {name} expected shape {shape}, found {array.shape}; its length must match the actions, its width the spec"
         )
 
 

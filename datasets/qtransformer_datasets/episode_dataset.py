@@ -144,9 +144,7 @@ class EpisodeDataset:
             raise DatasetError(f"filter expected 'all' or 'success', found {filter!r}; choose one")
         order = np.flatnonzero(self._frames.success)
         if not len(order):
-            raise DatasetError(
-                f"filter 'success' found none among {self.num_episodes} episodes; use filter='all' or other data"
-            )
+            raise DatasetError(f"filter 'success' found none among {self.num_episodes} episodes; use filter='all' or other data")
         return order
 
 

@@ -74,9 +74,7 @@ def load_frames(sources: Sequence[EpisodeSource], discount: float) -> tuple[Fram
         if len(records) == len(lengths) or len(episode) != lengths[len(records)]:
             raise DatasetError(f"{where}: the number or length of episodes changed while reading; let the writer finish first")
         _place(frames, start, episode)
-        frames["instruction_id"][start : start + len(episode) + 1] = instructions.setdefault(
-            episode.instruction, len(instructions)
-        )
+        frames["instruction_id"][start : start + len(episode) + 1] = instructions.setdefault(episode.instruction, len(instructions))
         records.append(EpisodeRecord(start, len(episode), episode.success, episode.has_final_observation, episode.info))
         start += len(episode) + 1
     if len(records) != len(lengths):

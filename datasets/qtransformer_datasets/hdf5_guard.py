@@ -94,9 +94,7 @@ def number_attribute(group: h5py.Group, name: str, where: str) -> int:
 
 def text_attribute(group: h5py.Group, name: str, where: str) -> str:
     if group.attrs.get_id(name).get_storage_size() > MAX_TEXT_BYTES:
-        raise DatasetError(
-            f"{where}: attribute '{name}' expected at most {MAX_TEXT_BYTES} bytes; restore the file from its source"
-        )
+        raise DatasetError(f"{where}: attribute '{name}' expected at most {MAX_TEXT_BYTES} bytes; restore the file from its source")
     value = group.attrs[name]
     text = value.decode() if isinstance(value, bytes) else value
     if not isinstance(text, str) or len(text) > MAX_TEXT_BYTES:

@@ -127,9 +127,7 @@ def _cameras(spec: ObservationSpec) -> str:
 
 def _proprio_table(spec: ObservationSpec, rows: np.ndarray) -> str:
     values = rows.astype(np.float64)
-    columns = zip(
-        spec.proprio_names, spec.proprio_units, values.mean(0), values.std(0), values.min(0), values.max(0), strict=True
-    )
+    columns = zip(spec.proprio_names, spec.proprio_units, values.mean(0), values.std(0), values.min(0), values.max(0), strict=True)
     return _table(
         ["proprio", "unit", "mean", "std", "min", "max"],
         [[name, unit, *(f"{number:.4g}" for number in numbers)] for name, unit, *numbers in columns],

@@ -229,9 +229,7 @@ def _demo_names(data: h5py.Group, path: Path) -> list[str]:
     """Sorted by number: demo_10 comes after demo_9."""
     names = [name for name in child_names(data) if re.fullmatch(r"demo_[0-9]{1,15}", name)]
     if not names:
-        raise DatasetError(
-            f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not robomimic's layout"
-        )
+        raise DatasetError(f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not robomimic's layout")
     return sorted(names, key=lambda name: int(name[5:]))
 
 

@@ -265,9 +265,7 @@ def _env_args(attributes: Mapping[str, Any], spec: ObservationSpec) -> dict[str,
 def _plain(value: dict[str, Any], where: str) -> dict[str, Any]:
     """A dictionary as JSON gives it back: tuples become lists, numpy numbers Python's."""
     try:
-        return json.loads(
-            json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else _refuse(x))
-        )
+        return json.loads(json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else _refuse(x)))
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{where}: expected values that JSON can hold ({error}); convert or drop them") from error
 

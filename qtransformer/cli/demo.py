@@ -175,7 +175,5 @@ def _checkpoint(contestant: Contestant) -> str:
 
 
 def _bootstrap_share(out: Path) -> str:
-    shares = [
-        line["bootstrap_exceeds_floor"] for line in read_jsonl(out / "metrics.jsonl") if "bootstrap_exceeds_floor" in line
-    ]
+    shares = [line["bootstrap_exceeds_floor"] for line in read_jsonl(out / "metrics.jsonl") if "bootstrap_exceeds_floor" in line]
     return f"{100 * shares[-1]:.0f}%" if shares else "an unknown share"

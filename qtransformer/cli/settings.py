@@ -134,7 +134,7 @@ class DemoSettings:
     """Directory of the run."""
     data: str = "data/demo.hdf5"
     """File of episodes; collected if it is not there."""
-    episodes: int = 1600
+    episodes: int = 2400
     """Episodes to log."""
     recipe: str = "demo"
     """Recipe of the episodes."""

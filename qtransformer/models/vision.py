@@ -35,10 +35,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.out_channels = 2 * width
         shapes = [(3, width, 8, 4, 2), (width, 2 * width, 3, 2, 1), (2 * width, 2 * width, 3, 1, 1)]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, stride, padding) for i, o, k, stride, padding in shapes)
-        self.films = nn.ModuleList(FiLM(o) for _, o, _, _, _ in shapes)
-        for conv in self.convs:  # PyTorch's default would shrink the image's trace to a hundredth over three layers
+        convs = [nn.Conv2d(i, o, k, stride, padding) for i, o, k, stride, padding in shapes]
+        for conv in convs:  # PyTorch's default would shrink the image's trace to a hundredth over three layers
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        self.convs = nn.ModuleList(convs)
+        self.films = nn.ModuleList(FiLM(o) for _, o, _, _, _ in shapes)
 
     def forward(self, x: Float[Tensor, "b c h w"], instruction: Float[Tensor, "b d"]) -> Float[Tensor, "b c2 h2 w2"]:
         for conv, film in zip(self.convs, self.films, strict=True):

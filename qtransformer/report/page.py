@@ -242,9 +242,7 @@ def _diagnostic(
         cards.append(_note(f"{title}: {', '.join(names)} not in metrics.jsonl."))
         return
     fact = ", ".join(filter(None, (_last(curves, name, form) for name, form in facts)))
-    cards.append(
-        _card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, sick=sick)
-    )
+    cards.append(_card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, sick=sick))
 
 
 def _values(record: Record) -> str:
@@ -451,9 +449,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterabl
     classes = dict.fromkeys(numbers, ' class="number"') | dict.fromkeys(values, ' class="value"')
     heads = list(heads)
     top = "".join(f"<th{classes.get(i, '')}>{cell}</th>" for i, cell in enumerate(heads))
-    body = "".join(
-        "<tr>" + "".join(f"<td{classes.get(i, '')}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td{classes.get(i, '')}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
     top = f"<thead><tr>{top}</tr></thead>" if any(heads) else ""
     return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
 

@@ -85,9 +85,7 @@ def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: The
         words = f"{success:.2f}  [{low:.2f}, {high:.2f}]"
         ax.text(high + 0.02, y, words, va="center", color=theme.ink, size=11, weight="bold" if ours else "normal")
     ax.set_yticks(range(len(rows)), [literal(row[0]) for row in rows])
-    ax.set(
-        xlim=(0, 1.34), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed"
-    )
+    ax.set(xlim=(0, 1.34), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed")
     for label, row in zip(ax.get_yticklabels(), rows, strict=True):
         label.set(color=theme.ink, size=11.5, weight="bold" if row[4] else "normal")
     return figure
@@ -226,9 +224,7 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _curve(ax: Axes, x: np.ndarray, y: np.ndarray, color: str, label: str, marker: str = "") -> None:
     """A line; a single point is shown as one."""
-    ax.plot(
-        x, y, color=color, linewidth=1.9, label=literal(label), marker=marker or ("o" if len(x) == 1 else ""), markersize=4.5
-    )
+    ax.plot(x, y, color=color, linewidth=1.9, label=literal(label), marker=marker or ("o" if len(x) == 1 else ""), markersize=4.5)
 
 
 def _finish(ax: Axes, theme: Theme, legend: bool) -> None:

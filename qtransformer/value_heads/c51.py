@@ -15,7 +15,7 @@ class C51(TwoHot):
     def backup(
         self, rewards: Float[Tensor, "*b"], discounts: Float[Tensor, "*b"], next_probs: Float[Tensor, "*b v"]
     ) -> Float[Tensor, "*b v"]:
-        """The projected distribution of `reward + discount * Z` on the support, Z having `next_probs`; discount 0 where there is no future."""
+        """The distribution of `reward + discount * Z`, projected onto the support; discount 0 where there is no future."""
         atoms = self.locations.to(next_probs)
         moved = self.clamp(rewards[..., None] + discounts[..., None] * atoms)
         return (next_probs[..., None] * two_hot(moved, atoms)).sum(-2)

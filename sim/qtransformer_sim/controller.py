@@ -36,9 +36,7 @@ class Workspace:
 
     def contains(self, point: np.ndarray, margin: float = 0.0) -> bool:
         """Whether a point (3,) [m] lies above the workspace's floor plan, widened by `margin` [m]."""
-        return bool(
-            np.all(point[:2] >= np.array(self.low[:2]) - margin) and np.all(point[:2] <= np.array(self.high[:2]) + margin)
-        )
+        return bool(np.all(point[:2] >= np.array(self.low[:2]) - margin) and np.all(point[:2] <= np.array(self.high[:2]) + margin))
 
 
 @dataclass(frozen=True)

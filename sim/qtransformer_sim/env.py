@@ -18,8 +18,8 @@ from qtransformer_sim.tasks import TASKS, Task
 
 ACTION_SPEC = ActionSpec(
     names=("dx", "dy", "dz", "dyaw", "gripper", "terminate"),
-    low=(-0.05, -0.05, -0.07, -0.5, 0.0, 0.0),
-    high=(0.05, 0.05, 0.07, 0.5, 1.0, 1.0),
+    low=(-0.03, -0.03, -0.05, -0.4, 0.0, 0.0),
+    high=(0.03, 0.03, 0.05, 0.4, 1.0, 1.0),
     units=("m", "m", "m", "rad", "1", "1"),
     discrete=(0, 0, 0, 0, 2, 2),
 )
@@ -169,9 +169,7 @@ def observation_space(spec: ObservationSpec, instruction: str) -> Dict:
     images: dict[str, Space[Any]] = {name: Box(0, 255, shape, np.uint8) for name, shape in spec.cameras.items()}
     proprio = Box(-10.0, 10.0, (len(spec.proprio_names),), np.float32)
     letters = "".join(sorted({*instruction, *"abcdefghijklmnopqrstuvwxyz "}))
-    return Dict(
-        {"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)}
-    )
+    return Dict({"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)})
 
 
 def make_env(

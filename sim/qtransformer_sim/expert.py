@@ -66,7 +66,7 @@ class ScriptedExpert:
         # A little higher than asked for, against slip while the declaration is judged.
         if self.task.lifted_by(held) > self.task.LIFT + 0.012:
             return action(gripper=1.0, terminate=1.0)
-        return action(dz=0.07, gripper=1.0)
+        return action(dz=ACTION_SPEC.high[2], gripper=1.0)
 
     def before_closing(self) -> np.ndarray:
         """Go to the grasp, and close when there."""
@@ -91,7 +91,7 @@ class ScriptedExpert:
         aligned = np.linalg.norm(error[:2]) < 0.012 and abs(turn) < 0.12
         if aligned and abs(error[2]) < 0.01:
             return action(gripper=1.0)
-        dz = error[2] if aligned else max(error[2] + HOVER, -0.07)
+        dz = error[2] if aligned else max(error[2] + HOVER, ACTION_SPEC.low[2])
         cos, sin = np.cos(pose.yaw), np.sin(pose.yaw)
         return action(cos * error[0] + sin * error[1], cos * error[1] - sin * error[0], dz, turn)
 

@@ -77,9 +77,9 @@ def _make_episode(length: int = 5, seed: int = 0, *, end: str = "terminated", **
     fields: dict[str, Any] = {
         "images": {c: _pictures(rng, length + 1, s) for c, s in OBSERVATION_SPEC.cameras.items()},
         "proprio": rng.normal(size=(length + 1, 2)).astype(np.float32),
-        "actions": np.stack(
-            [rng.uniform(-1, 1, length), rng.choice([-1.0, 1.0], length), rng.uniform(-1, 1, length)], -1
-        ).astype(np.float32),
+        "actions": np.stack([rng.uniform(-1, 1, length), rng.choice([-1.0, 1.0], length), rng.uniform(-1, 1, length)], -1).astype(
+            np.float32
+        ),
         "rewards": (last & success).astype(np.float32),
         "terminated": last & (end == "terminated"),
         "truncated": last & (end == "truncated"),

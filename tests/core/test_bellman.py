@@ -220,9 +220,7 @@ every_action = pytest.mark.parametrize("bins", [(5,), (3, 4), (4, 2, 3)], ids=la
 @every_head
 @every_action
 @pytest.mark.parametrize("seed", [0, 1])
-def test_per_dimension_backup_reaches_flat_q_star_and_greedy_its_maximum(
-    kind: ValueKind, bins: tuple[int, ...], seed: int
-) -> None:
+def test_per_dimension_backup_reaches_flat_q_star_and_greedy_its_maximum(kind: ValueKind, bins: tuple[int, ...], seed: int) -> None:
     mdp, head = random_mdp(bins, seed), make_value_head(ValueConfig(kind=kind))
     network = tabular_network(mdp, head)
     iterate(network, log_of(mdp), per_dimension=True)
@@ -301,10 +299,8 @@ def test_gradient_steps_of_the_learner_reach_q_star(
         "discount": DISCOUNT, "backup": "bellman", "bootstrap": bootstrap, "floor": "none", "conservative_weight": 0.0,
         "behavior_mask": 0.0, "target_rate": 0.3,
     }  # fmt: skip
-    optim = {"learning_rate": 0.3, "warmup_steps": 1, "max_shift": 0, "weight_decay": 0.0}
-    config = make_config(
-        steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21}
-    )
+    optim = {"learning_rate": 0.3, "warmup_steps": 1, "max_shift": 0, "proprio_noise": 0.0, "weight_decay": 0.0}
+    config = make_config(steps=300, targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21})
     network = tabular_network(mdp, make_value_head(config.value))
     with torch.no_grad():
         for table in network.q_head.parameters():

@@ -250,9 +250,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_as_it_was(save, tmp_path: Pat
             print("said:", error)
     """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
-    out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=True)
     assert "said:" in out.stdout
     assert "full" in out.stdout
     assert "earlier checkpoints are untouched" in out.stdout

@@ -83,9 +83,7 @@ def test_any_cut_file_is_found(tmp_path, name, share) -> None:
         verify_manifest(directory)
 
 
-@pytest.mark.parametrize(
-    "manifest", ["[]", "3", "null", '{"weights": 7}', '{"weights": {"size": 200}}', '{"../x": {}}', "\udcff"]
-)
+@pytest.mark.parametrize("manifest", ["[]", "3", "null", '{"weights": 7}', '{"weights": {"size": 200}}', '{"../x": {}}', "\udcff"])
 def test_a_manifest_of_another_shape_is_a_checkpoint_error(tmp_path: Path, manifest: str) -> None:
     directory = filled(tmp_path / "x")
     (directory / "manifest.json").write_bytes(manifest.encode(errors="surrogateescape"))

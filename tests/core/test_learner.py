@@ -15,7 +15,7 @@ from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
 
 CPU = torch.device("cpu")
-PLAIN = {"max_shift": 0, "color_jitter": 0.0}
+PLAIN = {"max_shift": 0, "color_jitter": 0.0, "proprio_noise": 0.0}
 """Optimiser settings without augmentation."""
 
 
@@ -302,3 +302,23 @@ def test_biases_norms_and_embeddings_are_not_decayed(make_config, make_learner) 
     assert decayed | free == set(names.values())
     assert all(n.endswith("weight") and "norm" not in n for n in decayed)
     assert {"slot_embedding", "age_embedding", "action_embedding", "q_head.bin_embedding"} <= free
+
+
+def test_augmentation_depends_on_seed_and_step_and_reaches_images_and_proprioception(make_config, make_network, make_batch) -> None:
+    """Told from outside: each kind of it changes the loss, another step draws another, the logged batch stays as it is."""
+
+    def loss(step: int, **optim: float) -> float:
+        batch = make_batch()
+        before = batch.proprio.clone(), batch.images["wrist"].clone()
+        config = make_config(optim=PLAIN | optim)
+        value = float(QLearner(config, make_network(config), CPU).update(batch, step).means["loss"][0])
+        assert torch.equal(batch.proprio, before[0])
+        assert torch.equal(batch.images["wrist"], before[1])
+        return value
+
+    plain = loss(0)
+    assert loss(7) == plain
+    for kind in ({"max_shift": 2}, {"color_jitter": 0.3}, {"proprio_noise": 0.3}):
+        assert loss(0, **kind) != plain
+        assert loss(0, **kind) == loss(0, **kind)
+        assert loss(0, **kind) != loss(7, **kind)

@@ -11,10 +11,10 @@ Success of the greedy policy over 2,000 episodes, measured on this machine, data
 |--------------------------------------------------|------|------|------|------|------|
 | the log                                          | .246 | .251 | .240 | .245 | .268 |
 | behaviour cloning of successes                   | .403 | .381 | .369 | .419 | .381 |
-| Q-learning, HL-Gauss, behavior_weight 1          | .691 | .577 | .602 | .621 | .646 |
+| Q-learning, HL-Gauss, behavior_weight 1          | .605 | .616 | .694 | .624 | .665 |
 | the same with behavior_weight .1: an idle mask   | .729 | .592 | .639 | .353 | .614 |
 
-The least margin over cloning is .195; the test asks for .12 at seed 0.
+The least margin over cloning is .20; the test asks for .12 at seed 0.
 """
 
 from dataclasses import dataclass
@@ -110,16 +110,15 @@ def learn(dataset: EpisodeDataset, algo: str, seed: int, steps: int, **targets: 
         "model": {"encoder_width": 4, "embed_dim": 64, "num_layers": 2, "num_heads": 2, "ff_dim": 128, "tokens_per_image": 1,
                   "action_bins": 8, "head_dim": 64},
         "targets": targets,
-        "optim": {"batch_segments": 32, "segment_steps": 4, "max_shift": 0, "color_jitter": 0.0, "learning_rate": 3e-3},
+        "optim": {"batch_segments": 32, "segment_steps": 4, "learning_rate": 3e-3,
+                  "max_shift": 0, "color_jitter": 0.0, "proprio_noise": 0.0},
     }  # fmt: skip
     config = from_dict(TrainConfig, settings)
     torch.manual_seed(seed)
     stats = {"proprio_mean": dataset.stats.proprio_mean.tolist(), "proprio_std": dataset.stats.proprio_std.tolist()}
     network = build_network(config, ACTION, OBSERVATION, stats)
     learner = QLearner(config, network, torch.device("cpu"))
-    batches = dataset.segments(
-        batch_size=32, lead=0, steps=4, lookahead=1, seed=seed, filter="success" if algo == "bc" else "all"
-    )
+    batches = dataset.segments(batch_size=32, lead=0, steps=4, lookahead=1, seed=seed, filter="success" if algo == "bc" else "all")
     for step, batch in zip(range(steps), batches, strict=False):
         learner.update(batch, step)
     return TrainedPolicy(network, config)

@@ -16,9 +16,7 @@ def logits_of(head: ValueHead, values: torch.Tensor) -> torch.Tensor:
     return head.to_probs(values).clamp_min(1e-12).log()
 
 
-@pytest.mark.parametrize(
-    "head", [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)], ids=lambda h: type(h).__name__
-)
+@pytest.mark.parametrize("head", [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)], ids=lambda h: type(h).__name__)
 def test_conservative_term_is_averaged_over_unseen_bins_alone(head: ValueHead) -> None:
     """Dimension 0 has bins .2 [.9] .4 .6 (data bin in brackets): mean of .5 q^2 over .2 .4 .6 = (.02 + .08 + .18) / 3.
     Dimension 1 has two bins, [.7] .5, and padding: .125."""

@@ -138,9 +138,7 @@ def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(
         output = policy.network(context, torch.from_numpy(decision.bins)[None])
         logits = output.policy_logits[0].masked_fill(~policy.network.bin_exists, -torch.inf)
         assert decision.bins.tolist() == logits.argmax(-1).tolist()
-        differs |= (
-            decision.bins.tolist() != output.q_values[0].masked_fill(~policy.network.bin_exists, -1.0).argmax(-1).tolist()
-        )
+        differs |= decision.bins.tolist() != output.q_values[0].masked_fill(~policy.network.bin_exists, -1.0).argmax(-1).tolist()
         assert policy.value is None
     assert differs
 

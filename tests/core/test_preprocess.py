@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtransformer.preprocess import INSTRUCTION_DIM, encode_instruction, images_to_float, random_shift
+from qtransformer.preprocess import INSTRUCTION_DIM, color_jitter, encode_instruction, images_to_float, random_shift
 
 
 def test_pixels_become_numbers_between_minus_one_and_one() -> None:
@@ -69,3 +69,18 @@ def test_case_and_spacing_of_an_instruction_do_not_matter() -> None:
 def test_the_code_of_an_instruction_is_the_same_in_every_process() -> None:
     """CRC-32, not Python's salted hash: a checkpoint must mean the same tomorrow."""
     assert np.flatnonzero(encode_instruction("grasp")).tolist() == [9]
+
+
+def test_colour_jitter_scales_and_shifts_channels_once_per_segment() -> None:
+    images = torch.linspace(-1, 1, 2 * 3 * 4 * 4).view(1, 2, 3, 4, 4).expand(50, -1, -1, -1, -1)
+    jittered = color_jitter(images, 0.2, torch.Generator().manual_seed(0))
+    for segment in jittered:
+        for channel in range(3):
+            x, y = images[0, :, channel].flatten(), segment[:, channel].flatten()
+            scale = (y[-1] - y[0]) / (x[-1] - x[0])
+            offset = y[0] - scale * x[0]
+            torch.testing.assert_close(y, scale * x + offset, atol=1e-5, rtol=0)
+            assert 0.8 - 1e-4 <= scale <= 1.2 + 1e-4
+            assert abs(offset) <= 0.2 + 1e-4
+    assert len({round(float(s[0, 0, 0, 0]), 4) for s in jittered}) > 40
+    assert color_jitter(images, 0.0, torch.Generator()) is images

@@ -145,9 +145,7 @@ for seed in itertools.count(len(writer)):
 """
 
 
-def test_kill_9_loses_at_most_the_demo_being_written(
-    tmp_path, action_spec, observation_spec, make_episode, assert_same_episode
-):
+def test_kill_9_loses_at_most_the_demo_being_written(tmp_path, action_spec, observation_spec, make_episode, assert_same_episode):
     path = tmp_path / "demo.hdf5"
     finished = -1
     for delay in (0.0, 0.0137, 0.0291):

@@ -28,9 +28,7 @@ def make_dataset(make_source, make_episode):
             end = ends[i] if ends else ("terminated" if i % 2 else "truncated")
             proprio = np.arange(frame, frame + length + 1, dtype=np.float32)[:, None]
             instruction = f"task {i % 2}"
-            episode = make_episode(
-                length, i, end=end, observation_spec=TINY, proprio=proprio, instruction=instruction, **changes
-            )
+            episode = make_episode(length, i, end=end, observation_spec=TINY, proprio=proprio, instruction=instruction, **changes)
             episodes.append(episode)
             frame += length + 1
         return EpisodeDataset(make_source(episodes, observation_spec=TINY), discount=0.9)

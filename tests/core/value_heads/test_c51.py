@@ -28,9 +28,7 @@ def test_uneven_fractions_are_split_by_distance() -> None:
 def test_without_a_future_the_target_is_the_reward_alone() -> None:
     head = C51(0.0, 4.0, 5)
     probs = torch.rand(7, 5).softmax(-1)
-    torch.testing.assert_close(
-        head.backup(torch.full((7,), 3.25), torch.zeros(7), probs), head.to_probs(torch.full((7,), 3.25))
-    )
+    torch.testing.assert_close(head.backup(torch.full((7,), 3.25), torch.zeros(7), probs), head.to_probs(torch.full((7,), 3.25)))
 
 
 def test_a_backup_without_reward_or_discount_copies_the_distribution() -> None:
