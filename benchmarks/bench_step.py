@@ -1,4 +1,4 @@
-"""Where a gradient step's time goes, and what greedy actions cost: the default network with 16 bins a dimension and with 256.
+"""Where a gradient step's time goes, and what greedy actions cost: the default network and one with 256 bins.
 
     .venv/bin/python benchmarks/bench_step.py [threads] [steps]
 
@@ -25,7 +25,7 @@ ACTION = ActionSpec(tuple("abcdef"), (-1.0,) * DIMS, (1.0,) * DIMS, ("m",) * DIM
 OBSERVATION = ObservationSpec({"wrist": (SIZE, SIZE, 3)}, tuple("uvwxyz"), ("m",) * 6, 10.0)
 STATS = {"proprio_mean": [0.0] * 6, "proprio_std": [1.0] * 6}
 CASES: dict[str, dict[str, Any]] = {
-    "default, 16 bins": {},
+    "default": {},
     "default, MSE": {"value": {"kind": "mse"}},
     "default, algo mc": {"algo": "mc"},
     "default, algo bc": {"algo": "bc"},

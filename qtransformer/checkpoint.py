@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -128,7 +129,7 @@ def load_weights(network: QTransformer, directory: Path) -> None:
     """Load a checkpoint's weights, all of them and nothing else."""
     try:
         network.load_state_dict(load_file(directory / "model.safetensors"), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{directory}/model.safetensors does not fit its config.json: {error}") from error
 
 

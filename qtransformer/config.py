@@ -135,7 +135,7 @@ class TargetConfig:
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
     mask_bootstrap: bool = True
     """Whether the behaviour mask limits the bootstrap as well as acting."""
-    behavior_weight: float = 0.1
+    behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     target_rate: float = 0.05
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""

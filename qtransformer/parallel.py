@@ -6,6 +6,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -105,7 +106,8 @@ class _Pool(Generic[Job, Result]):
         if worker.job >= 0:
             self._attempts[job] = self._attempts.get(job, 0) + 1
             worker.deadline = monotonic() + self._timeout
-            worker.pipe.send(self._jobs[job])
+            with suppress(OSError):  # a worker that died idle: `_collect` finds its pipe closed and replaces it
+                worker.pipe.send(self._jobs[job])
 
     def _collect(self) -> dict[int, Result]:
         """Wait until some worker finished its job, or replace one that died or hung."""

@@ -65,9 +65,11 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 
 def _read_lock(path: Path) -> dict[str, Any]:
+    """Who holds the lock; nobody alive where it cannot be told."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+        owner = json.loads(path.read_text())
+        return {"pid": int(owner["pid"]), "host": str(owner["host"])}
+    except (OSError, ValueError, KeyError, TypeError):
         return {"pid": -1, "host": socket.gethostname()}
 
 

@@ -259,6 +259,13 @@ OURS = [
         "test_learner.py bit_for_bit",
     ),
     Mutant(
+        "moments come back in another memory layout",
+        "learner.py",
+        "return torch.empty_like(parameter, requires_grad=False).copy_(value)",
+        "return value",
+        "test_trainer.py killed_training_resumed",
+    ),
+    Mutant(
         "updates that are not finite are applied",
         "learner.py",
         "        if metrics.skipped:\n            return\n",
