@@ -137,6 +137,8 @@ class TargetConfig:
     """Whether the behaviour mask limits the bootstrap as well as acting."""
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
+    behavior_success_only: bool = False
+    """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked."""
     target_rate: float = 0.05
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 

@@ -144,7 +144,8 @@ class QLearner:
                 loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
             if targets.behavior_mask > 0:
                 cloning = behavior_loss(output.policy_logits, bins, exists)
-                loss = loss + targets.behavior_weight * metrics.mean("behavior_loss", masked_mean(cloning, has_action))
+                copied = has_action & batch.success[:, steps].flatten() if targets.behavior_success_only else has_action
+                loss = loss + targets.behavior_weight * metrics.mean("behavior_loss", masked_mean(cloning, copied))
             metrics.mean("loss", loss)
         self._observe(batch, output, bins, target, has_action, metrics)
         return loss
