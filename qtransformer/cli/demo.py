@@ -17,6 +17,9 @@ from qtransformer.files import write_json
 from qtransformer.metrics import read_jsonl
 from qtransformer.parallel import default_workers
 
+WARM_UP_STEPS = 1000
+"""Gradient steps of the cloning that both contestants start from."""
+
 
 @dataclass(slots=True)
 class Clock:
@@ -50,6 +53,7 @@ def run(settings: DemoSettings) -> int:
         collect.run(_collection(settings))
         write_data_summary(Path(settings.data), out)
     with clock.stage("train"):
+        train_side_by_side([warm_up(settings)])
         train_side_by_side(trainings(settings))
     with clock.stage("evaluate"):
         evaluations = {c.name: evaluate_once(c, settings) for c in contestants(out)}
@@ -60,15 +64,27 @@ def run(settings: DemoSettings) -> int:
     return 0
 
 
+def warm_up(settings: DemoSettings) -> Training:
+    """A short cloning that both contestants start from: eyes first. Value targets alone are too noisy to learn to see from."""
+    steps = settings.steps or WARM_UP_STEPS
+    cores = f"threads={default_workers()}"
+    arguments = (*_shared(settings), "algo=bc", cores, f"steps={steps}", "eval_episodes=0", "optim.learning_rate=2e-3")
+    return Training("warm-up", Path(settings.out) / "warmup", arguments)
+
+
 def trainings(settings: DemoSettings) -> list[Training]:
-    """Ours and behaviour cloning: the same data, preset, seed and number of steps, half the cores each."""
-    out, threads = Path(settings.out), max(1, default_workers() // 2)
-    shared = [f"dataset={settings.data}", "preset=demo", f"seed={settings.seed}", f"device={settings.device}"]
-    shared += [f"threads={threads}", *([f"steps={settings.steps}"] if settings.steps else [])]
+    """Ours and behaviour cloning: the same start, data, preset, seed and number of steps, half the cores each."""
+    out = Path(settings.out)
+    shared = [*_shared(settings), f"threads={max(1, default_workers() // 2)}", f"init={warm_up(settings).run}"]
+    shared += [f"steps={settings.steps}"] if settings.steps else []
     return [
         Training("Q-Transformer", out, (*shared, "algo=q")),
         Training("cloning", out / "baselines" / "bc", (*shared, "algo=bc")),
     ]
+
+
+def _shared(settings: DemoSettings) -> list[str]:
+    return [f"dataset={settings.data}", "preset=demo", f"seed={settings.seed}", f"device={settings.device}"]
 
 
 def contestants(out: Path) -> list[Contestant]:
@@ -149,7 +165,7 @@ def plan(settings: DemoSettings) -> str:
     lines = [
         f"would collect {settings.episodes} episodes of recipe {settings.recipe} into {settings.data} (or take them from there)"
     ]
-    lines += [f"would train {t.name} into {t.run}: {' '.join(t.arguments)}" for t in trainings(settings)]
+    lines += [f"would train {t.name} into {t.run}: {' '.join(t.arguments)}" for t in [warm_up(settings), *trainings(settings)]]
     lines += [f"would evaluate {c.label} in {settings.eval_episodes} episodes" for c in contestants(Path(settings.out))]
     return "\n".join([*lines, f"would film {settings.videos} episodes and write {settings.out}/report.html"])
 
