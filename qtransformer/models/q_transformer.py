@@ -127,7 +127,7 @@ class QTransformer(nn.Module):
         self.slot_embedding = nn.Parameter(0.02 * torch.randn(self.tokens_per_frame, e))
         self.age_embedding = nn.Parameter(0.02 * torch.randn(config.history, 1, e))
         self.start = nn.Linear(self.tokens_per_frame * e, e)
-        # Small against observation tokens: actions of standard size drown what the camera says (measured in docs/log.md).
+        # Small against observation tokens: actions of standard size would drown what the camera says.
         self.action_embedding = nn.Parameter(0.2 * bin_features(tokenizer, e))
         self.transformer = CausalTransformer(e, config.num_layers, config.num_heads, config.ff_dim)
         initial = value_head.initial_logits(initial_value)
