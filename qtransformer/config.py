@@ -131,6 +131,8 @@ class TargetConfig:
     """How unseen bins are pushed down."""
     conservative_weight: float = 0.05
     """Weight alpha of the conservative term; 0 switches it off."""
+    conservative_bins: int = 32
+    """Unseen bins of a dimension that are pushed down at each step: a draw where more exist (`logsumexp` takes all)."""
     behavior_mask: float = 0.3
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
     mask_bootstrap: bool = True

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from qtransformer.batch import Batch
-from qtransformer.config import Algo, Backup, Bootstrap, Floor, OptimConfig, TrainConfig
-from qtransformer.losses import behavior_loss, conservative_loss, masked_mean, take
+from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
+from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.metrics import Metrics
-from qtransformer.models.q_transformer import QOutput, QTransformer
+from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import color_jitter, images_to_float, random_shift
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 
@@ -37,6 +38,17 @@ class Stopwatch:
         if self._cuda:
             torch.cuda.synchronize()
         return perf_counter()
+
+
+class Judged(NamedTuple):
+    """The values that the losses are about: of the logged bin of every dimension, and of bins it is set beside."""
+
+    data_logits: Float[Tensor, "k n v"]
+    q_data: Float[Tensor, "k n"]
+    q_logits: Float[Tensor, "k n c v"]
+    q_values: Float[Tensor, "k n c"]
+    unseen: Bool[Tensor, "k n c"]
+    """Which of the c bins exist and were not taken."""
 
 
 class QLearner:
@@ -70,22 +82,32 @@ class QLearner:
         A loss or gradient that is not finite leaves weights and optimiser untouched; `Metrics.skipped` tells.
         """
         watch = Stopwatch(self.device)
+        metrics = Metrics(watch.seconds)
+        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
-            batch, images = self._augmented(batch.to(self.device), step)
+            batch, images = self._augmented(batch.to(self.device), generator)
             bins = self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
-            ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         with watch.section("forward"):
             hidden = self._hidden(batch, images, bins)
-        metrics = Metrics(watch.seconds)
-        loss = self._loss(batch, images, hidden, bins, ahead, metrics, watch)
+        if self.config.algo is Algo.bc:
+            with watch.section("forward"):
+                loss = self._cloning_loss(batch, hidden, bins)
+        else:
+            with watch.section("forward"):
+                judged = self._judged(hidden, bins, generator)
+            with watch.section("target"), torch.no_grad():
+                target, valid = self._target(batch, images, hidden, bins, metrics)
+            with watch.section("forward"):
+                loss = self._value_loss(batch, hidden, bins, judged, target, valid, metrics)
+                self._observe(batch, hidden, judged, target, metrics)
+        metrics.mean("loss", loss)
         with watch.section("backward"):
             self._descend(loss, step, metrics)
         return metrics
 
-    def _augmented(self, batch: Batch, step: int) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
-        """The batch with noisy proprioception, and its images for the network. The draw depends on seed and step alone."""
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
+        """The batch with noisy proprioception, and its images for the network."""
         optim = self.config.optim
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
         images = {name: color_jitter(images_to_float(x), optim.color_jitter, generator) for name, x in shifted.items()}
         noise = torch.randn(batch.proprio.shape, generator=generator).to(self.device) * self.network.proprio_std
@@ -99,69 +121,94 @@ class QLearner:
         context = self.network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
         return self.network.hidden(context, bins)
 
-    def _loss(
+    def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Judged:
+        """The Q-head's word on the logged bins and on those beside which the losses set them."""
+        targets, network = self.config.targets, self.network
+        exists = network.bin_exists
+        if targets.conservative is Conservative.logsumexp or exists.shape[-1] - 1 <= targets.conservative_bins:
+            q_logits = network.q_head(hidden)
+            unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()
+            data_logits = take(q_logits, bins)
+        else:
+            drawn = draw_unseen(bins, exists.sum(-1), targets.conservative_bins, generator)
+            q_logits = network.q_head.at(hidden, torch.cat([bins[..., None], drawn], -1))
+            data_logits, q_logits = q_logits[:, :, 0], q_logits[:, :, 1:]
+            unseen = torch.ones_like(drawn, dtype=torch.bool)
+        values = self.head.q_values
+        return Judged(data_logits, values(data_logits), q_logits, values(q_logits), unseen)
+
+    def _cloning_loss(self, batch: Batch, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, ""]:
+        """Loss of the behaviour classifier: all that `algo=bc` learns, and what the behaviour mask needs."""
+        steps = slice(batch.lead, batch.lead + batch.steps)
+        loss = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, self.network.bin_exists)
+        copied = batch.has_action[:, steps].flatten()
+        if self.config.targets.behavior_success_only:
+            copied = copied & batch.success[:, steps].flatten()
+        return masked_mean(loss, copied)
+
+    def _value_loss(
+        self,
+        batch: Batch,
+        hidden: Float[Tensor, "k n e"],
+        bins: Int[Tensor, "k n"],
+        judged: Judged,
+        target: Float[Tensor, "k n v"],
+        valid: Bool[Tensor, "k"],
+        metrics: Metrics,
+    ) -> Float[Tensor, ""]:
+        """The weighted sum of what values are learned from and what rides along."""
+        targets, has_action = self.config.targets, batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
+        td = masked_mean(self.head.loss_to_probs(judged.data_logits, target), valid)
+        unseen = conservative_loss(targets.conservative, self.head, judged.q_logits, judged.q_values, judged.unseen, judged.q_data)
+        loss = metrics.mean("td_loss", td) + targets.conservative_weight * metrics.mean(
+            "conservative_loss", masked_mean(unseen, has_action)
+        )
+        if self.config.algo is Algo.q and targets.floor is Floor.learned:
+            mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._mc_return(batch, bins))
+            loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
+        if targets.behavior_mask > 0:
+            cloning = metrics.mean("behavior_loss", self._cloning_loss(batch, hidden, bins))
+            loss = loss + targets.behavior_weight * cloning
+        return loss
+
+    def _mc_return(self, batch: Batch, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        """Every dimension's Monte-Carlo return: that of its step."""
+        return batch.mc_return[:, batch.lead : batch.lead + batch.steps].flatten()[:, None].expand_as(bins)
+
+    def _floor_logits(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n v"]:
+        return self.network.mc_head.at(hidden, bins[..., None])[:, :, 0]
+
+    def _floor(self, batch: Batch, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        match self.config.targets.floor:
+            case Floor.none:
+                return torch.full(bins.shape, -torch.inf, device=bins.device)
+            case Floor.sample:
+                return self._mc_return(batch, bins)
+            case Floor.learned:
+                return self.head.q_values(self._floor_logits(hidden, bins))
+
+    def _target(
         self,
         batch: Batch,
         images: dict[str, Tensor],
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
-        ahead: NStep,
         metrics: Metrics,
-        watch: Stopwatch,
-    ) -> Float[Tensor, ""]:
-        steps = slice(batch.lead, batch.lead + batch.steps)
-        has_action = batch.has_action[:, steps].flatten()
-        algo, targets = self.config.algo, self.config.targets
-        exists = self.network.bin_exists
-        if algo is Algo.bc:
-            with watch.section("forward"):
-                cloning = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, exists)
-            return metrics.mean("loss", masked_mean(cloning, has_action))
+    ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k"]]:
+        """Target representation of every dimension, and the steps that have one."""
+        has_action = batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
+        if self.config.algo is Algo.mc:
+            return self.head.to_probs(self._mc_return(batch, bins)), has_action
+        ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
+        floor = self._floor(batch, hidden, bins)
+        target, bootstrap_wins = self._bootstrapped(batch, images, bins, ahead, floor)
+        valid = ahead.valid.flatten()
+        uncertain = valid & (ahead.discounts.flatten() > 0)
+        metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
+        metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
+        return target, valid
 
-        mc_return = batch.mc_return[:, steps].flatten()[:, None].expand_as(bins)
-        with watch.section("forward"):
-            output = self.network.judge(hidden)
-            chosen_logits = take(output.q_logits, bins)
-        with watch.section("target"):
-            if algo is Algo.q:
-                with torch.no_grad():
-                    floor = self._floor(hidden, bins, mc_return)
-                    target, bootstrap_wins = self._target(batch, images, bins, ahead, floor)
-                valid = ahead.valid.flatten()
-                bootstrapped = valid & (ahead.discounts.flatten() > 0)
-                metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), bootstrapped), bootstrapped.sum())
-                metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
-            else:
-                target, valid = self.head.to_probs(mc_return), has_action
-        with watch.section("forward"):
-            td = masked_mean(self.head.loss_to_probs(chosen_logits, target), valid)
-            unseen = conservative_loss(targets.conservative, self.head, output.q_logits, output.q_values, bins, exists)
-            loss = metrics.mean("td_loss", td) + targets.conservative_weight * metrics.mean(
-                "conservative_loss", masked_mean(unseen, has_action)
-            )
-            if algo is Algo.q and targets.floor is Floor.learned:
-                mc_loss = self.head.loss(self.network.mc_head.at(hidden, bins), mc_return)
-                loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
-            if targets.behavior_mask > 0:
-                cloning = behavior_loss(output.policy_logits, bins, exists)
-                copied = has_action & batch.success[:, steps].flatten() if targets.behavior_success_only else has_action
-                loss = loss + targets.behavior_weight * metrics.mean("behavior_loss", masked_mean(cloning, copied))
-            metrics.mean("loss", loss)
-        self._observe(batch, output, bins, target, has_action, metrics)
-        return loss
-
-    def _floor(
-        self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], mc_return: Float[Tensor, "k n"]
-    ) -> Float[Tensor, "k n"]:
-        match self.config.targets.floor:
-            case Floor.none:
-                return torch.full_like(mc_return, -torch.inf)
-            case Floor.sample:
-                return mc_return
-            case Floor.learned:
-                return self.head.q_values(self.network.mc_head.at(hidden, bins))
-
-    def _target(
+    def _bootstrapped(
         self,
         batch: Batch,
         images: dict[str, Tensor],
@@ -230,31 +277,23 @@ class QLearner:
 
     @torch.no_grad()
     def _observe(
-        self,
-        batch: Batch,
-        output: QOutput,
-        bins: Int[Tensor, "k n"],
-        target: Float[Tensor, "k n v"],
-        has_action: Bool[Tensor, "k"],
-        metrics: Metrics,
+        self, batch: Batch, hidden: Float[Tensor, "k n e"], judged: Judged, target: Float[Tensor, "k n v"], metrics: Metrics
     ) -> None:
         """What tells healthy from sick value learning; see `docs/metrics.md`."""
         steps = slice(batch.lead, batch.lead + batch.steps)
-        q_data = take(output.q_values, bins)
-        mc_return = batch.mc_return[:, steps].flatten()
+        has_action, mc_return = batch.has_action[:, steps].flatten(), batch.mc_return[:, steps].flatten()
         index = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device)
         starts = (batch.episode_start[:, steps] == index).flatten() & has_action
-        exists = self.network.bin_exists
-        unseen = exists & ~nn.functional.one_hot(bins, output.q_values.shape[-1]).bool()
-        best_unseen = output.q_values.masked_fill(~unseen, -torch.inf).amax(-1)
-        best_first = output.q_values[:, 0].masked_fill(~exists[0], -torch.inf).amax(-1)
-        metrics.mean("q_start", best_first[starts].mean(), starts.sum())
+        first = self.head.q_values(self.network.q_head(hidden[starts, :1])[:, 0])
+        best_first = first.masked_fill(~self.network.bin_exists[0], -torch.inf).amax(-1)
+        best_unseen = judged.q_values.masked_fill(~judged.unseen, -torch.inf).amax(-1)
+        metrics.mean("q_start", best_first.mean(), starts.sum())
         metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
-        metrics.mean("q_data", masked_mean(q_data, has_action))
+        metrics.mean("q_data", masked_mean(judged.q_data, has_action))
         metrics.mean("target", masked_mean(self.head.to_value(target), has_action))
-        metrics.mean("unseen_over_data", masked_mean((best_unseen > q_data).float(), has_action))
-        metrics.mean("unseen_excess", masked_mean(best_unseen - q_data, has_action))
-        metrics.calibrate(q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
+        metrics.mean("unseen_over_data", masked_mean((best_unseen > judged.q_data).float(), has_action))
+        metrics.mean("unseen_excess", masked_mean(best_unseen - judged.q_data, has_action))
+        metrics.calibrate(judged.q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Optimiser and target network as named tensors (the network itself is saved apart)."""

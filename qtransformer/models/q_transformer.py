@@ -67,10 +67,10 @@ class BinHead(nn.Module):
         bins = self.bin_embedding[first_dim : first_dim + hidden.shape[1]]
         return self._evaluate(self.project(hidden)[:, :, None] + bins)
 
-    def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
-        """One bin of each dimension, without computing the others."""
-        dims = torch.arange(bins.shape[1], device=bins.device)
-        return self._evaluate(self.project(hidden) + self.bin_embedding[dims, bins])
+    def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n c"]) -> Float[Tensor, "b n c v"]:
+        """Some bins of each dimension, without computing the others."""
+        dims = torch.arange(bins.shape[1], device=bins.device)[:, None]
+        return self._evaluate(self.project(hidden)[:, :, None] + self.bin_embedding[dims, bins])
 
     def _evaluate(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         return self.out(nn.functional.gelu(x))

@@ -10,7 +10,7 @@ from torch import Tensor
 from qtransformer.batch import Batch
 from qtransformer.config import OptimConfig, TrainConfig
 from qtransformer.learner import QLearner, learning_rate
-from qtransformer.losses import behavior_loss, conservative_loss
+from qtransformer.losses import behavior_loss, conservative_loss, take
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
 
@@ -160,7 +160,7 @@ def frame_context(network: QTransformer, tokens: Tensor, batch: Batch, b: int, f
 
 @torch.no_grad()
 def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransformer, batch: Batch) -> dict[str, float]:
-    """Every part of the loss, frame by frame, in words of shared/algorithm.md."""
+    """Every part of the loss, frame by frame, in plain words."""
     settings, head = config.targets, online.value_head
     images = {c: images_to_float(x) for c, x in batch.images.items()}
     seen, ahead = (n.encode_frames(images, batch.proprio, batch.instruction) for n in (online, target))
@@ -174,8 +174,10 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
         output = online.judge(hidden)
         logits = [output.q_logits[0, i, a] for i, a in enumerate(bins[0])]
         returns = batch.mc_return[b, f]
-        unseen = conservative_loss(settings.conservative, head, output.q_logits, output.q_values, bins, online.bin_exists)
-        conservative.append(unseen.mean())
+        others = online.bin_exists & ~torch.nn.functional.one_hot(bins, online.bin_exists.shape[-1]).bool()
+        values = output.q_values
+        pushed = conservative_loss(settings.conservative, head, output.q_logits, values, others, take(values, bins))
+        conservative.append(pushed.mean())
         behavior.append(behavior_loss(output.policy_logits, bins, online.bin_exists).mean())
         mc_logits = [online.mc_head(hidden)[0, i, a] for i, a in enumerate(bins[0])]
         mc.append(torch.stack([head.loss(x, returns) for x in mc_logits]).mean())

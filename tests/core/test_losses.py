@@ -1,13 +1,16 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qtransformer import C51, MSE, HLGauss, TwoHot
 from qtransformer.config import Conservative
-from qtransformer.losses import behavior_loss, conservative_loss, masked_mean, take
+from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.value_heads import ValueHead
 
 EXISTS = torch.tensor([[True, True, True, True], [True, True, False, False]])
 BINS = torch.tensor([[1, 0]])
+UNSEEN = EXISTS & ~torch.nn.functional.one_hot(BINS, 4).bool()
 
 
 def logits_of(head: ValueHead, values: torch.Tensor) -> torch.Tensor:
@@ -16,13 +19,18 @@ def logits_of(head: ValueHead, values: torch.Tensor) -> torch.Tensor:
     return head.to_probs(values).clamp_min(1e-12).log()
 
 
+def pushed(kind: Conservative, head: ValueHead, logits: torch.Tensor) -> torch.Tensor:
+    values = head.q_values(logits)
+    return conservative_loss(kind, head, logits, values, UNSEEN, take(values, BINS))
+
+
 @pytest.mark.parametrize("head", [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)], ids=lambda h: type(h).__name__)
 def test_conservative_term_is_averaged_over_unseen_bins_alone(head: ValueHead) -> None:
     """Dimension 0 has bins .2 [.9] .4 .6 (data bin in brackets): mean of .5 q^2 over .2 .4 .6 = (.02 + .08 + .18) / 3.
     Dimension 1 has two bins, [.7] .5, and padding: .125."""
     values = torch.tensor([[[0.2, 0.9, 0.4, 0.6], [0.7, 0.5, 0.99, 0.99]]])
     logits = logits_of(head, values)
-    loss = conservative_loss(Conservative.squared, head, logits, head.q_values(logits), BINS, EXISTS)
+    loss = pushed(Conservative.squared, head, logits)
     torch.testing.assert_close(loss, torch.tensor([[0.28 / 3, 0.125]]), atol=2e-4, rtol=0)
 
 
@@ -30,7 +38,7 @@ def test_conservative_term_is_averaged_over_unseen_bins_alone(head: ValueHead) -
 def test_conservative_term_is_blind_to_the_data_bin_and_to_padding(kind: Conservative) -> None:
     head = HLGauss(0, 1)
     logits = torch.randn(1, 2, 4, 51, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    conservative_loss(kind, head, logits, head.q_values(logits), BINS, EXISTS).sum().backward()
+    pushed(kind, head, logits).sum().backward()
     assert logits.grad is not None
     touched = logits.grad.abs().sum(-1)[0] > 0
     assert touched.tolist() == [[True, False, True, True], [False, True, False, False]]
@@ -41,8 +49,8 @@ def test_conservative_term_rests_at_the_lowest_return_not_at_logit_zero(low: flo
     """A logit of 0 is the middle of the range: pulling logits would hold unseen bins up there."""
     head = MSE(low, high)
     lowest, middle = torch.full((1, 2, 4, 1), -40.0), torch.zeros(1, 2, 4, 1)
-    at_lowest = conservative_loss(Conservative.squared, head, lowest, head.q_values(lowest), BINS, EXISTS)
-    at_middle = conservative_loss(Conservative.squared, head, middle, head.q_values(middle), BINS, EXISTS)
+    at_lowest = pushed(Conservative.squared, head, lowest)
+    at_middle = pushed(Conservative.squared, head, middle)
     torch.testing.assert_close(at_lowest, torch.zeros(1, 2))
     torch.testing.assert_close(at_middle, torch.full((1, 2), 0.5 * ((high - low) / 2) ** 2))
 
@@ -53,7 +61,7 @@ def test_descending_the_conservative_term_brings_unseen_values_to_the_lowest_ret
     optimizer = torch.optim.Adam([logits], lr=0.3)
     for _ in range(150):
         optimizer.zero_grad()
-        conservative_loss(Conservative.squared, head, logits, head.q_values(logits), BINS, EXISTS).sum().backward()
+        pushed(Conservative.squared, head, logits).sum().backward()
         optimizer.step()
     values = head.q_values(logits)[0]
     assert (values[EXISTS & ~torch.nn.functional.one_hot(BINS[0], 4).bool()] < 0.03).all()
@@ -63,15 +71,34 @@ def test_descending_the_conservative_term_brings_unseen_values_to_the_lowest_ret
 def test_cross_entropy_kind_is_the_heads_loss_to_the_lowest_return() -> None:
     head = TwoHot(0, 1, 3)
     logits = torch.zeros(1, 2, 4, 3)
-    loss = conservative_loss(Conservative.cross_entropy, head, logits, head.q_values(logits), BINS, EXISTS)
+    loss = pushed(Conservative.cross_entropy, head, logits)
     torch.testing.assert_close(loss, torch.full((1, 2), 3.0).log())
 
 
 def test_logsumexp_kind_is_cqls_softmax_without_padding() -> None:
     head = MSE(0, 1)
     logits = torch.zeros(1, 2, 4, 1)
-    loss = conservative_loss(Conservative.logsumexp, head, logits, head.q_values(logits), BINS, EXISTS)
+    loss = pushed(Conservative.logsumexp, head, logits)
     torch.testing.assert_close(loss, torch.tensor([[4.0, 2.0]]).log())
+
+
+@given(sizes=st.lists(st.integers(2, 300), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_drawn_bins_exist_and_were_not_taken(sizes: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    num_bins = torch.tensor(sizes)
+    taken = (torch.rand(7, len(sizes), generator=generator) * num_bins).long()
+    drawn = draw_unseen(taken, num_bins, 5, generator)
+    assert drawn.shape == (7, len(sizes), 5)
+    assert ((drawn >= 0) & (drawn < num_bins[:, None]) & (drawn != taken[..., None])).all()
+
+
+def test_every_bin_that_was_not_taken_is_drawn_equally_often() -> None:
+    """So that the mean over the drawn bins has the mean over all of them as its expectation."""
+    taken = torch.tensor([[3, 1]])
+    drawn = draw_unseen(taken, torch.tensor([6, 2]), 30_000, torch.Generator().manual_seed(0))[0]
+    shares = torch.bincount(drawn[0], minlength=6) / 30_000
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.2, 0.2, 0.0, 0.2, 0.2]), atol=0.01, rtol=0)
+    assert (drawn[1] == 0).all()
 
 
 def test_behavior_loss_is_the_cross_entropy_over_existing_bins() -> None:

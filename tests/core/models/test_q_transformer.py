@@ -143,10 +143,11 @@ def test_judging_single_bins_equals_judging_all(make_config, make_network) -> No
     hidden = torch.randn(4, 3, 16)
     bins = torch.tensor([[0, 1, 4], [3, 0, 2], [1, 1, 1], [4, 0, 0]])
     everything = network.mc_head(hidden)
-    single = network.mc_head.at(hidden, bins)
+    some = network.mc_head.at(hidden, torch.stack([bins, 4 - bins], -1))
     for b in range(4):
         for d in range(3):
-            torch.testing.assert_close(single[b, d], everything[b, d, bins[b, d]])
+            torch.testing.assert_close(some[b, d, 0], everything[b, d, bins[b, d]])
+            torch.testing.assert_close(some[b, d, 1], everything[b, d, 4 - bins[b, d]])
 
 
 def test_cameras_are_matched_by_name_not_by_order(make_config, make_network, make_batch) -> None:
