@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -108,12 +109,17 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
     verify_manifest(directory)
     config = from_dict(TrainConfig, _json(directory / "config.json"), f"{directory}/config.json")
     spec, stats = _json(directory / "spec.json"), _json(directory / "stats.json")
-    action_spec = ActionSpec.from_dict(spec["action"])
-    observation_spec = ObservationSpec.from_dict(spec["observation"])
-    network = build_network(config, action_spec, observation_spec, stats)
+    try:
+        action_spec = ActionSpec.from_dict(spec["action"])
+        observation_spec = ObservationSpec.from_dict(spec["observation"])
+        network = build_network(config, action_spec, observation_spec, stats)
+        with np.load(directory / "golden.npz", allow_pickle=False) as file:
+            golden = {name: file[name] for name in file.files}
+    except (KeyError, TypeError, ValueError, OSError, BadZipFile) as error:
+        raise CheckpointError(
+            f"{directory}: spec.json, stats.json or golden.npz is not what qtransformer writes: {error!r}"
+        ) from error
     load_weights(network, directory)
-    with np.load(directory / "golden.npz", allow_pickle=False) as file:
-        golden = {name: file[name] for name in file.files}
     return Artefact(
         config=config,
         action_spec=action_spec,

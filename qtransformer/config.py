@@ -75,6 +75,14 @@ class Conservative(Enum):
     """CQL's softmax regulariser, which the paper compares with."""
 
 
+def _require_positive(config: Any, group: str) -> None:
+    """All whole numbers of `config` count something that there must be at least one of."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if type(value) is int and value < 1:
+            raise ConfigError(f"{group}.{f.name}={value} must be at least 1")
+
+
 @dataclass(kw_only=True, slots=True)
 class ValueConfig:
     kind: ValueKind = ValueKind.hl_gauss
@@ -114,6 +122,13 @@ class ModelConfig:
     head_dim: int = 64
     """Hidden width of the output heads, shared by all bins."""
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "model")
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}")
+        if self.encoder is EncoderKind.resnet18 and self.encoder_width % 8:
+            raise ConfigError(f"model.encoder_width={self.encoder_width} must be a multiple of 8, ResNet-18's groups of channels")
+
 
 @dataclass(kw_only=True, slots=True)
 class TargetConfig:
@@ -143,6 +158,12 @@ class TargetConfig:
     """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked."""
     target_rate: float = 0.05
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "targets")
+        for name in ("discount", "behavior_mask", "target_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
 
 
 @dataclass(kw_only=True, slots=True)

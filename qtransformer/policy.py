@@ -144,6 +144,9 @@ class Policy:
         Raises:
             CheckpointError: values differ by more than `GOLDEN_TOLERANCE` of the value range.
         """
+        expected = {"proprio", "instruction", "bins", "q_values", *(f"image/{name}" for name in self.network.cameras)}
+        if not expected <= golden.keys():
+            raise CheckpointError(f"{where}/golden.npz lacks {', '.join(sorted(expected - golden.keys()))}; save it anew")
         images = {name: golden[f"image/{name}"] for name in self.network.cameras}
         instruction = golden["instruction"].tobytes().decode()
         decision = self.decide({"images": images, "proprio": golden["proprio"], "instruction": instruction})

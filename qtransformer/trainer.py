@@ -185,7 +185,7 @@ class Trainer:
                 self._save(step, log)
                 since += perf_counter() - began
         if stop.requested and step % config.save_every and step < config.steps:
-            self._save(step, log)
+            self._save(step, log, validate=False)  # in a hurry, and resuming must choose the best as if never stopped
         bar.close()
         return step
 
@@ -194,7 +194,7 @@ class Trainer:
         for sink in self.sinks:
             sink(step, values)
 
-    def _save(self, step: int, log: JsonLines) -> None:
+    def _save(self, step: int, log: JsonLines, validate: bool = True) -> None:
         network = self.learner.network.eval()
         artefact = Artefact(
             config=self.config,
@@ -205,7 +205,7 @@ class Trainer:
             metadata={"dataset_fingerprint": self.dataset.fingerprint, "algo": self.config.algo.value},
             golden=self.policy.golden_sample(self._golden),
         )
-        success = self._validate(step, log)
+        success = self._validate(step, log) if validate else -1.0
         position = {"step": step, "best_success": max(success, self._best_success)}
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
         if success >= self._best_success and success >= 0:  # a tie goes to the longer training

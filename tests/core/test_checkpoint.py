@@ -108,6 +108,23 @@ def test_every_file_is_under_the_manifest(save, name: str) -> None:
         Policy.from_checkpoint(path, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["spec.json", "stats.json", "golden.npz"])
+def test_a_file_that_says_nothing_is_refused_even_under_a_fresh_manifest(save, name: str) -> None:
+    path = save(1)
+    (path / name).write_text("{}")
+    write_manifest(path)
+    with pytest.raises(CheckpointError, match=name):
+        Policy.from_checkpoint(path, device="cpu")
+
+
+def test_a_golden_sample_without_its_parts_is_refused(save) -> None:
+    path = save(1)
+    np.savez(path / "golden.npz", something=np.zeros(3))
+    write_manifest(path)
+    with pytest.raises(CheckpointError, match="golden"):
+        Policy.from_checkpoint(path, device="cpu")
+
+
 def test_weights_that_act_differently_from_the_golden_sample_are_refused(save) -> None:
     """Manifest in order, contents not: another bias in the head."""
     from safetensors.torch import load_file, save_file

@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ configs = st.builds(
     init=st.text(),
     bc_filter_success=st.booleans(),
     value=st.builds(ValueConfig, kind=st.sampled_from(ValueKind), v_min=finite, num_bins=st.integers()),
-    model=st.builds(ModelConfig, history=st.integers()),
+    model=st.builds(ModelConfig, history=st.integers(min_value=1)),
     targets=st.builds(
         TargetConfig, backup=st.sampled_from(Backup), floor=st.sampled_from(Floor), conservative=st.sampled_from(Conservative)
     ),
@@ -79,3 +80,18 @@ def test_defaults_are_not_shared_between_configurations() -> None:
 def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict(TrainConfig, data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": {"history": 0}}, "model.history=0 must be at least 1"),
+        ({"model": {"embed_dim": 30}}, "model.embed_dim=30 must be a multiple of model.num_heads=4"),
+        ({"model": {"encoder": "resnet18", "encoder_width": 12}}, "model.encoder_width=12 must be a multiple of 8"),
+        ({"targets": {"time_steps": 0}}, "targets.time_steps=0 must be at least 1"),
+        ({"targets": {"discount": 1.5}}, "targets.discount=1.5 must lie between 0 and 1"),
+    ],
+)
+def test_sizes_that_no_network_can_have_are_refused_by_name(settings: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        from_dict(TrainConfig, settings)
