@@ -324,3 +324,41 @@ def test_augmentation_depends_on_seed_and_step_and_reaches_images_and_propriocep
         assert loss(0, **kind) != plain
         assert loss(0, **kind) == loss(0, **kind)
         assert loss(0, **kind) != loss(7, **kind)
+
+
+def test_many_bins_are_pushed_down_by_a_draw_that_stands_for_all(make_config, make_learner, make_batch) -> None:
+    """The mean over steps of the drawn term nears the whole term; the logged bins' own loss does not change at all."""
+    settings = {"conservative_bins": 2, "behavior_mask": 0.0}
+    whole = make_learner(make_config(targets=settings | {"conservative_bins": 99})).update(make_batch(), 0).means
+    learner = make_learner(make_config(targets=settings))
+    frozen = weights(learner.network)
+    drawn = []
+    for step in range(150):
+        metrics = learner.update(make_batch(), step)
+        learner.network.load_state_dict(frozen)
+        drawn.append(metrics.means)
+    first = drawn[0]
+    torch.testing.assert_close(first["td_loss"][0], whole["td_loss"][0])
+    torch.testing.assert_close(first["q_start"][0], whole["q_start"][0])
+    means = torch.stack([m["conservative_loss"][0] for m in drawn])
+    assert means.std() > 0
+    assert abs(means.mean() - whole["conservative_loss"][0]) < 0.15 * whole["conservative_loss"][0]
+
+
+@pytest.mark.parametrize("algo", ["q", "bc"])
+def test_the_behaviour_of_successes_alone_can_be_copied(algo, make_config, make_learner, make_batch) -> None:
+    """Other actions in failed episodes change the classifier's gradient by default, and not if only successes are copied."""
+    batch = make_batch()
+    assert 0 < batch.success.sum() < batch.success.numel()
+    other = replace(batch, actions=torch.where(batch.success[..., None], batch.actions, -batch.actions))
+
+    def policy_head(batch: Batch, success_only: bool) -> dict[str, Tensor]:
+        targets = {"behavior_success_only": success_only, "behavior_mask": 0.3}
+        learner = make_learner(make_config(algo=algo, targets=targets, model={"history": 1}))
+        hidden = torch.zeros(batch.steps * len(batch.rewards), 3, 16)  # the trunk reads the actions before: leave it out
+        bins = learner.network.tokenizer.encode(batch.actions)[:, : batch.steps].flatten(0, 1)
+        learner._cloning_loss(batch, hidden, bins).backward()
+        return {n: p.grad.clone() for n, p in learner.network.policy_head.named_parameters() if p.grad is not None}
+
+    assert same(policy_head(batch, True), policy_head(other, True))
+    assert not same(policy_head(batch, False), policy_head(other, False))
