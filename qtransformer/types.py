@@ -133,6 +133,9 @@ class Episode:
     """bool (T,); only the last entry may be true. A terminated step has no future: it is not bootstrapped."""
     truncated: np.ndarray
     """bool (T,); only the last entry may be true. A time limit: it is bootstrapped from the final observation."""
+    timestamps: np.ndarray | None = None
+    """float64 (T + 1,) [s], strictly increasing: when each observation was made. None where the log holds no times: steps then
+    are 1 / control_hz apart."""
     instruction: str = ""
     """What the robot was asked to do."""
     success: bool = False

@@ -4,8 +4,9 @@ EpisodeSource (one adapter per file format) -> EpisodeDataset (a stream of frame
 """
 
 from qtransformer_datasets.episode_dataset import EpisodeDataset
+from qtransformer_datasets.formats import create_writer, open_episodes
 from qtransformer_datasets.inspect import inspect_dataset
 from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
 from qtransformer_datasets.robomimic_writer import HDF5Writer
 
-__all__ = ["EpisodeDataset", "HDF5Episodes", "HDF5Writer", "inspect_dataset"]
+__all__ = ["EpisodeDataset", "HDF5Episodes", "HDF5Writer", "create_writer", "inspect_dataset", "open_episodes"]

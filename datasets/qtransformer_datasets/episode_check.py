@@ -22,6 +22,8 @@ def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: O
     _check_actions(episode.actions, action_spec, where)
     _check_images(episode, observation_spec, where)
     _check_ends(episode, where)
+    if episode.timestamps is not None:
+        _check_timestamps(episode.timestamps, length, where)
 
 
 def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str) -> None:
@@ -96,4 +98,16 @@ def _check_ends(episode: Episode, where: str) -> None:
     if not (episode.terminated[-1] or episode.truncated[-1]):
         raise DatasetError(
             f"{where}: the last step is neither terminated nor truncated; an episode that simply stops is truncated: say so"
+        )
+
+
+def _check_timestamps(timestamps: np.ndarray, length: int, where: str) -> None:
+    _check_shape(timestamps, (length + 1,), "timestamps", where)
+    if timestamps.dtype != np.float64 or not np.isfinite(timestamps).all():
+        raise DatasetError(f"{where}: timestamps expected finite float64 seconds, found {timestamps.dtype} or NaN; repair the log")
+    late = np.flatnonzero(np.diff(timestamps) <= 0)
+    if len(late):
+        raise DatasetError(
+            f"{where}: timestamps expected to increase, found {timestamps[late[0]]:.6f} s then {timestamps[late[0] + 1]:.6f} s "
+            f"in rows {late[0]} and {late[0] + 1}; split or repair the episode"
         )

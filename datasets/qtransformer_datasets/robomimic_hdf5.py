@@ -176,6 +176,7 @@ class HDF5Episodes:
             rewards=rewards[:length],
             terminated=_last_only(length, terminated),
             truncated=_last_only(length, truncated),
+            timestamps=child_dataset(demo, "timestamps", where)[()] if has_child(demo, "timestamps") else None,
             instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
             success=_success(demo, rewards, terminated, self.dones),
             has_final_observation=frames.has_final,

@@ -7,6 +7,7 @@ chunks as they are) into one file that appears at `<path>` in one step:
     /data            attrs: total, and as JSON env_args, action_spec, observation_spec, instructions, attributes
     /data/demo_<i>   attrs: num_samples, success, seed, instruction, info (JSON); terminated, truncated (last step)
         actions (T, n) f4 in [-1, 1]      rewards (T,) f4      dones (T,) i8 = terminated or truncated
+        timestamps (T + 1,) f8 [s], where the log has them
         obs/proprio (T, p) f4             obs/<camera>_image (T, h, w, 3) u1
         next_obs/<key> (1, ...)           only the row after the last action (attr rows = "last"); absent where lost
     /mask/train, /mask/valid              names of demos; every tenth is for validation
@@ -225,6 +226,8 @@ def _write_demo(demo: h5py.Group, episode: Episode) -> None:
     _write_array(demo, "actions", episode.actions)
     _write_array(demo, "rewards", episode.rewards)
     _write_array(demo, "dones", (episode.terminated | episode.truncated).astype(np.int64))
+    if episode.timestamps is not None:
+        _write_array(demo, "timestamps", episode.timestamps)
     frames = {"proprio": episode.proprio} | {f"{camera}_image": rows for camera, rows in episode.images.items()}
     obs = demo.create_group("obs")
     for key, rows in frames.items():

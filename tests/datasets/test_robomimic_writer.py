@@ -234,3 +234,15 @@ def test_text_stays_off_the_heap(write_file, make_episode):
             for name in group.attrs:
                 text = h5py.check_string_dtype(group.attrs.get_id(name).dtype)
                 assert text is None or text.length is not None, name
+
+
+def test_times_of_observations_come_back(tmp_path, action_spec, observation_spec, make_episode) -> None:
+    times = np.cumsum(np.random.default_rng(0).uniform(0.1, 0.3, 6))
+    with HDF5Writer(tmp_path / "a.hdf5", action_spec, observation_spec) as writer:
+        writer.append(make_episode(5, timestamps=times))
+        writer.append(make_episode(5))
+        with pytest.raises(DatasetError, match="timestamps expected to increase"):
+            writer.append(make_episode(5, timestamps=times[::-1].copy()))
+    timed, untimed = HDF5Episodes(tmp_path / "a.hdf5")
+    np.testing.assert_array_equal(timed.timestamps, times)
+    assert untimed.timestamps is None

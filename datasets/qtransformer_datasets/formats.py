@@ -1,0 +1,155 @@
+"""Which adapter reads and writes which format: one line per format here, one file per format beside it.
+
+Adapters are imported when they are used, so that a format's libraries are needed by its users only.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+
+
+class LoggedEpisodes(Protocol):
+    """What every reader is: an `EpisodeSource` that knows its file."""
+
+    path: Path
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    attributes: dict[str, Any]
+    """Free provenance of the whole file: recipe, seed, robot, `env_args`."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps per episode, without decoding images."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Episode]: ...
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0."""
+        ...
+
+
+class EpisodeWriter(Protocol):
+    """What every writer is. As a context it finishes on a clean exit, and publishes nothing on an exception."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, episode: Episode) -> None:
+        """Check an episode and take it."""
+        ...
+
+    def finish(self) -> None:
+        """Publish everything in one step."""
+        ...
+
+    def close(self) -> None:
+        """Let go without publishing."""
+        ...
+
+    def __enter__(self) -> "EpisodeWriter": ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A way of keeping episodes on disk."""
+
+    name: str
+    reader: str
+    """`module:Class` of this package, called with a path and options."""
+    writer: str | None
+    """`module:Class` called with a path, the two specs, attributes and options; None where the format is import-only."""
+    extra: str
+    """What to install for it: `pip install 'qtransformer[extra]'`; empty if nothing."""
+    recognises: Callable[[Path], bool]
+
+    def load(self, target: str) -> Callable[..., Any]:
+        """The reader's or the writer's class."""
+        module, name = target.split(":")
+        try:
+            return getattr(import_module(f"qtransformer_datasets.{module}"), name)
+        except ImportError as error:
+            raise DatasetError(
+                f"reading or writing {self.name} needs more packages ({error}); pip install 'qtransformer[{self.extra}]'"
+            ) from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
+
+
+FORMATS: tuple[Format, ...] = (Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),)
+"""In the order in which they are asked whether a path is theirs."""
+
+
+def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:
+    """The format of a path by its name, or by what lies there."""
+    path = Path(path)
+    if name != "auto":
+        found = [f for f in FORMATS if f.name == name]
+        if not found:
+            raise ConfigError(f"format expected one of auto, {', '.join(f.name for f in FORMATS)}, found {name!r}")
+        return found[0]
+    for candidate in FORMATS:
+        if candidate.recognises(path):
+            return candidate
+    if not path.exists():
+        raise DatasetError(f"{path}: expected a dataset, found nothing; check the path")
+    raise DatasetError(f"{path}: expected one of {', '.join(f.name for f in FORMATS)}, found none of them; name it by format=...")
+
+
+def open_episodes(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> LoggedEpisodes:
+    """A reader for whatever lies at `path`.
+
+    Args:
+        path: file or directory.
+        format: name in `FORMATS`, or "auto".
+        options: of that format's reader; one it does not have is refused by name.
+    """
+    kind = format_of(path, format)
+    reader = kind.load(kind.reader)
+    known = [name for name in inspect.signature(reader).parameters if name != "path"]
+    _check_options(options, known, f"{path}: {kind.name}")
+    return reader(path, **options)
+
+
+def create_writer(
+    path: str | os.PathLike[str],
+    action_spec: ActionSpec,
+    observation_spec: ObservationSpec,
+    attributes: Mapping[str, Any] | None = None,
+    format: str = "auto",
+    **options: Any,
+) -> EpisodeWriter:
+    """A writer of the named format, or of the one the path's name belongs to (`.hdf5`: robomimic)."""
+    kind = format_of(path, format)
+    if kind.writer is None:
+        writable = ", ".join(f.name for f in FORMATS if f.writer)
+        raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")
+    writer = kind.load(kind.writer)
+    known = [
+        name
+        for name in inspect.signature(writer).parameters
+        if name not in ("path", "action_spec", "observation_spec", "attributes")
+    ]
+    _check_options(options, known, f"{path}: {kind.name}")
+    return writer(path, action_spec, observation_spec, attributes, **options)
+
+
+def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{where} has no option '{name}'; {hint}")
