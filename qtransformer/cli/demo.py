@@ -17,7 +17,7 @@ from qtransformer.files import write_json
 from qtransformer.metrics import read_jsonl
 from qtransformer.parallel import default_workers
 
-WARM_UP_STEPS = 1000
+WARM_UP_STEPS = 1200
 """Gradient steps of the cloning that both contestants start from."""
 
 
@@ -67,8 +67,9 @@ def run(settings: DemoSettings) -> int:
 def warm_up(settings: DemoSettings) -> Training:
     """A short cloning that both contestants start from: eyes first. Value targets alone are too noisy to learn to see from."""
     steps = settings.steps or WARM_UP_STEPS
-    cores = f"threads={default_workers()}"
-    arguments = (*_shared(settings), "algo=bc", cores, f"steps={steps}", "eval_episodes=0", "optim.learning_rate=2e-3")
+    batches = ("optim.batch_segments=64", "optim.segment_steps=2")  # no lookahead to pay for: as many scenes as possible
+    own = (f"threads={default_workers()}", f"steps={steps}", "eval_episodes=0", "optim.learning_rate=2e-3", *batches)
+    arguments = (*_shared(settings), "algo=bc", *own)
     return Training("warm-up", Path(settings.out) / "warmup", arguments)
 
 
