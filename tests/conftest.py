@@ -1,9 +1,13 @@
-"""Shape signatures are checked in tests and free in production."""
+"""What holds for every test: shape signatures are checked (they are free in production), and no test fails for being slow."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+settings.register_profile("patient", deadline=None)  # a deadline measures the machine, not the code
+settings.load_profile("patient")
 
 
 def modules_with_shapes() -> list[str]:

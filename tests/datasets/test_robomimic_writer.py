@@ -19,7 +19,7 @@ from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets import HDF5Episodes, HDF5Writer
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=3),
     cameras=st.dictionaries(

@@ -40,7 +40,7 @@ lengths_lists = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 shapes = st.fixed_dictionaries({"lead": st.integers(0, 5), "steps": st.integers(1, 7), "lookahead": st.integers(0, 3)})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=lengths_lists, shape=shapes, batch_size=st.integers(1, 5), seed=st.integers(0, 2**40))
 def test_a_batch_is_what_it_says(make_dataset, lengths, shape, batch_size, seed):
     """Every field of every frame, also across the wrap-around and where a segment is longer than the stream."""
@@ -67,7 +67,7 @@ def test_a_batch_is_what_it_says(make_dataset, lengths, shape, batch_size, seed)
         assert batch.episode_start.dtype == torch.int64
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=lengths_lists, shape=shapes, seed=st.integers(0, 2**40))
 def test_windows_and_returns_never_cross(make_dataset, lengths, shape, seed):
     """From a frame's episode start on, every frame up to it is of the same episode; the start is that of the episode."""
@@ -83,7 +83,7 @@ def test_windows_and_returns_never_cross(make_dataset, lengths, shape, seed):
                 assert first[place] == 0 or row[first[place]] == starts[row[place]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(count=st.integers(1, 200), steps=st.integers(1, 12), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))
 def test_an_epoch_covers_every_frame_equally(count, steps, seed, epoch):
     plan = SegmentPlan(num_frames=count, batch_size=1, steps=steps, seed=seed)
@@ -124,7 +124,7 @@ def _same(a, b):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lengths=lengths_lists, batch_size=st.integers(1, 9), seed=st.integers(0, 2**40), start=st.integers(0, 40))
 def test_resuming_equals_going_on(make_dataset, lengths, batch_size, seed, start):
     dataset = make_dataset(lengths)
