@@ -71,7 +71,7 @@ def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: The
     """Success rates with their 95% intervals, best at the top."""
     rows = [(m.label, m.color, m.evaluation.success, m.evaluation.interval, m.name == OURS) for m in methods]
     if data is not None:
-        rows.append(("The data", METHOD_COLORS[DATA], data.success, (data.low, data.high), False))
+        rows.append(("the data", METHOD_COLORS[DATA], data.success, (data.low, data.high), False))
     rows.sort(key=lambda row: row[2])
     figure, (ax,) = new_figure(theme, (6.6, 0.5 + 0.46 * max(2, len(rows))))
     ax.grid(visible=False)
