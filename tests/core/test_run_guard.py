@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,15 @@ from qtransformer.errors import ConfigError
 from qtransformer.run_guard import exclusive, graceful_stop
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler, even where a shell started the tests in the background and had them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_signal_asks_and_the_second_ends() -> None:
     with graceful_stop() as stop:
         assert not stop.requested
