@@ -85,7 +85,7 @@ def test_layout_is_robomimics(write_file, make_episode):
         data = file["data"]
         assert data.attrs["total"] == 33
         env_args = json.loads(data.attrs["env_args"])
-        assert env_args == {"env_name": "grasp", "env_type": 2, "env_kwargs": {"control_freq": 10.0}}
+        assert env_args == {"env_name": "grasp", "type": 100, "env_kwargs": {"control_freq": 10.0}}
         demo = data["demo_10"]
         assert demo.attrs["num_samples"] == 3
         assert demo.attrs["seed"] == 10
