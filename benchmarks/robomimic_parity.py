@@ -18,7 +18,7 @@ def main() -> None:
     arguments.add_argument("path")
     arguments.add_argument("--filter-key")
     given = arguments.parse_args()
-    ours = HDF5Episodes(given.path)
+    ours = HDF5Episodes(given.path, filter_key=given.filter_key)
     cameras = [f"{camera}_image" for camera in ours.observation_spec.cameras]
     obs_utils.initialize_obs_utils_with_obs_specs({"obs": {"low_dim": ["proprio"], "rgb": cameras}})
     episodes = list(ours)  # read before: HDF5 does not open a file in two ways at once, and robomimic keeps it open as SWMR
@@ -29,7 +29,7 @@ def main() -> None:
         filter_by_attribute=given.filter_key,
         load_next_obs=False,
     )
-    index = 0
+    index, expected = 0, {}
     for episode in episodes:
         expected = {"obs/proprio": episode.proprio[:-1], "actions": episode.actions, "rewards": episode.rewards}
         expected |= {f"obs/{camera}_image": images[:-1] for camera, images in episode.images.items()}
