@@ -12,6 +12,7 @@ A further format is a further line in `SAMPLES`.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -180,21 +181,18 @@ def _in_children(sample: Sample, cases: deque[int], seed: int, folder: Path, pla
         child = context.Process(target=_work, args=arguments, daemon=True)
         child.start()
         theirs.close()
-        try:
-            while cases and ours.poll(WALL_SECONDS):
+        waiting = True
+        with contextlib.suppress(EOFError):  # it died
+            while cases and (waiting := ours.poll(WALL_SECONDS)):
                 yield Outcome(cases[0], *ours.recv())
                 cases.popleft()
-        except EOFError:
-            pass
-        child.join(timeout=0 if ours.poll() else 1)
-        code = child.exitcode
-        if child.is_alive():
+        if not waiting:
             child.kill()
-            child.join()
+        child.join()
         ours.close()
         if cases:
-            hung = code is None or code == -signal.SIGPROF
-            yield Outcome(cases.popleft(), "hung" if hung else "crashed", f"exit code {code}")
+            hung = not waiting or child.exitcode == -signal.SIGPROF
+            yield Outcome(cases.popleft(), "hung" if hung else "crashed", f"exit code {child.exitcode}")
 
 
 def _work(sample: Sample, cases: Sequence[int], seed: int, folder: Path, place: Path, expected: str, results: Connection) -> None:
