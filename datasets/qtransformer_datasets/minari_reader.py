@@ -229,7 +229,7 @@ def _metadata(file: h5py.File, path: Path) -> dict[str, Any]:
     beside = path.with_name("metadata.json")
     if not beside.is_file():
         names = [name for name in (*_DESCRIPTIONS, "action_space") if name in file.attrs]
-        return {name: text_attribute(file, name, str(path)) for name in names if isinstance(file.attrs[name], str)}
+        return {name: text_attribute(file, name, str(path)) for name in names if file.attrs.get_id(name).shape == ()}
     if beside.stat().st_size > MAX_TEXT_BYTES:
         raise DatasetError(f"{beside}: expected at most {MAX_TEXT_BYTES} bytes, found {beside.stat().st_size}; do not use it")
     return _json_object(beside.read_bytes(), str(beside))

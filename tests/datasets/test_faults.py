@@ -42,7 +42,7 @@ MATRIX = {
     "25 actions outside [-1, 1]": (
         "datasets/test_robomimic_hdf5.py::test_bad_values_name_file_and_episode",
         "datasets/test_faults.py::test_actions_beyond_the_limits_are_clipped_on_request_and_counted",
-        "datasets/test_minari.py::test_actions_beyond_the_space_are_refused_or_clipped",
+        "datasets/test_minari_reader.py::test_actions_beyond_the_space_are_refused_or_clipped",
     ),
     "26 bounds, NaN, a constant dimension": (
         "core/test_action_tokenizer.py::test_the_bounds_fall_into_the_outermost_bins",
@@ -52,8 +52,8 @@ MATRIX = {
     "27 lengths differ, short episodes, unclear ends": (
         "datasets/test_robomimic_hdf5.py::test_bad_values_name_file_and_episode",
         "datasets/test_robomimic_hdf5.py::test_the_meaning_of_dones_is_never_guessed",
-        "datasets/test_minari.py::test_bad_episodes_are_named",
-        "datasets/test_minari.py::test_termination_and_truncation_are_kept_apart",
+        "datasets/test_minari_reader.py::test_bad_episodes_are_named",
+        "datasets/test_minari_reader.py::test_termination_and_truncation_are_kept_apart",
     ),
     "28 images of another type or order": (
         "datasets/test_robomimic_hdf5.py::test_a_first_demo_with_other_channels_is_refused",
@@ -68,7 +68,7 @@ MATRIX = {
     "35 links, external storage, virtual datasets": (
         "datasets/test_robomimic_hdf5.py::test_other_files_are_not_read",
         "datasets/test_robomimic_hdf5.py::test_links_in_the_middle_of_a_path_are_not_followed",
-        "datasets/test_minari.py::test_links_are_not_followed",
+        "datasets/test_minari_reader.py::test_links_are_not_followed",
         "datasets/test_faults.py::test_a_mask_is_guarded_like_everything_else",
     ),
     "36 bombs": (
