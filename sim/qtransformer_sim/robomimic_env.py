@@ -3,7 +3,10 @@
 robomimic looks up an environment's class by the number in `env_args`, in a function that knows its own numbers only. This module
 adds ours to that function, then starts the script it is asked for:
 
-    python -m qtransformer_sim.robomimic_env robomimic.scripts.playback_dataset --dataset demo.hdf5 --use-actions
+    python -m qtransformer_sim.robomimic_env robomimic.scripts.playback_dataset --dataset demo.hdf5 --use-actions \\
+        --render_image_names agentview --video_path demo.mp4
+
+playback_dataset.py has default cameras for its own simulators only, so it must be told one of ours, or "agentview".
 """
 # pyright: reportMissingImports=false
 # robomimic is installed in .venv-robomimic only (benchmarks/robomimic_env.sh).
