@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help setup demo test test-all mutants peers check-gpu format check clean
+.PHONY: help setup demo test test-all mutants fuzz peers interop check-gpu format check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -26,8 +26,15 @@ test-all: setup  ## every test, the slow ones too
 mutants: setup  ## plant known defects one at a time; a test must notice each
 	@$(PYTHON) tests/mutants/run.py
 
-peers: setup  ## install what benchmarks/ compares with, in an environment of its own
+fuzz: setup  ## 2,000 damaged datasets: every reader says so, in the project's own words
+	@$(PYTHON) tests/fuzz/run.py
+
+peers: setup  ## install what benchmarks/ compares with, in environments of their own
 	@bash benchmarks/peers.sh
+	@bash benchmarks/robomimic_env.sh
+
+interop: setup  ## robomimic's own scripts on a file of ours and in our simulator (after `make peers`)
+	@$(PYTHON) benchmarks/robomimic_interop.py
 
 check-gpu: setup  ## train the demo preset on a GPU and compare its losses with the CPU's
 	@$(PYTHON) benchmarks/check_gpu.py
@@ -39,5 +46,5 @@ check: setup  ## ruff and pyright
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m pyright
 
 clean:  ## delete caches and .venv; data/ and runs/ stay
-	rm -rf .venv .venv-peers build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-robomimic build dist .pytest_cache .ruff_cache .hypothesis
 	find qtransformer sim datasets tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

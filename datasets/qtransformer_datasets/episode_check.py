@@ -38,6 +38,21 @@ def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[
                 )
 
 
+def clip_actions(actions: np.ndarray, spec: ActionSpec) -> tuple[np.ndarray, dict[str, float]]:
+    """Actions moved into [-1, 1], and for each dimension that needed it, which share of its steps did.
+
+    Actions of a wrong shape stay as they are, for `check_episode` to refuse.
+    """
+    if actions.ndim != 2 or actions.shape[1] != len(spec):
+        return actions, {}
+    return np.clip(actions, -1.0, 1.0), _share_outside(actions, spec)
+
+
+def _share_outside(actions: np.ndarray, spec: ActionSpec) -> dict[str, float]:
+    shares = (np.abs(actions) > 1.0 + ACTION_TOLERANCE).mean(0)
+    return {name: float(share) for name, share in zip(spec.names, shares, strict=True) if share > 0}
+
+
 def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
     if array.shape != shape:
         raise DatasetError(
@@ -56,12 +71,13 @@ def _check_finite(array: np.ndarray, name: str, where: str) -> None:
 
 
 def _check_actions(actions: np.ndarray, spec: ActionSpec, where: str) -> None:
-    outside = np.abs(actions) > 1.0 + ACTION_TOLERANCE
-    if outside.any():
-        share = ", ".join(f"'{n}' {100 * s:.1f} %" for n, s in zip(spec.names, outside.mean(0), strict=True) if s > 0)
+    outside = _share_outside(actions, spec)
+    if outside:
+        shares = ", ".join(f"'{name}' {100 * share:.1f} %" for name, share in outside.items())
         raise DatasetError(
-            f"{where}: actions expected in [-1, 1], found outside: {share} of the steps "
-            f"(largest magnitude {np.abs(actions).max():.4g}); scale them with ActionSpec.to_scaled before logging"
+            f"{where}: actions expected in [-1, 1], found outside: {shares} of the steps "
+            f"(largest magnitude {np.abs(actions).max():.4g}); scale them with ActionSpec.to_scaled before logging, "
+            "or read them with clip_actions=True"
         )
 
 

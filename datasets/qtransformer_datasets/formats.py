@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.readable_episodes import ReadableEpisodes
 
 
 class LoggedEpisodes(Protocol):
@@ -89,7 +90,18 @@ def _is_hdf5(path: Path) -> bool:
     return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
 
 
-FORMATS: tuple[Format, ...] = (Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),)
+def _is_minari(path: Path) -> bool:
+    """By name; a main_data.hdf5 under another name needs format="minari"."""
+    return any(
+        place.name == "main_data.hdf5" and place.is_file()
+        for place in (path, path / "main_data.hdf5", path / "data/main_data.hdf5")
+    )
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("minari", "minari_reader:MinariEpisodes", None, "", _is_minari),
+    Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
+)
 """In the order in which they are asked whether a path is theirs."""
 
 
@@ -109,19 +121,29 @@ def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:
     raise DatasetError(f"{path}: expected one of {', '.join(f.name for f in FORMATS)}, found none of them; name it by format=...")
 
 
-def open_episodes(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> LoggedEpisodes:
+def open_episodes(
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    on_bad_episode: Literal["stop", "skip"] = "stop",
+    **options: Any,
+) -> LoggedEpisodes:
     """A reader for whatever lies at `path`.
 
     Args:
         path: file or directory.
         format: name in `FORMATS`, or "auto".
+        on_bad_episode: "stop" raises a DatasetError when an episode is read that is damaged or wrong; "skip" reads every episode
+            once at the start, and leaves those out with a warning that counts them.
         options: of that format's reader; one it does not have is refused by name.
     """
+    if on_bad_episode not in ("stop", "skip"):
+        raise ConfigError(f"on_bad_episode expected 'stop' or 'skip', found {on_bad_episode!r}")
     kind = format_of(path, format)
     reader = kind.load(kind.reader)
     known = [name for name in inspect.signature(reader).parameters if name != "path"]
     _check_options(options, known, f"{path}: {kind.name}")
-    return reader(path, **options)
+    source = reader(path, **options)
+    return ReadableEpisodes(source) if on_bad_episode == "skip" else source
 
 
 def create_writer(

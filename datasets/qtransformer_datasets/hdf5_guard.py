@@ -5,6 +5,7 @@ far larger than itself. So links are walked one component at a time, and a decla
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ MAX_RATIO = 1100
 """Declared over stored bytes beyond which an array is a bomb: deflate reaches 1032, LZF 88."""
 MAX_CHUNK_BYTES = 1 << 28
 MAX_TEXT_BYTES = 1 << 22
+LOCK_PATIENCE = 3.0
+"""How long a file that another process writes is waited for [s]."""
 _SLACK_BYTES = 1 << 16
 
 
@@ -26,7 +29,7 @@ _SLACK_BYTES = 1 << 16
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open for reading. Whatever h5py raises meanwhile leaves as a DatasetError naming the file."""
     _check_signature(path)
-    with hdf5_errors(str(path)), h5py.File(path, "r") as file:
+    with hdf5_errors(str(path)), _patiently(path) as file:
         yield file
 
 
@@ -37,10 +40,13 @@ def hdf5_errors(where: str) -> Iterator[None]:
         yield
     except QTransformerError:
         raise
-    except (BlockingIOError, PermissionError) as error:
+    except BlockingIOError as error:
         raise DatasetError(
-            f"{where}: cannot be opened ({error}); let the process that writes it finish, or mend its rights"
+            f"{where}: expected a file at rest, found one locked by a process that writes it ({error}), also after "
+            f"{LOCK_PATIENCE:g} s; let that process finish (where locks are known to be stale: HDF5_USE_FILE_LOCKING=FALSE)"
         ) from error
+    except PermissionError as error:
+        raise DatasetError(f"{where}: cannot be opened ({error}); mend its rights") from error
     except Exception as error:  # damaged metadata surfaces as nearly any type: OSError, RuntimeError, KeyError, ValueError, ...
         if "truncated file" in str(error):
             raise DatasetError(f"{where}: the file is truncated ({error}); copy or download it again") from error
@@ -56,22 +62,33 @@ def has_child(group: h5py.Group, name: str) -> bool:
     return "/" not in name and bool(group.id.links.exists(name.encode()))
 
 
+def child(parent: h5py.Group, name: str, where: str) -> Any:
+    """The group or dataset behind one link, followed only if it is a plain one; `name` is a single component, never a path."""
+    if not has_child(parent, name):
+        raise DatasetError(
+            f"{where}: expected '{name}' in {parent.name}, found {child_names(parent)[:20]}; this is not the format's layout"
+        )
+    link = parent.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise DatasetError(f"{where}: '{name}' in {parent.name} is a {type(link).__name__}; replace links by the data itself")
+    return parent[name]
+
+
 def child_group(parent: h5py.Group, name: str, where: str) -> h5py.Group:
-    node = _child(parent, name, where)
+    node = child(parent, name, where)
     if not isinstance(node, h5py.Group):
-        raise DatasetError(f"{where}: '{name}' expected a group, found {type(node).__name__}; this is not robomimic's layout")
+        raise DatasetError(f"{where}: '{name}' expected a group, found {type(node).__name__}; this is not the format's layout")
     return node
 
 
 def child_dataset(parent: h5py.Group, name: str, where: str) -> h5py.Dataset:
     """A dataset whose bytes lie in this file and whose declared size is believable."""
-    node = _child(parent, name, where)
+    node = child(parent, name, where)
     if not isinstance(node, h5py.Dataset):
-        raise DatasetError(f"{where}: '{name}' expected a dataset, found {type(node).__name__}; this is not robomimic's layout")
-    if node.external or node.is_virtual:
-        raise DatasetError(f"{where}: '{name}' keeps its data in another file; copy the data into this one (h5repack)")
+        raise DatasetError(f"{where}: '{name}' expected a dataset, found {type(node).__name__}; this is not the format's layout")
+    _check_local(node, name, where)
     if node.dtype.kind not in "biuf":
-        raise DatasetError(f"{where}: '{name}' expected numbers, found {node.dtype}; this is not robomimic's layout")
+        raise DatasetError(f"{where}: '{name}' expected numbers, found {node.dtype}; this is not the format's layout")
     _check_size(node, name, where)
     return node
 
@@ -106,6 +123,34 @@ def text_attribute(group: h5py.Group, name: str, where: str) -> str:
     return text
 
 
+def text_rows(parent: h5py.Group, name: str, where: str) -> list[str]:
+    """A dataset of strings, (n,)."""
+    node = child(parent, name, where)
+    if not isinstance(node, h5py.Dataset) or not is_text(node) or node.ndim != 1:
+        raise DatasetError(f"{where}: '{name}' expected a row of strings, found {node}; this is not the format's layout")
+    _check_local(node, name, where)
+    _check_size(node, name, where)
+    if node.nbytes > MAX_TEXT_BYTES:
+        raise DatasetError(f"{where}: '{name}' expected at most {MAX_TEXT_BYTES} bytes of text, found {node.nbytes}; do not use it")
+    return [item.decode() if isinstance(item, bytes) else str(item) for item in node[()]]
+
+
+def is_text(dataset: h5py.Dataset) -> bool:
+    return dataset.dtype.kind == "S" or h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _patiently(path: Path) -> h5py.File:
+    """Open a file; wait a little for one that is being closed."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            return h5py.File(path, "r")
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def _check_signature(path: Path) -> None:
     """One clear sentence for each way in which a path is not a readable HDF5 file."""
     if not path.is_file():
@@ -123,16 +168,9 @@ def _check_signature(path: Path) -> None:
         raise DatasetError(f"{path}: expected an HDF5 file, found something else (starts with {head[:8]!r}); check the path")
 
 
-def _child(parent: h5py.Group, name: str, where: str) -> Any:
-    """One link, followed only if it is a plain one; `name` is a single component, never a path."""
-    if not has_child(parent, name):
-        raise DatasetError(
-            f"{where}: expected '{name}' in {parent.name}, found {child_names(parent)[:20]}; this is not robomimic's layout"
-        )
-    link = parent.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise DatasetError(f"{where}: '{name}' in {parent.name} is a {type(link).__name__}; replace links by the data itself")
-    return parent[name]
+def _check_local(dataset: h5py.Dataset, name: str, where: str) -> None:
+    if dataset.external or dataset.is_virtual:
+        raise DatasetError(f"{where}: '{name}' keeps its data in another file; copy the data into this one (h5repack)")
 
 
 def _check_size(dataset: h5py.Dataset, name: str, where: str) -> None:

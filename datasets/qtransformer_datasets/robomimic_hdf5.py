@@ -16,7 +16,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episode_check import check_episode, clip_actions
 from qtransformer_datasets.hdf5_guard import (
     MAX_RATIO,
     child_dataset,
@@ -28,6 +28,7 @@ from qtransformer_datasets.hdf5_guard import (
     number_attribute,
     open_hdf5,
     text_attribute,
+    text_rows,
 )
 from qtransformer_datasets.robomimic_specs import infer_action_spec, infer_observation_spec, proprio_keys
 from qtransformer_datasets.robomimic_writer import parts_folder
@@ -45,6 +46,12 @@ class HDF5Episodes:
     `control_hz`: rate of control [Hz]; by default `control_freq` of `env_args`.
     `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
     is the simulator's truth and not a robot's.
+
+    These serve every file:
+
+    `filter_key`: read only the demos that are listed in /mask/<filter_key>, such as "train" or "valid".
+    `clip_actions`: move actions beyond [-1, 1] to the limit instead of refusing their episode; `info["clipped_actions"]` then
+    says which share of the steps of each dimension that was.
     """
 
     action_spec: ActionSpec
@@ -59,9 +66,12 @@ class HDF5Episodes:
         dones: Dones | None = None,
         control_hz: float | None = None,
         proprio: Sequence[str] | None = None,
+        filter_key: str | None = None,
+        clip_actions: bool = False,
     ) -> None:
         self.path = Path(path)
         self.dones: Dones | None = dones
+        self.clip_actions = clip_actions
         if not self.path.exists() and parts_folder(self.path).exists():
             raise DatasetError(
                 f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume the collection to publish it"
@@ -71,6 +81,8 @@ class HDF5Episodes:
         with open_hdf5(self.path) as file:
             data = child_group(file, "data", str(self.path))
             self.names = _demo_names(data, self.path)
+            if filter_key is not None:
+                self.names = _filtered(self.names, file, filter_key, str(self.path))
             first = child_group(data, self.names[0], str(self.path))
             self.declared_total = data.attrs.get("total")
             self.is_foreign = "observation_spec" not in data.attrs
@@ -152,6 +164,9 @@ class HDF5Episodes:
         where = self._where(index)
         with hdf5_errors(where):
             episode = self._read_demo(self._demo(file, index), where)
+        if self.clip_actions:
+            episode.actions, outside = clip_actions(episode.actions, self.action_spec)
+            episode.info |= {"clipped_actions": outside} if outside else {}
         check_episode(episode, self.action_spec, self.observation_spec, where)
         return episode
 
@@ -180,7 +195,7 @@ class HDF5Episodes:
             instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
             success=_success(demo, rewards, terminated, self.dones),
             has_final_observation=frames.has_final,
-            info=json_attribute(demo, "info", where) if "info" in demo.attrs else {},
+            info=_info(demo, where),
         )
 
 
@@ -230,8 +245,24 @@ def _demo_names(data: h5py.Group, path: Path) -> list[str]:
     """Sorted by number: demo_10 comes after demo_9."""
     names = [name for name in child_names(data) if re.fullmatch(r"demo_[0-9]{1,15}", name)]
     if not names:
-        raise DatasetError(f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not robomimic's layout")
+        raise DatasetError(
+            f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not the format's layout"
+        )
     return sorted(names, key=lambda name: int(name[5:]))
+
+
+def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> list[str]:
+    """The demos of a mask, in the order of the file."""
+    masks = child_group(file, "mask", where) if has_child(file, "mask") else None
+    if masks is None or not has_child(masks, key):
+        there = sorted(child_names(masks)) if masks is not None else []
+        raise DatasetError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
+    wanted = set(text_rows(masks, key, where))
+    missing = sorted(wanted.difference(names))
+    if missing or not wanted:
+        found = f"{missing[:5]}, which are not there" if missing else "none"
+        raise DatasetError(f"{where}: mask '{key}' expected names of demos of this file, found {found}; restore the mask")
+    return [name for name in names if name in wanted]
 
 
 def _says_how_it_ended(demo: h5py.Group) -> bool:
@@ -269,6 +300,13 @@ def _dones(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
     if dones.shape != (recorded,):
         raise DatasetError(f"{where}: dones expected shape {(recorded,)}, found {dones.shape}; remove the episode")
     return dones.astype(bool)
+
+
+def _info(demo: h5py.Group, where: str) -> dict[str, Any]:
+    info = json_attribute(demo, "info", where) if "info" in demo.attrs else {}
+    if not isinstance(info, dict):
+        raise DatasetError(f"{where}: info expected a JSON object, found {type(info).__name__}; remove the episode")
+    return info
 
 
 def _success(demo: h5py.Group, rewards: np.ndarray, terminated: bool, dones: Dones | None) -> bool:

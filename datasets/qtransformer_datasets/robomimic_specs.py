@@ -17,7 +17,7 @@ SIMULATOR_TRUTH = ("object",)
 def infer_action_spec(actions: h5py.Dataset, where: str) -> ActionSpec:
     """Dimensions a0, a1, ... in [-1, 1] without unit: robomimic's convention is not in the file."""
     if actions.ndim != 2 or not 0 < actions.shape[1] < 1000:
-        raise DatasetError(f"{where}: actions expected shape (T, n), found {actions.shape}; this is not robomimic's layout")
+        raise DatasetError(f"{where}: actions expected shape (T, n), found {actions.shape}; this is not the format's layout")
     n = actions.shape[1]
     names = tuple(f"a{i}" for i in range(n))
     return ActionSpec(names=names, low=(-1.0,) * n, high=(1.0,) * n, units=("1",) * n, discrete=(0,) * n)
@@ -42,8 +42,8 @@ def infer_observation_spec(
     where: str,
 ) -> tuple[ObservationSpec, dict[str, str]]:
     """The spec, and for each camera the key under which its images lie."""
-    keys = {key.removesuffix("_image"): key for key in child_names(obs) if _is_camera(obs, key, where)}
-    cameras = {camera: _image_shape(child_dataset(obs, key, where), where) for camera, key in keys.items()}
+    keys = {key.removesuffix("_image"): key for key in child_names(obs) if is_camera(child_dataset(obs, key, where))}
+    cameras = {camera: image_shape(child_dataset(obs, key, where), where) for camera, key in keys.items()}
     names = []
     for key in proprio:
         width = int(np.prod(child_dataset(obs, key, where).shape[1:]))
@@ -57,13 +57,12 @@ def infer_observation_spec(
     return spec, keys
 
 
-def _is_camera(obs: h5py.Group, key: str, where: str) -> bool:
+def is_camera(dataset: h5py.Dataset) -> bool:
     """Every uint8 array of four dimensions; float ones are depth unless their name says image."""
-    dataset = child_dataset(obs, key, where)
-    return dataset.ndim == 4 and (dataset.dtype == np.uint8 or key.endswith("_image"))
+    return dataset.ndim == 4 and (dataset.dtype == np.uint8 or str(dataset.name).endswith("_image"))
 
 
-def _image_shape(images: h5py.Dataset, where: str) -> tuple[int, int, int]:
+def image_shape(images: h5py.Dataset, where: str) -> tuple[int, int, int]:
     if images.dtype != np.uint8:
         raise DatasetError(f"{where}: {images.name} expected uint8 RGB, found {images.dtype}; convert to 0..255")
     height, width, channels = images.shape[1:]

@@ -8,11 +8,13 @@ chunks as they are) into one file that appears at `<path>` in one step:
     /data/demo_<i>   attrs: num_samples, success, seed, instruction, info (JSON); terminated, truncated (last step)
         actions (T, n) f4 in [-1, 1]      rewards (T,) f4      dones (T,) i8 = terminated or truncated
         timestamps (T + 1,) f8 [s], where the log has them
+        states (T, 2 + n + p) f8 = seed, step, action that led here, proprioception, where the episode's seed is known
         obs/proprio (T, p) f4             obs/<camera>_image (T, h, w, 3) u1
         next_obs/<key> (1, ...)           only the row after the last action (attr rows = "last"); absent where lost
     /mask/train, /mask/valid              names of demos; every tenth is for validation
 
-robomimic reads it as it is, with `hdf5_load_next_obs=False`.
+robomimic reads it as it is, with `hdf5_load_next_obs=False`; from `states` a simulator whose episodes follow from their seed
+plays it back (`qtransformer_sim.robomimic_env`).
 """
 
 import fcntl
@@ -38,6 +40,8 @@ _HDF5_VERSION = ("v110", "v110")
 """Compact groups and single-chunk indices keep a demo's bookkeeping small; readable since HDF5 1.10 (2016)."""
 _RECIPE, _LOCK, _MERGED = "recipe.json", "lock", "merged.hdf5"
 _VALID_EVERY = 10
+ENV_TYPE = 100
+"""The number by which robomimic finds our simulator, if `qtransformer_sim.robomimic_env` has told it."""
 
 
 class HDF5Writer:
@@ -218,7 +222,7 @@ def _write_demo(demo: h5py.Group, episode: Episode) -> None:
     info = _plain(episode.info, "info")
     demo.attrs["num_samples"] = len(episode)
     demo.attrs["success"] = bool(episode.success)
-    demo.attrs["seed"] = info["seed"] if isinstance(info.get("seed"), int) else -1
+    demo.attrs["seed"] = seed = info["seed"] if isinstance(info.get("seed"), int) else -1
     _write_text(demo, "instruction", episode.instruction)
     _write_text(demo, "info", json.dumps(info))
     demo.attrs["terminated"] = bool(episode.terminated[-1])
@@ -228,6 +232,8 @@ def _write_demo(demo: h5py.Group, episode: Episode) -> None:
     _write_array(demo, "dones", (episode.terminated | episode.truncated).astype(np.int64))
     if episode.timestamps is not None:
         _write_array(demo, "timestamps", episode.timestamps)
+    if seed >= 0:
+        _write_array(demo, "states", _states(episode, seed))
     frames = {"proprio": episode.proprio} | {f"{camera}_image": rows for camera, rows in episode.images.items()}
     obs = demo.create_group("obs")
     for key, rows in frames.items():
@@ -259,10 +265,19 @@ def _write_array(group: h5py.Group, name: str, rows: np.ndarray) -> None:
         group.create_dataset(name, data=rows, chunks=rows.shape, fletcher32=True)
 
 
+def _states(episode: Episode, seed: int) -> np.ndarray:
+    """What robomimic's playback sets and compares, (T, 2 + n + p) float64; before the first step the action counts as zero."""
+    steps = np.arange(len(episode))
+    before = np.concatenate([np.zeros_like(episode.actions[:1]), episode.actions[:-1]])
+    return np.column_stack([np.full(len(episode), seed), steps, before, episode.proprio[:-1]]).astype(np.float64)
+
+
 def _env_args(attributes: Mapping[str, Any], spec: ObservationSpec) -> dict[str, Any]:
-    """What robomimic reads to rebuild an environment; env_type 2 is Gym."""
+    """What robomimic rebuilds an environment from: those of a foreign file are handed on, else how ours is made."""
+    if isinstance(attributes.get("env_args"), Mapping):
+        return dict(attributes["env_args"])
     kwargs = {"control_freq": spec.control_hz} | dict(attributes.get("env_kwargs") or {})
-    return {"env_name": str(attributes.get("env_name", "")), "env_type": 2, "env_kwargs": kwargs}
+    return {"env_name": str(attributes.get("env_name", "")), "type": ENV_TYPE, "env_kwargs": kwargs}
 
 
 def _plain(value: dict[str, Any], where: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_layout_is_robomimics(write_file, make_episode):
         data = file["data"]
         assert data.attrs["total"] == 33
         env_args = json.loads(data.attrs["env_args"])
-        assert env_args == {"env_name": "grasp", "env_type": 2, "env_kwargs": {"control_freq": 10.0}}
+        assert env_args == {"env_name": "grasp", "type": 100, "env_kwargs": {"control_freq": 10.0}}
         demo = data["demo_10"]
         assert demo.attrs["num_samples"] == 3
         assert demo.attrs["seed"] == 10
@@ -246,3 +246,21 @@ def test_times_of_observations_come_back(tmp_path, action_spec, observation_spec
     timed, untimed = HDF5Episodes(tmp_path / "a.hdf5")
     np.testing.assert_array_equal(timed.timestamps, times)
     assert untimed.timestamps is None
+
+
+def test_states_say_how_an_episode_is_replayed(write_file, make_episode) -> None:
+    """Seed, step, the action that led here, proprioception; no states where there is no seed to begin from."""
+    known, unknown = make_episode(3, 5), make_episode(2, info={})
+    with h5py.File(write_file([known, unknown])) as file:
+        states = file["data/demo_0/states"][()]
+        assert "states" not in file["data/demo_1"]
+    assert states.dtype == np.float64
+    assert states[:, :2].tolist() == [[5, 0], [5, 1], [5, 2]]
+    assert np.array_equal(states[:, 2:4], np.concatenate([np.zeros((1, 2)), known.actions[:2]]))
+    assert np.array_equal(states[:, 4:], known.proprio[:3])
+
+
+def test_env_args_of_a_foreign_file_are_handed_on(write_file, make_episode) -> None:
+    env_args = {"env_name": "Lift", "type": 1, "env_kwargs": {"robots": "Panda"}}
+    with h5py.File(write_file([make_episode(3)], env_args=env_args)) as file:
+        assert json.loads(file["data"].attrs["env_args"]) == env_args
