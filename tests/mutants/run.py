@@ -96,8 +96,8 @@ PUBLIC = [
     Mutant(
         "6 one Monte-Carlo constant for all samples",
         "learner.py",
-        "mc_return = batch.mc_return[:, steps].flatten()[:, None].expand_as(bins)",
-        "mc_return = batch.mc_return.max().expand_as(bins)",
+        "return batch.mc_return[:, batch.lead : batch.lead + batch.steps].flatten()[:, None].expand_as(bins)",
+        "return batch.mc_return.max().expand_as(bins)",
         "test_learner.py own_return or frame_by_frame",
     ),
     Mutant(
@@ -204,17 +204,24 @@ OURS = [
     ),
     Mutant(
         "the conservative term takes the data bin along",
-        "losses.py",
-        "unseen = bin_exists & ~F.one_hot(bins, q_values.shape[-1]).bool()",
-        "unseen = bin_exists.expand_as(q_values)",
-        "test_losses.py conservative",
+        "learner.py",
+        "unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()",
+        "unseen = exists.expand(*bins.shape, -1)",
+        "test_learner.py frame_by_frame",
     ),
     Mutant(
         "the conservative term is a sum",
         "losses.py",
-        "return (penalty * unseen).sum(-1) / count",
+        "return (penalty * unseen).sum(-1) / unseen.sum(-1)",
         "return (penalty * unseen).sum(-1)",
         "test_losses.py conservative",
+    ),
+    Mutant(
+        "drawn bins may be the one that was taken",
+        "losses.py",
+        "offset = 1 + (torch.rand",
+        "offset = 0 + (torch.rand",
+        "test_losses.py drawn_bins",
     ),
     Mutant(
         "windows cross into the episode before",
