@@ -89,7 +89,16 @@ def _is_hdf5(path: Path) -> bool:
     return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
 
 
-FORMATS: tuple[Format, ...] = (Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),)
+def _is_rosbag(path: Path) -> bool:
+    """A bag, its storage file, or a folder of bags."""
+    inside = [path, *path.iterdir()] if path.is_dir() else [path]
+    return any(p.suffix in (".mcap", ".db3") or (p / "metadata.yaml").is_file() for p in inside)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
+    Format("rosbag", "rosbag_reader:BagEpisodes", None, "rosbag", _is_rosbag),
+)
 """In the order in which they are asked whether a path is theirs."""
 
 

@@ -1,0 +1,219 @@
+"""Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.bag_decoder import decode, image_size
+from qtransformer_datasets.bag_index import BagIndex, Piece, Window, index_bag, pieces, windows
+from qtransformer_datasets.bag_report import BagReport, report_bag
+from qtransformer_datasets.bag_storage import find_bags
+from qtransformer_datasets.episode_check import ACTION_TOLERANCE, check_episode
+from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.topic_contract import OUTCOMES, TextRule, TopicContract
+
+OnGap = Literal["error", "split"]
+Outcome = Literal["success", "failure", "timeout"]
+
+
+class BagEpisodes:
+    """The episodes of one bag, of a storage file, or of a folder of bags in natural order; an `EpisodeSource`.
+
+    Opening scans every bag once for its times; images are decoded as they are read, only those that a tick uses.
+
+    `contract`: what the topics mean, or the YAML file that says so.
+    `on_gap`: "error" refuses a bag in which a topic falls silent beyond its tolerance, or a clock jumps back; "split"
+    makes episodes of what lies between. All but the last piece are then truncated, and the outcome belongs to the last.
+    `partial`: keep what is readable of broken bags, and leave out those of which nothing is; see `reports`.
+    `outcome`: how episodes ended that do not say so themselves.
+    `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
+    `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them.
+    """
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    attributes: dict[str, Any]
+    reports: list[BagReport]
+    """Per bag and topic: counts, rates, gaps, and what is wrong."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        contract: TopicContract | str | os.PathLike[str],
+        on_gap: OnGap = "error",
+        partial: bool = False,
+        outcome: Outcome | None = None,
+        limits_from_data: bool = False,
+        clip_actions: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        if on_gap not in ("error", "split"):
+            raise ConfigError(f"on_gap expected 'error' or 'split', found {on_gap!r}; choose one")
+        if outcome not in (None, *OUTCOMES):
+            raise ConfigError(f"outcome expected one of {', '.join(OUTCOMES)}, found {outcome!r}; choose one")
+        loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
+        self.contract = loaded.resolved()
+        self._clip, self._outcome = clip_actions, outcome
+        self.reports, self._plans = [], list[_Plan]()
+        for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
+            self._take(bag, on_gap, partial)
+        if not self._plans:
+            problems = "; ".join(problem for report in self.reports for problem in report.problems)
+            raise DatasetError(f"{self.path}: no episode can be read: {problems}")
+        self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
+        self.observation_spec = self.contract.observation_spec(self._native_sizes())
+        self.action_spec = self.contract.action_spec(self._found_limits() if limits_from_data else None)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return map(self.read, range(len(self)))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps per episode."""
+        return [len(plan.piece.ticks.times) - 1 for plan in self._plans]
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0."""
+        if not 0 <= index < len(self):
+            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
+        plan = self._plans[index]
+        decoded = decode(plan.index, plan.piece, self.contract, self.observation_spec)
+        length = len(plan.piece.ticks.times) - 1
+        is_success = plan.outcome == "success"
+        last = np.arange(length) == length - 1
+        terminated = last & (plan.outcome in ("success", "failure"))
+        episode = Episode(
+            images=decoded.images,
+            proprio=decoded.proprio.astype(np.float32),
+            actions=self._scaled(decoded.actions, plan.where),
+            rewards=self._rewards(plan) if self.contract.reward else (last & is_success).astype(np.float32),
+            terminated=terminated,
+            truncated=last & ~terminated,
+            timestamps=plan.piece.ticks.times / NANOSECONDS,
+            instruction=plan.instruction,
+            success=is_success,
+            info={"bag": plan.index.bag.path.name, "outcome": plan.outcome, "start_ns": int(plan.piece.ticks.times[0])},
+        )
+        check_episode(episode, self.action_spec, self.observation_spec, plan.where)
+        return episode
+
+    def _take(self, path: Path, on_gap: OnGap, partial: bool) -> None:
+        """Index a bag, plan its episodes and report on it."""
+        try:
+            index = index_bag(path, self.contract, partial)
+        except DatasetError as error:
+            if not partial:
+                raise
+            self.reports.append(BagReport(path, problems=(str(error),)))
+            return
+        found, gaps, problems = list[_Plan](), list[Gap](), list(index.bag.damage)
+        for window in windows(index, self.contract.episodes):
+            own, holes = pieces(index, window, self.contract)
+            report = report_bag(index, self.contract, holes)
+            if holes and on_gap == "error":
+                raise DatasetError(
+                    f"{path}: {report.gaps_text()}; mend the recording, raise tolerance_s in the contract, or use on_gap='split'"
+                )
+            if not own:
+                problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {report.ranges_text()}")
+            gaps += holes
+            found += [self._plan(index, piece, len(self._plans) + len(found) + i) for i, piece in enumerate(own)]
+        if not found and not problems:
+            problems.append(f"{path}: no episode starts; check the contract's `episodes`")
+        self._plans += found
+        self.reports.append(report_bag(index, self.contract, gaps, len(found), tuple(problems)))
+        if problems and not partial:
+            raise DatasetError(problems[0])
+
+    def _plan(self, index: BagIndex, piece: Piece, number: int) -> "_Plan":
+        where = f"{index.bag.path}, episode {number}"
+        outcome = self._outcome_of(index, piece, where) if piece.is_end else "split"
+        return _Plan(index, piece, outcome, _instruction(index, piece.window, self.contract.instruction, where), where)
+
+    def _outcome_of(self, index: BagIndex, piece: Piece, where: str) -> str:
+        rule, words = self.contract.outcome, list[str]()
+        if rule is not None and rule.topic:
+            said = index.words[rule.topic]
+            words = [word for time, word in said if piece.window.start <= time < piece.window.until]
+        elif rule is not None and rule.custom_data in index.bag.custom_data:
+            words = [index.bag.custom_data[rule.custom_data]]
+        known = [outcome for word in words if rule and (outcome := rule.outcome(word))]
+        if known:
+            return known[-1]
+        if self._outcome is not None:
+            return self._outcome
+        raise DatasetError(
+            f"{where}: does not say how it ended (words {sorted(set(words))}); give the contract an `outcome`, "
+            "or say it for all such episodes: outcome='success', 'failure' or 'timeout'"
+        )
+
+    def _rewards(self, plan: "_Plan") -> np.ndarray:
+        """What came in (tick, next tick]; the last step takes all until the window's end."""
+        ticks, window = plan.piece.ticks.times, plan.piece.window
+        rewards = np.zeros(len(ticks) - 1)
+        for time, value in plan.index.rewards:
+            step = int(np.searchsorted(ticks, time, "left")) - 1
+            if step >= len(rewards) and plan.piece.is_end and time < window.until:
+                step = len(rewards) - 1
+            if 0 <= step < len(rewards):
+                rewards[step] += value
+        return rewards.astype(np.float32)
+
+    def _scaled(self, actions: np.ndarray, where: str) -> np.ndarray:
+        """Robot units, float64 (T, n), to [-1, 1]."""
+        scaled = self.action_spec.to_scaled(actions)
+        outside = np.abs(scaled) > 1 + ACTION_TOLERANCE
+        if outside.any() and not self._clip:
+            names = self.action_spec.names
+            share = ", ".join(
+                f"'{names[i]}' in {100 * outside[:, i].mean():.1f} % of the steps (from {actions[:, i].min():.4g} to "
+                f"{actions[:, i].max():.4g}, limits {self.action_spec.low[i]:.4g} to {self.action_spec.high[i]:.4g})"
+                for i in np.flatnonzero(outside.any(0))
+            )
+            raise DatasetError(
+                f"{where}: actions beyond their limits: {share}; widen them in the contract, or use clip_actions=True"
+            )
+        return np.clip(scaled, -1, 1)
+
+    def _native_sizes(self) -> dict[str, tuple[int, int]]:
+        native = {name: camera for name, camera in self.contract.cameras.items() if camera.size is None}
+        return {name: image_size(self._plans[0].index, camera) for name, camera in native.items()}
+
+    def _found_limits(self) -> list[tuple[float, float] | None]:
+        actions = np.concatenate([decode(plan.index, plan.piece, self.contract, None).actions for plan in self._plans])
+        return [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that is known of an episode before its payload is read."""
+
+    index: BagIndex
+    piece: Piece
+    outcome: str
+    """One of `OUTCOMES`, or "split" for a piece that a gap ended."""
+    instruction: str
+    where: str
+
+
+def _instruction(index: BagIndex, window: Window, rule: TextRule | None, where: str) -> str:
+    """Of a topic the last text up to the window's end: it may have been given before the episode began."""
+    if rule is None:
+        return ""
+    said = [word for time, word in index.words.get(rule.topic, []) if time <= window.stop]
+    text = rule.text or index.bag.custom_data.get(rule.custom_data, "") or (said[-1] if said else "")
+    if not text:
+        source = rule.topic or f"custom_data '{rule.custom_data}'"
+        raise DatasetError(f"{where}: {source} gives no instruction; set `instruction: {{text: ...}}` in the contract")
+    return text
