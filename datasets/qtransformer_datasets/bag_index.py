@@ -4,6 +4,7 @@ import struct
 from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def index_bag(path: Path, contract: TopicContract, partial: bool = False) -> Bag
 def timed_messages(
     bag: Bag, topics: Collection[str], clock: Clock, start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[RawMessage, int]]:
-    """Messages received in [start, stop) with their time by the clock [ns]. Messages without a stamp, or with stamp 0, are timed by receipt."""
+    """Messages received in [start, stop) with their time by the clock [ns]: of those with no stamp, or stamp 0, the receipt."""
     types = {topic: BY_ROS_NAME.get(bag.types.get(topic, "")) for topic in topics}
     stamped = {topic for topic, kind in types.items() if kind and kind.stamped and clock is Clock.header}
     for message in bag.messages(topics, start, stop):
@@ -127,24 +128,30 @@ def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[li
     A clock that jumps back, beyond the reordering that the topic's tolerance allows, parts the window like a gap.
     """
     sources = [(source, False) for source in contract.observed] + [(source, True) for source in contract.commanded]
-    cuts, gaps, found = list[int](), list[Gap](), list[Ticks]()
-    for source, _ in sources:
-        for position in _jumps(index.topics[source.topic], window, round(contract.tolerance_of(source) * NANOSECONDS)):
-            topic = index.topics[source.topic]
-            cuts.append(int(topic.receive[position]))
-            gaps.append(Gap(source.topic, int(topic.times[position - 1]), int(topic.times[position] - topic.times[position - 1])))
-    edges = [window.start, *sorted(set(cuts)), window.stop]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        chosen, streams = list[np.ndarray](), list[Stream]()
-        for source, is_command in sources:
-            topic = index.topics[source.topic]
-            chosen.append(np.flatnonzero((topic.receive >= start) & (topic.receive < stop)))
-            tolerance = round(contract.tolerance_of(source) * NANOSECONDS)
-            streams.append(Stream(source.topic, topic.times[chosen[-1]], tolerance, is_command))
+    tolerances = [round(contract.tolerance_of(source) * NANOSECONDS) for source, _ in sources]
+    found, gaps, cuts = list[Piece](), list[Gap](), set[int]()
+    for (source, _), tolerance in zip(sources, tolerances, strict=True):
+        topic = index.topics[source.topic]
+        for at in _jumps(topic, window, tolerance):
+            cuts.add(int(topic.receive[at]))
+            gaps.append(Gap(source.topic, int(topic.times[at - 1]), int(topic.times[at] - topic.times[at - 1])))
+    for start, stop in pairwise([window.start, *sorted(cuts), window.stop]):
+        positions = [_received(index.topics[source.topic], start, stop) for source, _ in sources]
+        streams = [
+            Stream(source.topic, index.topics[source.topic].times[own], tolerance, is_command)
+            for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
+        ]
         runs, holes = synchronise(streams, contract.control_hz)
-        found += [Ticks(r.times, tuple(c[s] for c, s in zip(chosen, r.samples, strict=True))) for r in runs]
+        for run in runs:
+            is_end = stop == window.stop and run is runs[-1] and all(h.start + h.length <= run.times[-1] for h in holes)
+            samples = tuple(own[chosen] for own, chosen in zip(positions, run.samples, strict=True))
+            found.append(Piece(Ticks(run.times, samples), window, is_end))
         gaps += holes
-    return [Piece(ticks, window, ticks is found[-1]) for ticks in found], list(dict.fromkeys(gaps))
+    return found, list(dict.fromkeys(gaps))
+
+
+def _received(topic: TopicTimes, start: int, stop: int) -> np.ndarray:
+    return np.flatnonzero((topic.receive >= start) & (topic.receive < stop))
 
 
 def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
@@ -187,7 +194,7 @@ def _word(bag: Bag, message: RawMessage) -> str:
 
 def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
     """Positions of messages from which the clock runs anew, having jumped back by more than the tolerance."""
-    inside = np.flatnonzero((topic.receive >= window.start) & (topic.receive < window.stop))
+    inside = _received(topic, window.start, window.stop)
     begin, times = 0, topic.times[inside]
     while begin < len(times):
         back = np.flatnonzero(np.maximum.accumulate(times[begin:]) - times[begin:] > tolerance)
@@ -199,9 +206,8 @@ def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
 
 def _check_topics(bag: Bag, contract: TopicContract) -> None:
     """Every topic of the contract is there and of its type."""
-    expected = {
-        source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in (*contract.observed, *contract.commanded)
-    }
+    sources = (*contract.observed, *contract.commanded)
+    expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
     if contract.reward:
         expected[contract.reward.topic] = {kind.name for kind in REWARD_TYPES.values()}
     words = {kind.name for kind in WORD_TYPES.values()}

@@ -187,18 +187,15 @@ def _types(files: tuple[Path, ...]) -> dict[str, str]:
     for file in files:
         wal = file.with_name(file.name + "-wal")
         if wal.exists() and wal.stat().st_size:
-            raise DatasetError(
-                f"{wal.name} holds messages that were never merged: the recorder was killed; open it once in sqlite3"
-            )
+            raise DatasetError(f"{wal.name} holds messages that a killed recorder never merged; open the bag once in sqlite3")
         if file.suffix == ".mcap":
             check_mcap(file)
         with Reader(file) as reader:
             for connection in reader.connections:
                 _check_definition(connection.topic, connection.msgtype, connection.digest)
-                if types.setdefault(connection.topic, connection.msgtype) != connection.msgtype:
-                    raise DatasetError(
-                        f"{connection.topic} has messages of two types, {types[connection.topic]} and {connection.msgtype}"
-                    )
+                kind = types.setdefault(connection.topic, connection.msgtype)
+                if kind != connection.msgtype:
+                    raise DatasetError(f"{connection.topic} has messages of two types, {kind} and {connection.msgtype}")
     return types
 
 

@@ -47,7 +47,7 @@ class BagEpisodes:
         self,
         path: str | os.PathLike[str],
         *,
-        contract: TopicContract | str | os.PathLike[str],
+        contract: TopicContract | str | os.PathLike[str] | None = None,
         on_gap: OnGap = "error",
         partial: bool = False,
         outcome: Outcome | None = None,
@@ -59,6 +59,8 @@ class BagEpisodes:
             raise ConfigError(f"on_gap expected 'error' or 'split', found {on_gap!r}; choose one")
         if outcome not in (None, *OUTCOMES):
             raise ConfigError(f"outcome expected one of {', '.join(OUTCOMES)}, found {outcome!r}; choose one")
+        if contract is None:
+            raise ConfigError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
         self._clip, self._outcome = clip_actions, outcome
@@ -181,9 +183,7 @@ class BagEpisodes:
                 f"{actions[:, i].max():.4g}, limits {self.action_spec.low[i]:.4g} to {self.action_spec.high[i]:.4g})"
                 for i in np.flatnonzero(outside.any(0))
             )
-            raise DatasetError(
-                f"{where}: actions beyond their limits: {share}; widen them in the contract, or use clip_actions=True"
-            )
+            raise DatasetError(f"{where}: actions beyond limits: {share}; widen them in the contract, or use clip_actions=True")
         return np.clip(scaled, -1, 1)
 
     def _native_sizes(self) -> dict[str, tuple[int, int]]:
@@ -192,7 +192,11 @@ class BagEpisodes:
 
     def _found_limits(self) -> list[tuple[float, float] | None]:
         actions = np.concatenate([decode(plan.index, plan.piece, self.contract, None).actions for plan in self._plans])
-        return [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
+        limits = [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
+        for name, own, (low, high) in zip(self.contract.action_names, self.contract.limits(), limits, strict=True):
+            if own is None and not low < high:
+                raise DatasetError(f"{self.path}: action '{name}' is {low:g} throughout; give its limits in the contract")
+        return limits
 
 
 @dataclass(frozen=True, slots=True)
