@@ -59,6 +59,7 @@ def synchronise(streams: list[Stream], hz: float) -> tuple[list[Ticks], list[Gap
     observed = [s for s in sorted_streams if not s.is_command]
     grid = _Grid(max(int(s.times[0]) for s in observed), hz)
     ticks = min(observed, key=lambda s: s.tolerance).covered(grid)
+    ticks = ticks[grid.times(ticks) <= max(int(s.times[-1]) for s in observed)]  # none after the last thing seen
     for stream in observed:
         at = grid.times(ticks)
         ticks = ticks[stream.age(at, at) <= stream.tolerance]
