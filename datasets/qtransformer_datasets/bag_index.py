@@ -4,7 +4,6 @@ import struct
 from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,33 +128,69 @@ def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[li
     """
     sources = [(source, False) for source in contract.observed] + [(source, True) for source in contract.commanded]
     tolerances = [round(contract.tolerance_of(source) * NANOSECONDS) for source, _ in sources]
-    found, gaps, cuts = list[Piece](), list[Gap](), set[int]()
-    for (source, _), tolerance in zip(sources, tolerances, strict=True):
-        topic = index.topics[source.topic]
-        for at in _jumps(topic, window, tolerance):
-            cuts.add(int(topic.receive[at]))
-            gaps.append(Gap(source.topic, int(topic.times[at - 1]), int(topic.times[at] - topic.times[at - 1])))
-    for start, stop in pairwise([window.start, *sorted(cuts), window.stop]):
-        positions = [_received(index.topics[source.topic], start, stop) for source, _ in sources]
+    widest = {topic: max(t for (s, _), t in zip(sources, tolerances, strict=True) if s.topic == topic) for topic in index.topics}
+    resets = _resets(index, window, widest)
+    edges = {topic: [window.start, *(r.starts.get(topic, r.first) for r in resets), window.stop] for topic in index.topics}
+    found, gaps = list[Piece](), [gap for reset in resets for gap in reset.gaps]
+    for stretch in range(len(resets) + 1):
+        positions = [_received(index.topics[s.topic], *edges[s.topic][stretch : stretch + 2]) for s, _ in sources]
         streams = [
             Stream(source.topic, index.topics[source.topic].times[own], tolerance, is_command)
             for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
         ]
         runs, holes = synchronise(streams, contract.control_hz)
         for run in runs:
-            is_end = stop == window.stop and run is runs[-1] and all(h.start + h.length <= run.times[-1] for h in holes)
+            is_last = stretch == len(resets) and run is runs[-1]
+            is_end = is_last and all(hole.start + hole.length <= run.times[-1] for hole in holes)
             samples = tuple(own[chosen] for own, chosen in zip(positions, run.samples, strict=True))
             found.append(Piece(Ticks(run.times, samples), window, is_end))
         gaps += holes
     return found, list(dict.fromkeys(gaps))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reset:
+    """A clock that jumped back, as it shows in one or more topics."""
+
+    first: int
+    """Receipt of the first message by the new time [ns]."""
+    starts: dict[str, int]
+    """The same for each topic that shows it: topics are recorded one after the other."""
+    gaps: list[Gap]
+
+
+def _resets(index: BagIndex, window: Window, tolerances: dict[str, int]) -> list[_Reset]:
+    """Jumps of all topics in order of receipt; those that are a topic's first message since another's jump are the same."""
+    found = list[_Reset]()
+    jumps = [(int(own.receive[at]), t, at) for t, own in index.topics.items() for at in _jumps(own, window, tolerances[t])]
+    for receive, topic, at in sorted(jumps):
+        own = index.topics[topic]
+        if not found or own.receive[at - 1] >= found[-1].first:
+            found.append(_Reset(receive, {}, []))
+        found[-1].starts[topic] = receive
+        found[-1].gaps.append(Gap(topic, int(own.times[at - 1]), int(own.times[at] - own.times[at - 1])))
+    return found
+
+
+def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
+    """Positions of messages from which the clock runs anew, having jumped back by more than the tolerance."""
+    inside = _received(topic, window.start, window.stop)
+    begin, times = 0, topic.times[inside]
+    while begin < len(times):
+        back = np.flatnonzero(np.maximum.accumulate(times[begin:]) - times[begin:] > tolerance)
+        if not len(back):
+            return
+        begin += int(back[0])
+        yield int(inside[begin])
+
+
 def _received(topic: TopicTimes, start: int, stop: int) -> np.ndarray:
+    """Positions of the messages received in [start, stop)."""
     return np.flatnonzero((topic.receive >= start) & (topic.receive < stop))
 
 
 def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
-    _check_topics(bag, contract)
+    _check_topics(bag, contract, partial)
     streams = dict.fromkeys(source.topic for source in (*contract.observed, *contract.commanded))
     times = {topic: (array("q"), array("q")) for topic in streams}
     words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
@@ -192,33 +227,23 @@ def _word(bag: Bag, message: RawMessage) -> str:
     return word_of(deserialize(bag, message))
 
 
-def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
-    """Positions of messages from which the clock runs anew, having jumped back by more than the tolerance."""
-    inside = _received(topic, window.start, window.stop)
-    begin, times = 0, topic.times[inside]
-    while begin < len(times):
-        back = np.flatnonzero(np.maximum.accumulate(times[begin:]) - times[begin:] > tolerance)
-        if not len(back):
-            return
-        begin += int(back[0])
-        yield int(inside[begin])
-
-
-def _check_topics(bag: Bag, contract: TopicContract) -> None:
-    """Every topic of the contract is there and of its type."""
+def _check_topics(bag: Bag, contract: TopicContract, partial: bool) -> None:
+    """Every topic of the contract is there and of its type. Of a broken bag what is announced may be lost."""
     sources = (*contract.observed, *contract.commanded)
     expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
     if contract.reward:
         expected[contract.reward.topic] = {kind.name for kind in REWARD_TYPES.values()}
     words = {kind.name for kind in WORD_TYPES.values()}
-    missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types]
+    announced = {*contract.event_topics(), *([contract.reward.topic] if contract.reward else [])}
+    optional = announced if partial else set[str]()
+    missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types and topic not in optional]
     if missing:
         hint = nearest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
         raise DatasetError(f"{bag.path}: has no topic {', '.join(missing)}; {hint}: correct the contract, or leave this bag out")
     for topic, kinds in expected.items():
-        if bag.types[topic] not in kinds:
+        if bag.types.get(topic, min(kinds)) not in kinds:
             raise DatasetError(f"{bag.path}: {topic} expected {' or '.join(kinds)}, found {bag.types[topic]}; correct the contract")
-    for topic in contract.event_topics():
+    for topic in bag.types.keys() & set(contract.event_topics()):
         if bag.types[topic] not in words and not bag.types[topic].endswith(SERVICE_EVENT_SUFFIX):
             raise DatasetError(f"{bag.path}: {topic} expected words ({', '.join(words)}), found {bag.types[topic]}")
 

@@ -52,15 +52,18 @@ def salvage_mcap(path: Path, damage: list[str]) -> Iterator[SalvagedMessage]:
     with _mapped(path) as data:
         end = len(_MAGIC)
         for opcode, begin, end in _records(data):
+            if opcode != _CHUNK:
+                yield from _message(opcode, data[begin:end], schemas, channels)
+                continue
             try:
-                inner = _unpack(data[begin:end]) if opcode == _CHUNK else None
+                yield from _chunk_messages(data[begin:end], schemas, channels)
             except Exception as error:  # one bad chunk of many: as in `bag_errors`, nearly any type
                 damage.append(f"{path.name}: a chunk at byte {begin} is lost ({error})")
-                continue
-            for op, a, b in [(opcode, begin, end)] if inner is None else _records(inner, 0):
-                yield from _message(op, (data if inner is None else inner)[a:b], schemas, channels)
         if bytes(data[-len(_MAGIC) :]) != _MAGIC:
-            damage.append(f"{path.name}: cut off, {len(data) - end} bytes after the last whole record are lost")
+            damage.append(f"{path.name}: cut off after {end} bytes of whole records")
+            rest = data[end + 9 :]
+            if data[end : end + 1] == bytes([_CHUNK]) and not _chunk_parts(rest)[0]:
+                yield from _chunk_messages(rest, schemas, channels)
 
 
 def salvage_sqlite(path: Path, damage: list[str]) -> Iterator[SalvagedMessage]:
@@ -74,6 +77,12 @@ def salvage_sqlite(path: Path, damage: list[str]) -> Iterator[SalvagedMessage]:
                     yield *topics[topic], time, content
         except sqlite3.Error as error:
             damage.append(f"{path.name}: rows after a damaged page are lost ({error})")
+
+
+def _chunk_messages(chunk: memoryview, schemas: dict[int, str], channels: dict[int, tuple[str, str]]) -> Iterator[SalvagedMessage]:
+    content = _unpack(chunk)
+    for opcode, begin, end in _records(content, 0):
+        yield from _message(opcode, content[begin:end], schemas, channels)
 
 
 def _message(
@@ -98,8 +107,7 @@ def _mapped(path: Path) -> Iterator[memoryview]:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise DatasetError(f"{path}: expected MCAP, found other bytes; copy the file again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield view
+        yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # unmapped with its last view
 
 
 def _records(data: memoryview, position: int = len(_MAGIC)) -> Iterator[tuple[int, int, int]]:

@@ -30,7 +30,8 @@ class Sent:
     type: str
     receive: int
     stamp: int
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Any = field(default_factory=dict)
+    """Its other fields by name; or all of it as CDR, for a type that is in no standard release."""
 
 
 def time_of(ns: int) -> Any:
@@ -116,11 +117,9 @@ def demonstration(steps: int = 5, latency: int = 3 * MS, start: int = START) -> 
         ]
         if i < steps:
             at, shuffled = t + 20 * MS, tuple(np.random.default_rng(100 + i).permutation(JOINTS).tolist())
-            goal = np.array([joint_value(i, JOINTS.index(name)) + 0.005 for name in shuffled])
+            goal = trajectory(shuffled, [(100 * MS, np.array([joint_value(i, JOINTS.index(n)) + 0.005 for n in shuffled]))])
             sent += [
-                Sent(
-                    "/commands", "trajectory_msgs/msg/JointTrajectory", at + latency, at, trajectory(shuffled, [(100 * MS, goal)])
-                ),
+                Sent("/commands", "trajectory_msgs/msg/JointTrajectory", at + latency, at, goal),
                 Sent("/gripper", "std_msgs/msg/Float64MultiArray", at, at, numbers([float(i >= 2)])),
             ]
     said = start + steps * 100 * MS + 50 * MS
@@ -190,8 +189,10 @@ def write_bag(tmp_path: Path) -> Callable[..., Path]:
             connections: dict[str, Any] = {}
             for s in sorted(sent, key=lambda s: s.receive):
                 if s.topic not in connections:
-                    connections[s.topic] = writer.add_connection(s.topic, s.type, typestore=STORE)
-                writer.write(connections[s.topic], s.receive, STORE.serialize_cdr(message(s), s.type))
+                    own = {"msgdef": "", "rihs01": "RIHS01_0"} if isinstance(s.fields, bytes) else {"typestore": STORE}
+                    connections[s.topic] = writer.add_connection(s.topic, s.type, **own)
+                data = s.fields if isinstance(s.fields, bytes) else STORE.serialize_cdr(message(s), s.type)
+                writer.write(connections[s.topic], s.receive, data)
         return tmp_path / name
 
     return write

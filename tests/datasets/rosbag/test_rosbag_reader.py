@@ -1,8 +1,14 @@
 """Bags become the episodes they hold: every number by name, at the right tick."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
+from qtransformer.errors import ConfigError, DatasetError
+from qtransformer_datasets import HDF5Episodes, HDF5Writer, bag_decoder, open_episodes
+from qtransformer_datasets.ros_messages import encode_observation
 from qtransformer_datasets.rosbag_reader import BagEpisodes
 
 
@@ -132,9 +138,11 @@ def test_a_clock_that_jumps_back_parts_the_episode(robot, write_bag, contract_fi
     for s in again:
         s.receive = max(s.receive, s.stamp + 2000 * robot.MS)
     path = write_bag([s for s in sent if s.topic != "/outcome"] + again)
+    text = contract_file().read_text()
+    stamped = contract_file(text="\n".join(line for line in text.splitlines() if "/gripper" not in line))
     with pytest.raises(DatasetError, match=r"/wrist/image_raw: nothing for -0\.400 s at 0\.40 s"):
-        BagEpisodes(path, contract=contract_file())
-    source = BagEpisodes(path, contract=contract_file(), on_gap="split")
+        BagEpisodes(path, contract=stamped)
+    source = BagEpisodes(path, contract=stamped, on_gap="split")
     assert source.lengths == [4, 3]
     assert [episode.success for episode in source] == [False, True]
     assert np.array_equal(source.read(1).images["wrist"][3], robot.wrist_pixels(3))
@@ -164,12 +172,12 @@ def test_duplicates_and_small_disorder_are_counted_and_harmless(robot, write_bag
         (
             (("joints: [finger]", "joints: [thumb]"),),
             "",
-            r"/joint_states at 1700000000\.000 s: joints thumb are not in the message",
+            r"/joint_states at 17\d+\.000 s: joints thumb are not in",
         ),
         (
             (("low: -1\n", "low: 0.02\n"),),
             "",
-            r"actions beyond limits: 'joint1\.position' in 40\.0 % of the steps \(from 0\.005 to",
+            r"actions beyond limits: 'joint1\.position' in 40\.0 % .*from 0\.005",
         ),
         ((("outcome: {topic: /outcome}", ""),), "", "does not say how it ended .*outcome='success'"),
         ((("outcome: {topic: /outcome}", "outcome: {topic: /outcome, success: [ok]}"),), "", r"does not say .*\['success'\]"),
@@ -214,9 +222,8 @@ def test_limits_may_come_from_the_data(bag, contract_file) -> None:
 
 def test_a_dimension_that_never_moves_has_no_limits(robot, write_bag, contract_file) -> None:
     sent = [s for s in robot.demonstration() if s.topic != "/gripper"]
-    sent += [
-        robot.Sent("/gripper", "std_msgs/msg/Float64MultiArray", robot.START + i * 10**8, 0, robot.numbers([1.0])) for i in range(6)
-    ]
+    for t in range(0, 600, 100):
+        sent.append(robot.Sent("/gripper", "std_msgs/msg/Float64MultiArray", robot.START + t * robot.MS, 0, robot.numbers([1.0])))
     contract = contract_file((", low: 0, high: 1, discrete: 2}", "}"))
     with pytest.raises(DatasetError, match="action 'gripper' is 1 throughout; give its limits"):
         BagEpisodes(write_bag(sent), contract=contract, limits_from_data=True)
@@ -271,18 +278,13 @@ def test_markers_part_a_bag_into_episodes_with_their_outcomes(robot, write_bag, 
         assert episode.proprio[-1, 0] == np.float32(robot.joint_value(begin + len(episode), 0))
 
 
-def test_service_calls_can_mark_episodes(robot, write_bag, contract_file, tmp_path) -> None:
-    """A recorded `std_srvs/srv/Trigger_Event` is known by what it begins with; its own type is in no standard release."""
-    from rosbags.typesys import get_types_from_msg
-
-    text = "service_msgs/ServiceEventInfo info\n"
-    robot.STORE.register(get_types_from_msg(text, "std_srvs/srv/Trigger_Event"))
-    info = robot.TYPES["service_msgs/msg/ServiceEventInfo"]
+def test_service_calls_can_mark_episodes(robot, write_bag, contract_file) -> None:
+    """Of a recorded `std_srvs/srv/Trigger_Event` only the beginning is read: encapsulation, then the kind of event."""
     calls = []
     for t, name, kind in [(50, "start", 1), (51, "start", 2), (450, "stop", 1), (451, "stop", 2)]:
         at = robot.START + t * robot.MS
-        event = info(event_type=kind, stamp=robot.time_of(at), client_gid=np.zeros(16, np.uint8), sequence_number=t)
-        calls.append(robot.Sent(f"/record/{name}/_service_event", "std_srvs/srv/Trigger_Event", at, at, {"info": event}))
+        data = bytes([0, 1, 0, 0, kind]) + bytes(47)
+        calls.append(robot.Sent(f"/record/{name}/_service_event", "std_srvs/srv/Trigger_Event", at, at, data))
     rule = "\nepisodes:\n" + "".join(
         f"  {name}: {{topic: /record/{name}/_service_event, words: [request_received]}}\n" for name in ("start", "stop")
     )
@@ -320,8 +322,6 @@ def test_rewards_on_a_topic_are_summed_over_each_step(robot, write_bag, contract
 
 
 def test_images_are_resized_as_a_live_node_would(robot, bag, contract_file) -> None:
-    from qtransformer_datasets.ros_messages import encode_observation
-
     contract = contract_file(
         ("{topic: /wrist/image_raw}", "{topic: /wrist/image_raw, size: [20, 30]}"),
         ("type: CompressedImage}", "type: CompressedImage, size: [12, 16]}"),
@@ -336,7 +336,6 @@ def test_images_are_resized_as_a_live_node_would(robot, bag, contract_file) -> N
 
 def test_a_camera_that_changes_its_size_needs_one_in_the_contract(robot, write_bag, contract_file) -> None:
     sent = robot.demonstration()
-    sent[-8].fields = sent[-8].fields  # unchanged messages stay as they are
     changed = next(s for s in sent if s.topic == "/wrist/image_raw" and s.stamp == robot.START + 200 * robot.MS)
     changed.fields = robot.image(robot.wrist_pixels(0)[:40])
     path = write_bag(sent)
@@ -347,8 +346,6 @@ def test_a_camera_that_changes_its_size_needs_one_in_the_contract(robot, write_b
 
 
 def test_only_messages_that_a_tick_uses_are_deserialised(robot, write_bag, contract_file, monkeypatch) -> None:
-    from qtransformer_datasets import bag_decoder
-
     sent = robot.demonstration()
     state = next(s for s in sent if s.topic == "/joint_states")
     extra = [
