@@ -46,16 +46,6 @@ def decode(index: BagIndex, piece: Piece, contract: TopicContract, spec: Observa
     return Decoded(images, state, _actions(contract, state, commands))
 
 
-def image_size(index: BagIndex, camera: CameraTopic) -> tuple[int, int]:
-    """(height, width) of a camera's first image."""
-    message = index.first[camera.topic]
-    try:
-        height, width, _ = encode_image(camera, deserialize(index.bag, message)).shape
-    except DatasetError as error:
-        raise DatasetError(f"{index.bag.path}: {camera.topic}: {error}") from error
-    return height, width
-
-
 class _Readings:
     """What is to be done with which message of a bag."""
 

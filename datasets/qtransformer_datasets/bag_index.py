@@ -19,10 +19,10 @@ from qtransformer_datasets.message_types import (
     VECTOR_TYPES,
     WORD_TYPES,
 )
-from qtransformer_datasets.ros_messages import word_of
+from qtransformer_datasets.ros_messages import encode_image, word_of
 from qtransformer_datasets.strict_yaml import nearest
 from qtransformer_datasets.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
-from qtransformer_datasets.topic_contract import Clock, EpisodeRule, TopicContract
+from qtransformer_datasets.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract
 
 FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")
@@ -50,8 +50,8 @@ class BagIndex:
     """Topics of words: (receipt [ns], word) of each message."""
     rewards: list[tuple[int, float]]
     """(receipt [ns], reward) of each message."""
-    first: dict[str, RawMessage]
-    """The first message of each observation and command."""
+    image_sizes: dict[str, tuple[int, int]]
+    """(height, width) of the first image of each camera that the contract does not resize, by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +195,22 @@ def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
     times = {topic: (array("q"), array("q")) for topic in streams}
     words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
     reward = contract.reward.topic if contract.reward else ""
-    first, rewards = dict[str, RawMessage](), list[tuple[int, float]]()
+    native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
+    sizes, rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
     for message, time in timed_messages(bag, {*streams, *words, reward} - {""}, contract.clock):
         topic = message.topic
         if topic in times:
             times[topic][0].append(message.receive_ns)
             times[topic][1].append(time)
-            first.setdefault(topic, message)
+            if topic in native and topic not in sizes:
+                sizes[topic] = _image_size(bag, message, native[topic])
         if topic in words:
             words[topic].append((message.receive_ns, _word(bag, message)))
         if topic == reward:
             rewards.append((message.receive_ns, float(deserialize(bag, message).data)))
     topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
     _check_counts(bag, {topic: len(own) for topic, own in topics.items()}, partial)
-    return BagIndex(bag, topics, words, rewards, first)
+    return BagIndex(bag, topics, words, rewards, sizes)
 
 
 def _stamp(bag: Bag, message: RawMessage) -> int:
@@ -218,6 +220,12 @@ def _stamp(bag: Bag, message: RawMessage) -> int:
     except (struct.error, IndexError) as error:
         raise DatasetError(f"{bag.path}: {message.topic} has a message too short for its header; the bag is damaged") from error
     return seconds * NANOSECONDS + nanoseconds
+
+
+def _image_size(bag: Bag, message: RawMessage, camera: CameraTopic) -> tuple[int, int]:
+    with bag_errors(f"{bag.path}: {message.topic}"):
+        height, width, _ = encode_image(camera, deserialize(bag, message)).shape
+        return height, width
 
 
 def _word(bag: Bag, message: RawMessage) -> str:

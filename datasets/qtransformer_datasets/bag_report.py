@@ -9,7 +9,7 @@ import numpy as np
 from qtransformer_datasets.bag_index import BagIndex, TopicTimes, timed_messages
 from qtransformer_datasets.bag_storage import open_bag
 from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
-from qtransformer_datasets.topic_contract import Clock, TopicContract
+from qtransformer_datasets.topic_contract import Clock
 
 MAX_GAPS = 5
 """Gaps named in an error before the rest is only counted."""
@@ -42,7 +42,7 @@ class BagReport:
     path: Path
     topics: tuple[TopicReport, ...] = ()
     gaps: tuple[tuple[str, float, float], ...] = ()
-    """Gaps that cost ticks: topic, begin from the bag's first sample on [s], length [s]."""
+    """Gaps that cost ticks: topic, begin from the bag's first sample on [s], length [s]; negative where a clock jumps back."""
     episodes: int = 0
     problems: tuple[str, ...] = ()
 
@@ -71,7 +71,12 @@ class BagReport:
 
     def gaps_text(self) -> str:
         """`/wrist: nothing for 0.512 s at 3.10 s, ...`"""
-        named = [f"{topic}: nothing for {length:.3f} s at {start:.2f} s" for topic, start, length in self.gaps[:MAX_GAPS]]
+        named = [
+            f"{topic}: nothing for {length:.3f} s at {start:.2f} s"
+            if length >= 0
+            else f"{topic}: its clock jumps back by {-length:.3f} s at {start:.2f} s"
+            for topic, start, length in self.gaps[:MAX_GAPS]
+        ]
         more = [f"and {len(self.gaps) - MAX_GAPS} more gaps"] if len(self.gaps) > MAX_GAPS else []
         return ", ".join([*named, *more])
 
@@ -80,10 +85,8 @@ class BagReport:
         return ", ".join(f"{t.topic} {t.first_s:.2f} to {t.last_s:.2f} s" for t in self.topics)
 
 
-def report_bag(
-    index: BagIndex, contract: TopicContract, gaps: Sequence[Gap] = (), episodes: int = 0, problems: tuple[str, ...] = ()
-) -> BagReport:
-    """Of a bag that was indexed by a contract."""
+def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, problems: tuple[str, ...] = ()) -> BagReport:
+    """Of the topics of a contract."""
     return _report(index.bag.path, index.bag.types, index.topics, gaps, episodes, problems)
 
 

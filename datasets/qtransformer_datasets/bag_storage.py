@@ -190,6 +190,8 @@ def _types(files: tuple[Path, ...]) -> dict[str, str]:
             raise DatasetError(f"{wal.name} holds messages that a killed recorder never merged; open the bag once in sqlite3")
         if file.suffix == ".mcap":
             check_mcap(file)
+        elif any(letter in str(file.absolute()) for letter in "%?#"):  # rosbags opens it by a URI, where these lead elsewhere
+            raise DatasetError("the path of a sqlite3 bag must not contain %, ? or #; rename it")
         with Reader(file) as reader:
             for connection in reader.connections:
                 _check_definition(connection.topic, connection.msgtype, connection.digest)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.bag_decoder import decode, image_size
+from qtransformer_datasets.bag_decoder import decode
 from qtransformer_datasets.bag_index import BagIndex, Piece, Window, index_bag, pieces, windows
 from qtransformer_datasets.bag_report import BagReport, report_bag
 from qtransformer_datasets.bag_storage import find_bags
@@ -122,19 +122,18 @@ class BagEpisodes:
         found, gaps, problems = list[_Plan](), list[Gap](), list(index.bag.damage)
         for window in windows(index, self.contract.episodes):
             own, holes = pieces(index, window, self.contract)
-            report = report_bag(index, self.contract, holes)
             if holes and on_gap == "error":
-                raise DatasetError(
-                    f"{path}: {report.gaps_text()}; mend the recording, raise tolerance_s in the contract, or use on_gap='split'"
-                )
+                gaps_text = report_bag(index, holes).gaps_text()
+                raise DatasetError(f"{path}: {gaps_text}; raise tolerance_s in the contract, or use on_gap='split'")
             if not own:
-                problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {report.ranges_text()}")
+                ranges = report_bag(index).ranges_text()
+                problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {ranges}")
             gaps += holes
             found += [self._plan(index, piece, len(self._plans) + len(found) + i) for i, piece in enumerate(own)]
         if not found and not problems:
             problems.append(f"{path}: no episode starts; check the contract's `episodes`")
         self._plans += found
-        self.reports.append(report_bag(index, self.contract, gaps, len(found), tuple(problems)))
+        self.reports.append(report_bag(index, gaps, len(found), tuple(problems)))
         if problems and not partial:
             raise DatasetError(problems[0])
 
@@ -187,10 +186,10 @@ class BagEpisodes:
         return np.clip(scaled, -1, 1)
 
     def _native_sizes(self) -> dict[str, tuple[int, int]]:
-        native = {name: camera for name, camera in self.contract.cameras.items() if camera.size is None}
-        return {name: image_size(self._plans[0].index, camera) for name, camera in native.items()}
+        sizes = self._plans[0].index.image_sizes
+        return {name: sizes[camera.topic] for name, camera in self.contract.cameras.items() if camera.size is None}
 
-    def _found_limits(self) -> list[tuple[float, float] | None]:
+    def _found_limits(self) -> list[tuple[float, float]]:
         actions = np.concatenate([decode(plan.index, plan.piece, self.contract, None).actions for plan in self._plans])
         limits = [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
         for name, own, (low, high) in zip(self.contract.action_names, self.contract.limits(), limits, strict=True):

@@ -55,7 +55,7 @@ def parse(kind: Any, data: Any, where: str) -> Any:
         return {_text(name, where): parse(get_args(kind)[1], value, f"{where}.{name}") for name, value in data.items()}
     if issubclass(kind, Enum):
         return _choice(kind, data, where)
-    if kind is float and type(data) is int:
+    if kind is float and type(data) is int and abs(data) < 1 << 63:
         return float(data)
     if type(data) is not kind:
         raise ConfigError(f"{where}: expected {_WORDS[kind]}, found {_shown(data)}")

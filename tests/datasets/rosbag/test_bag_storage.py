@@ -182,6 +182,17 @@ def test_the_list_of_files_cannot_name_others(robot, write_bag, contract_file, n
         BagEpisodes(path, contract=contract_file())
 
 
+def test_a_name_cannot_lead_elsewhere(robot, write_bag, contract_file) -> None:
+    """`rosbags` opens sqlite3 by URI: %2F in a name would be a slash."""
+    write_bag(robot.demonstration(), "outside", "sqlite3")
+    path = write_bag(robot.demonstration(), "bag", "sqlite3")
+    (path / "bag.db3").rename(path / "..%2Foutside%2Foutside.db3")
+    metadata = path / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("- bag.db3", "- '..%2Foutside%2Foutside.db3'"))
+    with pytest.raises(DatasetError, match="must not contain %"):
+        BagEpisodes(path, contract=contract_file())
+
+
 def test_an_unmerged_log_of_a_killed_recorder_is_noticed(robot, write_bag, contract_file) -> None:
     path = write_bag(robot.demonstration(), storage="sqlite3")
     (path / "bag.db3-wal").write_bytes(b"x")

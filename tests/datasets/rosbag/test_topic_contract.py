@@ -52,6 +52,7 @@ def test_defaults(contract_file: Callable[..., Path]) -> None:
         ("control_hz: 10", "control_hz: fast", "control_hz: expected a number, found 'fast'"),
         ("control_hz: 10", "control_hz: true", "control_hz: expected a number, found True"),
         ("control_hz: 10", "control_hz: .inf", "control_hz expected a rate"),
+        ("control_hz: 10", "control_hz: 1" + "0" * 400, "control_hz: expected a number, found 10"),
         ("control_hz: 10", "control_hz: 0", "control_hz expected a rate"),
         ("control_hz: 10\n", "", "expected control_hz, found none"),
         ("tolerance_s: 0.05", "tolerance_s: -1", "tolerance_s expected from above 0"),
