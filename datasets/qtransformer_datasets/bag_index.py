@@ -134,6 +134,11 @@ def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[li
     found, gaps = list[Piece](), [gap for reset in resets for gap in reset.gaps]
     for stretch in range(len(resets) + 1):
         positions = [_received(index.topics[s.topic], *edges[s.topic][stretch : stretch + 2]) for s, _ in sources]
+        if stretch == 0:
+            positions = [
+                _with_held(index.topics[source.topic], window.start, own, tolerance) if is_command else own
+                for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
+            ]
         streams = [
             Stream(source.topic, index.topics[source.topic].times[own], tolerance, is_command)
             for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
@@ -187,6 +192,16 @@ def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
 def _received(topic: TopicTimes, start: int, stop: int) -> np.ndarray:
     """Positions of the messages received in [start, stop)."""
     return np.flatnonzero((topic.receive >= start) & (topic.receive < stop))
+
+
+def _with_held(topic: TopicTimes, start: int, own: np.ndarray, tolerance: int) -> np.ndarray:
+    """The positions, and before them the last command from before the window, if it holds until the first within."""
+    before = np.flatnonzero(topic.receive < start)
+    if not len(before):
+        return own
+    held = before[topic.receive[before].argmax()]
+    holds = not len(own) or topic.times[own[0]] - topic.times[held] <= tolerance
+    return np.append(held, own) if holds else own
 
 
 def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:

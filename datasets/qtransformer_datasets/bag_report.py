@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from qtransformer.errors import DatasetError
 from qtransformer_datasets.bag_index import BagIndex, TopicTimes, timed_messages
-from qtransformer_datasets.bag_storage import open_bag
+from qtransformer_datasets.bag_storage import Bag, open_bag, salvaged
 from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
 from qtransformer_datasets.topic_contract import Clock
 
@@ -93,12 +94,19 @@ def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, pro
 def inspect_bag(path: Path, clock: Clock = Clock.header) -> BagReport:
     """All topics of a bag, readable or not, with no contract: what there is to write one from."""
     bag = open_bag(path, partial=True)
+    try:
+        return _inspect(bag, clock)
+    except DatasetError as error:
+        return _inspect(salvaged(bag, str(error)), clock)
+
+
+def _inspect(bag: Bag, clock: Clock) -> BagReport:
     times: dict[str, tuple[list[int], list[int]]] = {topic: ([], []) for topic in bag.types}
     for message, time in timed_messages(bag, bag.types, clock):
         times[message.topic][0].append(message.receive_ns)
         times[message.topic][1].append(time)
     topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
-    return _report(path, bag.types, topics, (), 0, bag.damage)
+    return _report(bag.path, bag.types, topics, (), 0, bag.damage)
 
 
 def _report(

@@ -31,7 +31,7 @@ class BagEpisodes:
     `contract`: what the topics mean, or the YAML file that says so.
     `on_gap`: "error" refuses a bag in which a topic falls silent beyond its tolerance, or a clock jumps back; "split"
     makes episodes of what lies between. All but the last piece are then truncated, and the outcome belongs to the last.
-    `partial`: keep what is readable of broken bags, and leave out those of which nothing is; see `reports`.
+    `partial`: keep what is readable of broken bags, and leave out those that cannot be used; `reports` say which and why.
     `outcome`: how episodes ended that do not say so themselves.
     `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
     `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them.
@@ -111,16 +111,23 @@ class BagEpisodes:
         return episode
 
     def _take(self, path: Path, on_gap: OnGap, partial: bool) -> None:
-        """Index a bag, plan its episodes and report on it."""
+        """Plan a bag's episodes and report on it."""
         try:
             index = index_bag(path, self.contract, partial)
+            plans, report = self._plans_of(index, on_gap)
+            if report.problems and not partial:
+                raise DatasetError(report.problems[0])
         except DatasetError as error:
             if not partial:
                 raise
-            self.reports.append(BagReport(path, problems=(str(error),)))
-            return
-        found, gaps, problems = list[_Plan](), list[Gap](), list(index.bag.damage)
-        for window in windows(index, self.contract.episodes):
+            plans, report = [], BagReport(path, problems=(str(error),))
+        self._plans += plans
+        self.reports.append(report)
+
+    def _plans_of(self, index: BagIndex, on_gap: OnGap) -> tuple[list["_Plan"], BagReport]:
+        path, found, gaps, problems = index.bag.path, list[_Plan](), list[Gap](), list(index.bag.damage)
+        marked = windows(index, self.contract.episodes)
+        for window in marked:
             own, holes = pieces(index, window, self.contract)
             if holes and on_gap == "error":
                 gaps_text = report_bag(index, holes).gaps_text()
@@ -130,12 +137,9 @@ class BagEpisodes:
                 problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {ranges}")
             gaps += holes
             found += [self._plan(index, piece, len(self._plans) + len(found) + i) for i, piece in enumerate(own)]
-        if not found and not problems:
+        if not marked:
             problems.append(f"{path}: no episode starts; check the contract's `episodes`")
-        self._plans += found
-        self.reports.append(report_bag(index, gaps, len(found), tuple(problems)))
-        if problems and not partial:
-            raise DatasetError(problems[0])
+        return found, report_bag(index, gaps, len(found), tuple(problems))
 
     def _plan(self, index: BagIndex, piece: Piece, number: int) -> "_Plan":
         where = f"{index.bag.path}, episode {number}"
@@ -152,6 +156,8 @@ class BagEpisodes:
         known = [outcome for word in words if rule and (outcome := rule.outcome(word))]
         if known:
             return known[-1]
+        if index.bag.is_salvage:
+            return "cut"
         if self._outcome is not None:
             return self._outcome
         raise DatasetError(
@@ -205,7 +211,7 @@ class _Plan:
     index: BagIndex
     piece: Piece
     outcome: str
-    """One of `OUTCOMES`, or "split" for a piece that a gap ended."""
+    """One of `OUTCOMES`; "split" for a piece that a gap ended, "cut" where a broken bag ends: both are truncated."""
     instruction: str
     where: str
 

@@ -257,6 +257,13 @@ OUTCOMES = ("success", "failure", "timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRule:
+    """Rewards of a Float32 or Float64 topic, summed over each step."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopicContract:
     """See the module docstring. `load` reads one from a file."""
 
@@ -271,8 +278,8 @@ class TopicContract:
     instruction: TextRule | None = None
     episodes: EpisodeRule | None = None
     outcome: OutcomeRule | None = None
-    reward: EventRule | None = None
-    """Float32 or Float64 topic, summed over each step; by default 1 at the last step of a success."""
+    reward: RewardRule | None = None
+    """By default 1 at the last step of a success."""
 
     def __post_init__(self) -> None:
         if not 0 < self.control_hz <= 1000:

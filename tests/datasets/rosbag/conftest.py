@@ -178,7 +178,12 @@ def write_bag(tmp_path: Path) -> Callable[..., Path]:
     """Messages to a finished bag, in the order of receipt."""
 
     def write(
-        sent: list[Sent], name: str = "bag", storage: str = "mcap", custom_data: Mapping[str, str] | None = None, **compression: Any
+        sent: list[Sent],
+        name: str = "bag",
+        storage: str = "mcap",
+        custom_data: Mapping[str, str] | None = None,
+        little_endian: bool = True,
+        **compression: Any,
     ) -> Path:
         writer = Writer(tmp_path / name, version=9, storage_plugin=PLUGINS[storage])
         if compression:
@@ -191,7 +196,7 @@ def write_bag(tmp_path: Path) -> Callable[..., Path]:
                 if s.topic not in connections:
                     own = {"msgdef": "", "rihs01": "RIHS01_0"} if isinstance(s.fields, bytes) else {"typestore": STORE}
                     connections[s.topic] = writer.add_connection(s.topic, s.type, **own)
-                data = s.fields if isinstance(s.fields, bytes) else STORE.serialize_cdr(message(s), s.type)
+                data = s.fields if isinstance(s.fields, bytes) else STORE.serialize_cdr(message(s), s.type, little_endian)
                 writer.write(connections[s.topic], s.receive, data)
         return tmp_path / name
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import DatasetError
@@ -161,6 +161,7 @@ def test_compressed_depth_is_refused_by_name(label: str) -> None:
         encode_image(JPEG, packed(cv2.imencode(".png", PIXELS)[1].tobytes(), label))
 
 
+@settings(deadline=None)
 @given(st.permutations(["a", "b", "c", "d"]))
 def test_joints_are_found_by_name_in_any_order(order: list[str]) -> None:
     place = {"a": 1.5, "b": -2.0, "c": 0.25, "d": 9.0}

@@ -1,6 +1,7 @@
 """Bags become the episodes they hold: every number by name, at the right tick."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import HDF5Episodes, HDF5Writer, bag_decoder, open_episodes
 from qtransformer_datasets.ros_messages import encode_observation
 from qtransformer_datasets.rosbag_reader import BagEpisodes
+from qtransformer_datasets.topic_contract import TopicContract
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -246,9 +248,9 @@ def test_actions_may_be_where_the_robot_went_next(bag, contract_file) -> None:
 MARKERS = "\nepisodes:\n  start: {topic: /event, words: [start]}\n  stop: {topic: /event, words: [stop, success, failure]}\n"
 
 
-def events(robot: Any, *said: tuple[float, str]) -> list[Any]:
+def events(robot: Any, *said: tuple[float, str], topic: str = "/event") -> list[Any]:
     at = [robot.START + round(t * 1000) * robot.MS for t, _ in said]
-    return [robot.Sent("/event", "std_msgs/msg/String", t, t, {"data": word}) for t, (_, word) in zip(at, said, strict=True)]
+    return [robot.Sent(topic, "std_msgs/msg/String", t, t, {"data": word}) for t, (_, word) in zip(at, said, strict=True)]
 
 
 def test_markers_part_a_bag_into_episodes_with_their_outcomes(robot, write_bag, contract_file) -> None:
@@ -276,6 +278,25 @@ def test_markers_part_a_bag_into_episodes_with_their_outcomes(robot, write_bag, 
     for episode, begin in zip(source, (1, 11, 18), strict=True):
         assert np.array_equal(episode.images["wrist"][0], robot.wrist_pixels(begin))
         assert episode.proprio[-1, 0] == np.float32(robot.joint_value(begin + len(episode), 0))
+
+
+def test_a_command_from_before_the_start_holds_as_long_as_its_tolerance_says(robot, write_bag, contract_file) -> None:
+    """The gripper is told once, before the first episode; the tolerance says that this holds."""
+    sent = [s for s in robot.demonstration(steps=20) if s.topic not in ("/gripper", "/outcome")]
+    sent += [robot.Sent("/gripper", "std_msgs/msg/Float64MultiArray", robot.START, 0, robot.numbers([1.0]))]
+    sent += events(robot, (0.05, "start"), (0.55, "success"), (0.75, "start"), (1.25, "failure"))
+    text = contract_file().read_text().replace("{topic: /outcome}", "{topic: /event}") + MARKERS
+    with pytest.raises(DatasetError, match="at no tick every topic has a sample"):
+        BagEpisodes(write_bag(sent, "a"), contract=contract_file(text=text))
+    source = BagEpisodes(
+        write_bag(sent, "b"), contract=contract_file(text=text.replace("discrete: 2", "discrete: 2, tolerance_s: 60"))
+    )
+    assert [episode.actions[:, 7].tolist() for episode in source] == [[1.0] * 4, [1.0] * 4]
+
+
+def test_big_endian_messages_are_read_alike(robot, bag, write_bag, contract_file, assert_same_episode) -> None:
+    other = write_bag(robot.demonstration(), "other/bag", little_endian=False)
+    assert_same_episode(*(BagEpisodes(path, contract=contract_file()).read(0) for path in (other, bag)))
 
 
 def test_service_calls_can_mark_episodes(robot, write_bag, contract_file) -> None:
@@ -372,3 +393,29 @@ def test_the_report_says_what_each_topic_did(robot, bag, contract_file) -> None:
     assert "/wrist/image_raw" in report.text()
     assert "10.0" in report.text()
     assert (report.episodes, report.gaps, report.problems) == (1, (), ())
+
+
+def test_a_bag_of_the_example_contract_s_robot_is_read(robot, write_bag) -> None:
+    """Messages of every topic of the contract, made from the contract itself."""
+    contract = TopicContract.load(Path(__file__).parents[3] / "datasets" / "contracts" / "ur5e_two_cameras.yaml")
+    arm, finger = contract.proprio[0], contract.proprio[1]
+    sent = [robot.Sent("/task", "std_msgs/msg/String", robot.START - robot.MS, 0, {"data": "sort the screws"})]
+    for i in range(8):
+        t, pose = robot.START + i * 100 * robot.MS, np.arange(6.0) * 0.1 + 0.01 * i
+        goal = robot.trajectory(arm.joints[::-1], [(50 * robot.MS, pose[::-1] - 1), (100 * robot.MS, pose[::-1] + 0.01)])
+        fields = [
+            (contract.cameras["wrist"].topic, "sensor_msgs/msg/Image", robot.image(robot.wrist_pixels(i))),
+            (contract.cameras["scene"].topic, "sensor_msgs/msg/CompressedImage", robot.compressed(robot.scene_pixels(i), ".jpeg")),
+            (arm.topic, "sensor_msgs/msg/JointState", robot.joint_state(arm.joints[::-1], pose[::-1])),
+            (finger.topic, "sensor_msgs/msg/JointState", robot.joint_state(finger.joints, np.array([0.4]))),
+            (contract.commanded[0].topic, "trajectory_msgs/msg/JointTrajectory", goal),
+        ]
+        sent += [robot.Sent(topic, kind, t + robot.MS, t, own) for topic, kind, own in fields]
+    sent.append(robot.Sent("/gripper/commands", "std_msgs/msg/Float64MultiArray", robot.START - robot.MS, 0, robot.numbers([1.0])))
+    sent += events(robot, (-0.005, "start"), (0.71, "failure"), topic="/episode/event")
+    (episode,) = BagEpisodes(write_bag(sent), contract=contract)
+    assert len(episode) == 7
+    assert (episode.images["wrist"].shape, episode.images["scene"].shape) == ((8, 84, 84, 3), (8, 48, 64, 3))
+    assert (episode.instruction, episode.success, bool(episode.terminated[-1])) == ("sort the screws", False, True)
+    assert episode.proprio[3].tolist() == pytest.approx([0.03, 0.13, 0.23, 0.33, 0.43, 0.53, 0.4])
+    assert contract.action_spec().to_units(episode.actions[3]) == pytest.approx([0.04, 0.14, 0.24, 0.34, 0.44, 0.54, 1.0], abs=1e-6)

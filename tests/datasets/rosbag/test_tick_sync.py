@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtransformer_datasets.tick_sync import Stream, Ticks, synchronise
@@ -87,6 +87,13 @@ def test_missing_commands_in_between_are_a_gap() -> None:
     assert [(g.topic, g.start / MS, g.length / MS) for g in gaps] == [("/c", 10, 300)]
 
 
+def test_a_command_that_holds_hides_no_gap() -> None:
+    observed = stream([0, 100, 200, 500, 600], 50)
+    runs, gaps = synchronise([observed, stream([10], 10_000, command=True, topic="/c")], 10)
+    assert [in_ms(run) for run in runs] == [[0, 100, 200], [500, 600]]
+    assert [(g.topic, g.start / MS) for g in gaps] == [("/a", 200)]
+
+
 def test_equal_and_disordered_times() -> None:
     (run,), _ = synchronise([stream([0, 100, 100, 250, 200, 300], 50)], 10)
     assert run.samples[0].tolist() == [0, 2, 4, 5], "of equal times the one recorded last; in the order of time"
@@ -113,6 +120,7 @@ def test_thirds_of_a_second_do_not_drift() -> None:
 moments = st.lists(st.integers(0, 40), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(moments, st.integers(1, 8), st.booleans()), min_size=1, max_size=3))
 def test_runs_agree_with_a_slow_reading_of_the_rules(drawn: list[tuple[list[int], int, bool]]) -> None:
     """Times in units of a fifth of a tick; the first stream is always an observation."""

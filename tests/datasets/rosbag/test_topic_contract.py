@@ -73,6 +73,7 @@ def test_defaults(contract_file: Callable[..., Path]) -> None:
         ("{text: pick up the red cube}", "{}", "expected exactly one of text, topic, custom_data"),
         ("outcome: {topic: /outcome}", "outcome: {topic: /outcome, success: [ok], failure: [ok]}", "found 'ok' twice"),
         ("outcome: {topic: /outcome}", "outcome: /outcome", "outcome: expected settings"),
+        ("outcome: {topic: /outcome}", "reward: {topic: /reward, words: [a]}", "reward: has no setting 'words'"),
         ("- {topic: /gripper, type", "- {topik: /gripper, type", r"action\[1\]: expected exactly one of topic, next_state"),
         ("- {topic: /gripper, type", "- {next_state: absolute, of: [elbow], x", "next_state"),
         ("  wrist: {", "  3: {", "expected text as a key, found 3"),
