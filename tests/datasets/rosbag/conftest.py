@@ -196,7 +196,11 @@ def write_bag(tmp_path: Path) -> Callable[..., Path]:
                 if s.topic not in connections:
                     own = {"msgdef": "", "rihs01": "RIHS01_0"} if isinstance(s.fields, bytes) else {"typestore": STORE}
                     connections[s.topic] = writer.add_connection(s.topic, s.type, **own)
-                data = s.fields if isinstance(s.fields, bytes) else STORE.serialize_cdr(message(s), s.type, little_endian)
+                data = (
+                    s.fields
+                    if isinstance(s.fields, bytes)
+                    else STORE.serialize_cdr(message(s), s.type, little_endian=little_endian)
+                )
                 writer.write(connections[s.topic], s.receive, data)
         return tmp_path / name
 

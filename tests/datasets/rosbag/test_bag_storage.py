@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_a_message_cannot_unpack_without_end(robot, write_bag, contract_file, mo
     path = write_bag(robot.demonstration(), mode=CompressionMode.MESSAGE, fmt=CompressionFormat.ZSTD)
     with pytest.raises(DatasetError, match="unpacks to more than the 10000 bytes"):
         BagEpisodes(path, contract=contract_file())
+
+
+def test_a_bomb_is_stopped_before_it_unfolds() -> None:
+    bomb = zstd.compress(bytes(1 << 26))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match="unpacks to more than"):
+            bag_salvage.unpack_zstd(bomb, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_link_leads_out_of_a_bag(robot, write_bag, contract_file, tmp_path) -> None:

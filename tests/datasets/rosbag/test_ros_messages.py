@@ -102,13 +102,12 @@ def test_the_message_may_be_reused_after_encoding() -> None:
 
 
 def test_resizing_averages_areas() -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[:2, :2] = [100, 200, 40]
-    image[0, 0] = [0, 0, 0]
-    assert resize(image, (2, 2))[0, 0].tolist() == [75, 150, 30]
+    image = np.zeros((6, 6, 3), np.uint8)
+    image[0, :3] = [90, 180, 9]
+    assert resize(image, (2, 2))[0, 0].tolist() == [30, 60, 3]
     camera = CameraTopic(topic="/c", size=(2, 2))
-    assert encode_image(camera, raw(np.ascontiguousarray(image[..., ::-1]), "bgr8", 3))[0, 0].tolist() == [75, 150, 30]
-    assert resize(image, (4, 4)) is image
+    assert encode_image(camera, raw(np.ascontiguousarray(image[..., ::-1]), "bgr8", 3))[0, 0].tolist() == [30, 60, 3]
+    assert resize(image, (6, 6)) is image
 
 
 def test_lossless_compression_gives_the_pixels_back() -> None:

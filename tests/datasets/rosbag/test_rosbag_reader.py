@@ -1,5 +1,6 @@
 """Bags become the episodes they hold: every number by name, at the right tick."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,25 @@ def test_rewards_on_a_topic_are_summed_over_each_step(robot, write_bag, contract
         write_bag(sent), contract=contract_file(text=contract_file().read_text() + "reward: {topic: /reward}\n")
     )
     assert episode.rewards.tolist() == [1.75, 2.0, 0.0, 0.0, 4.0]
+
+
+def test_rewards_and_instructions_go_to_the_episode_they_belong_to(robot, write_bag, contract_file) -> None:
+    sent = robot.demonstration(steps=20) + events(robot, (0.05, "start"), (0.55, "success"), (0.75, "start"), (1.25, "failure"))
+    sent += events(robot, (0.01, "push"), (0.7, "pull"), topic="/task")
+    for t, reward in [(60, 1.0), (600, 2.0), (800, 4.0), (1900, 8.0)]:
+        sent.append(robot.Sent("/reward", "std_msgs/msg/Float64", robot.START + t * robot.MS, 0, {"data": reward}))
+    text = contract_file(("{topic: /outcome}", "{topic: /event}"), ("{text: pick up the red cube}", "{topic: /task}")).read_text()
+    source = BagEpisodes(write_bag(sent), contract=contract_file(text=text + MARKERS + "reward: {topic: /reward}\n"))
+    assert [(e.instruction, e.rewards.tolist()) for e in source] == [("push", [0, 0, 0, 2]), ("pull", [0, 0, 0, 8])]
+
+
+def test_a_bag_that_changes_between_opening_and_reading_is_noticed(robot, write_bag, contract_file) -> None:
+    source = BagEpisodes(write_bag(robot.demonstration()), contract=contract_file())
+    shutil.rmtree(source.path)
+    later = robot.demonstration(latency=0, start=robot.START + 3 * robot.MS)
+    write_bag(later)
+    with pytest.raises(DatasetError, match=r"changed while it was read|fewer messages than when it was opened"):
+        source.read(0)
 
 
 def test_images_are_resized_as_a_live_node_would(robot, bag, contract_file) -> None:
