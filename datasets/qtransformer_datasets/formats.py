@@ -98,9 +98,21 @@ def _is_minari(path: Path) -> bool:
     )
 
 
+def _is_lerobot(path: Path) -> bool:
+    return (path / "meta" / "info.json").is_file()
+
+
+def _is_rosbag(path: Path) -> bool:
+    """A bag, its storage file, or a folder of bags."""
+    inside = [path, *path.iterdir()] if path.is_dir() else [path]
+    return any(p.suffix in (".mcap", ".db3") or (p / "metadata.yaml").is_file() for p in inside)
+
+
 FORMATS: tuple[Format, ...] = (
     Format("minari", "minari_reader:MinariEpisodes", None, "", _is_minari),
     Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
+    Format("lerobot", "lerobot_reader:LeRobotEpisodes", "lerobot_writer:LeRobotWriter", "lerobot", _is_lerobot),
+    Format("rosbag", "rosbag_reader:BagEpisodes", None, "rosbag", _is_rosbag),
 )
 """In the order in which they are asked whether a path is theirs."""
 

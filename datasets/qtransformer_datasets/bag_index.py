@@ -1,0 +1,280 @@
+"""Everything about a bag but its payload: when each message came, what was announced, and which episodes that makes."""
+
+import struct
+from array import array
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtransformer.errors import DatasetError
+from qtransformer_datasets.bag_storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
+from qtransformer_datasets.message_types import (
+    BY_ROS_NAME,
+    CAMERA_TYPES,
+    REWARD_TYPES,
+    SERVICE_EVENT_SUFFIX,
+    VECTOR_TYPES,
+    WORD_TYPES,
+)
+from qtransformer_datasets.ros_messages import encode_image, word_of
+from qtransformer_datasets.strict_yaml import nearest
+from qtransformer_datasets.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
+from qtransformer_datasets.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract
+
+FOREVER = int(np.iinfo(np.int64).max)
+_SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicTimes:
+    """When the messages of a topic came, in the order of recording."""
+
+    receive: np.ndarray
+    """int64 (N,) [ns]"""
+    times: np.ndarray
+    """int64 (N,) [ns], by the contract's clock."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+@dataclass(frozen=True, slots=True)
+class BagIndex:
+    bag: Bag
+    topics: dict[str, TopicTimes]
+    """Of observations and commands."""
+    words: dict[str, list[tuple[int, str]]]
+    """Topics of words: (receipt [ns], word) of each message."""
+    rewards: list[tuple[int, float]]
+    """(receipt [ns], reward) of each message."""
+    image_sizes: dict[str, tuple[int, int]]
+    """(height, width) of the first image of each camera that the contract does not resize, by topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of the bag, by receipt [ns], that holds at most one episode."""
+
+    start: int = 0
+    stop: int = FOREVER
+    until: int = FOREVER
+    """Where the next episode starts: its outcome may be announced after the stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An episode, or one of those that gaps split it into."""
+
+    ticks: Ticks
+    """Positions of samples are those of `TopicTimes`."""
+    window: Window
+    is_end: bool
+    """Whether the episode ends here: its outcome belongs to this piece."""
+
+
+def index_bag(path: Path, contract: TopicContract, partial: bool = False) -> BagIndex:
+    """Open and scan a bag. Raises DatasetError for one that is broken, or lacks a topic of the contract."""
+    bag = open_bag(path, partial)
+    try:
+        return _index(bag, contract, partial)
+    except DatasetError as error:
+        if not partial or bag.is_salvage:
+            raise
+        return _index(salvaged(bag, str(error)), contract, partial)
+
+
+def timed_messages(
+    bag: Bag, topics: Collection[str], clock: Clock, start: int | None = None, stop: int | None = None
+) -> Iterator[tuple[RawMessage, int]]:
+    """Messages received in [start, stop) with their time by the clock [ns]: of those with no stamp, or stamp 0, the receipt."""
+    types = {topic: BY_ROS_NAME.get(bag.types.get(topic, "")) for topic in topics}
+    stamped = {topic for topic, kind in types.items() if kind and kind.stamped and clock is Clock.header}
+    for message in bag.messages(topics, start, stop):
+        stamp = _stamp(bag, message) if message.topic in stamped else 0
+        yield message, stamp or message.receive_ns
+
+
+def deserialize(bag: Bag, message: RawMessage) -> Any:
+    """The message as an object; arrays are views of its bytes."""
+    with bag_errors(f"{bag.path}: {message.topic}"):
+        return typestore().deserialize_cdr(memoryview(message.data), bag.types[message.topic])
+
+
+def windows(index: BagIndex, rule: EpisodeRule | None) -> list[Window]:
+    """The episodes of a bag as its markers say; all of it where there is no rule."""
+    if rule is None:
+        return [Window()]
+    marks = sorted(
+        (time, kind)
+        for kind, event in enumerate((rule.discard, rule.stop, rule.start))
+        for time, word in (index.words.get(event.topic, []) if event else [])
+        if event and event.matches(word)
+    )
+    starts, found, begin = [time for time, kind in marks if kind == 2], list[Window](), -1
+    for time, kind in [*marks, (FOREVER, 2)]:
+        if begin >= 0 and kind > 0:
+            found.append(Window(begin, time, next((s for s in starts if s > begin), FOREVER)))
+        begin = time if kind == 2 else -1
+    return found
+
+
+def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
+    """What of a window can be read, and the gaps that keep it from being one piece.
+
+    A clock that jumps back, beyond the reordering that the topic's tolerance allows, parts the window like a gap.
+    """
+    sources = [(source, False) for source in contract.observed] + [(source, True) for source in contract.commanded]
+    tolerances = [round(contract.tolerance_of(source) * NANOSECONDS) for source, _ in sources]
+    widest = {topic: max(t for (s, _), t in zip(sources, tolerances, strict=True) if s.topic == topic) for topic in index.topics}
+    resets = _resets(index, window, widest)
+    edges = {topic: [window.start, *(r.starts.get(topic, r.first) for r in resets), window.stop] for topic in index.topics}
+    found, gaps = list[Piece](), [gap for reset in resets for gap in reset.gaps]
+    for stretch in range(len(resets) + 1):
+        positions = [_received(index.topics[s.topic], *edges[s.topic][stretch : stretch + 2]) for s, _ in sources]
+        if stretch == 0:
+            positions = [
+                _with_held(index.topics[source.topic], window.start, own, tolerance) if is_command else own
+                for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
+            ]
+        streams = [
+            Stream(source.topic, index.topics[source.topic].times[own], tolerance, is_command)
+            for (source, is_command), own, tolerance in zip(sources, positions, tolerances, strict=True)
+        ]
+        runs, holes = synchronise(streams, contract.control_hz)
+        for run in runs:
+            is_last = stretch == len(resets) and run is runs[-1]
+            is_end = is_last and all(hole.start + hole.length <= run.times[-1] for hole in holes)
+            samples = tuple(own[chosen] for own, chosen in zip(positions, run.samples, strict=True))
+            found.append(Piece(Ticks(run.times, samples), window, is_end))
+        gaps += holes
+    return found, list(dict.fromkeys(gaps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reset:
+    """A clock that jumped back, as it shows in one or more topics."""
+
+    first: int
+    """Receipt of the first message by the new time [ns]."""
+    starts: dict[str, int]
+    """The same for each topic that shows it: topics are recorded one after the other."""
+    gaps: list[Gap]
+
+
+def _resets(index: BagIndex, window: Window, tolerances: dict[str, int]) -> list[_Reset]:
+    """Jumps of all topics in order of receipt; those that are a topic's first message since another's jump are the same."""
+    found = list[_Reset]()
+    jumps = [(int(own.receive[at]), t, at) for t, own in index.topics.items() for at in _jumps(own, window, tolerances[t])]
+    for receive, topic, at in sorted(jumps):
+        own = index.topics[topic]
+        if not found or own.receive[at - 1] >= found[-1].first:
+            found.append(_Reset(receive, {}, []))
+        found[-1].starts[topic] = receive
+        found[-1].gaps.append(Gap(topic, int(own.times[at - 1]), int(own.times[at] - own.times[at - 1])))
+    return found
+
+
+def _jumps(topic: TopicTimes, window: Window, tolerance: int) -> Iterator[int]:
+    """Positions of messages from which the clock runs anew, having jumped back by more than the tolerance."""
+    inside = _received(topic, window.start, window.stop)
+    begin, times = 0, topic.times[inside]
+    while begin < len(times):
+        back = np.flatnonzero(np.maximum.accumulate(times[begin:]) - times[begin:] > tolerance)
+        if not len(back):
+            return
+        begin += int(back[0])
+        yield int(inside[begin])
+
+
+def _received(topic: TopicTimes, start: int, stop: int) -> np.ndarray:
+    """Positions of the messages received in [start, stop)."""
+    return np.flatnonzero((topic.receive >= start) & (topic.receive < stop))
+
+
+def _with_held(topic: TopicTimes, start: int, own: np.ndarray, tolerance: int) -> np.ndarray:
+    """The positions, and before them the last command from before the window, if it holds until the first within."""
+    before = np.flatnonzero(topic.receive < start)
+    if not len(before):
+        return own
+    held = before[topic.receive[before].argmax()]
+    holds = not len(own) or topic.times[own[0]] - topic.times[held] <= tolerance
+    return np.append(held, own) if holds else own
+
+
+def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
+    _check_topics(bag, contract, partial)
+    streams = dict.fromkeys(source.topic for source in (*contract.observed, *contract.commanded))
+    times = {topic: (array("q"), array("q")) for topic in streams}
+    words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
+    reward = contract.reward.topic if contract.reward else ""
+    native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
+    sizes, rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
+    for message, time in timed_messages(bag, {*streams, *words, reward} - {""}, contract.clock):
+        topic = message.topic
+        if topic in times:
+            times[topic][0].append(message.receive_ns)
+            times[topic][1].append(time)
+            if topic in native and topic not in sizes:
+                sizes[topic] = _image_size(bag, message, native[topic])
+        if topic in words:
+            words[topic].append((message.receive_ns, _word(bag, message)))
+        if topic == reward:
+            rewards.append((message.receive_ns, float(deserialize(bag, message).data)))
+    topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
+    _check_counts(bag, {topic: len(own) for topic, own in topics.items()}, partial)
+    return BagIndex(bag, topics, words, rewards, sizes)
+
+
+def _stamp(bag: Bag, message: RawMessage) -> int:
+    """The stamp of the header a message begins with [ns], without deserialising the rest."""
+    try:
+        seconds, nanoseconds = struct.unpack_from("<iI" if message.data[1] else ">iI", message.data, 4)
+    except (struct.error, IndexError) as error:
+        raise DatasetError(f"{bag.path}: {message.topic} has a message too short for its header; the bag is damaged") from error
+    return seconds * NANOSECONDS + nanoseconds
+
+
+def _image_size(bag: Bag, message: RawMessage, camera: CameraTopic) -> tuple[int, int]:
+    with bag_errors(f"{bag.path}: {message.topic}"):
+        height, width, _ = encode_image(camera, deserialize(bag, message)).shape
+        return height, width
+
+
+def _word(bag: Bag, message: RawMessage) -> str:
+    if bag.types[message.topic].endswith(SERVICE_EVENT_SUFFIX):
+        kind = message.data[4] if len(message.data) > 4 else len(_SERVICE_EVENTS)
+        return _SERVICE_EVENTS[kind] if kind < len(_SERVICE_EVENTS) else ""
+    return word_of(deserialize(bag, message))
+
+
+def _check_topics(bag: Bag, contract: TopicContract, partial: bool) -> None:
+    """Every topic of the contract is there and of its type. Of a broken bag what is announced may be lost."""
+    sources = (*contract.observed, *contract.commanded)
+    expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
+    if contract.reward:
+        expected[contract.reward.topic] = {kind.name for kind in REWARD_TYPES.values()}
+    words = {kind.name for kind in WORD_TYPES.values()}
+    announced = {*contract.event_topics(), *([contract.reward.topic] if contract.reward else [])}
+    optional = announced if partial else set[str]()
+    missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types and topic not in optional]
+    if missing:
+        hint = nearest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
+        raise DatasetError(f"{bag.path}: has no topic {', '.join(missing)}; {hint}: correct the contract, or leave this bag out")
+    for topic, kinds in expected.items():
+        if bag.types.get(topic, min(kinds)) not in kinds:
+            raise DatasetError(f"{bag.path}: {topic} expected {' or '.join(kinds)}, found {bag.types[topic]}; correct the contract")
+    for topic in bag.types.keys() & set(contract.event_topics()):
+        if bag.types[topic] not in words and not bag.types[topic].endswith(SERVICE_EVENT_SUFFIX):
+            raise DatasetError(f"{bag.path}: {topic} expected words ({', '.join(words)}), found {bag.types[topic]}")
+
+
+def _check_counts(bag: Bag, found: dict[str, int], partial: bool) -> None:
+    empty = [topic for topic, count in found.items() if not count]
+    if empty:
+        raise DatasetError(f"{bag.path}: no message on {', '.join(empty)}; leave this bag out, or correct the contract")
+    fewer = [f"{t} {n} of {bag.declared[t]}" for t, n in found.items() if n < bag.declared.get(t, 0)]
+    if fewer and not partial:
+        raise DatasetError(f"{bag.path}: messages are lost ({', '.join(fewer)}); copy it again, or use partial=True")

@@ -1,0 +1,150 @@
+"""What a bag holds, topic by topic, for a person and for `validate`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qtransformer.errors import DatasetError
+from qtransformer_datasets.bag_index import BagIndex, TopicTimes, timed_messages
+from qtransformer_datasets.bag_storage import Bag, open_bag, salvaged
+from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.topic_contract import Clock
+
+MAX_GAPS = 5
+"""Gaps named in an error before the rest is only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """The times of one topic, by the contract's clock."""
+
+    topic: str
+    type: str
+    count: int
+    first_s: float = 0.0
+    """First and last sample, from the bag's first on [s]."""
+    last_s: float = 0.0
+    rate_hz: float = 0.0
+    """By the median distance of samples."""
+    jitter_s: float = 0.0
+    """Standard deviation of the distance of samples, those beyond three medians aside [s]."""
+    largest_gap_s: float = 0.0
+    largest_gap_at_s: float = 0.0
+    duplicates: int = 0
+    """Samples with the time of another."""
+    out_of_order: int = 0
+    """Samples recorded after a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BagReport:
+    path: Path
+    topics: tuple[TopicReport, ...] = ()
+    gaps: tuple[tuple[str, float, float], ...] = ()
+    """Gaps that cost ticks: topic, begin from the bag's first sample on [s], length [s]; negative where a clock jumps back."""
+    episodes: int = 0
+    problems: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """A table of topics, then gaps and problems."""
+        header = ["topic", "type", "count", "Hz", "jitter", "largest gap", "duplicates", "disorder", "from", "to"]
+        rows = [
+            [
+                t.topic,
+                t.type,
+                str(t.count),
+                f"{t.rate_hz:.1f}",
+                f"{1e3 * t.jitter_s:.1f} ms",
+                f"{t.largest_gap_s:.3f} s at {t.largest_gap_at_s:.2f} s",
+                str(t.duplicates),
+                str(t.out_of_order),
+                f"{t.first_s:.2f} s",
+                f"{t.last_s:.2f} s",
+            ]
+            for t in self.topics
+        ]
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
+        gaps = [self.gaps_text()] if self.gaps else []
+        return "\n".join([f"bag           {self.path}", f"episodes      {self.episodes}", *table, *gaps, *self.problems])
+
+    def gaps_text(self) -> str:
+        """`/wrist: nothing for 0.512 s at 3.10 s, ...`"""
+        named = [
+            f"{topic}: nothing for {length:.3f} s at {start:.2f} s"
+            if length >= 0
+            else f"{topic}: its clock jumps back by {-length:.3f} s at {start:.2f} s"
+            for topic, start, length in self.gaps[:MAX_GAPS]
+        ]
+        more = [f"and {len(self.gaps) - MAX_GAPS} more gaps"] if len(self.gaps) > MAX_GAPS else []
+        return ", ".join([*named, *more])
+
+    def ranges_text(self) -> str:
+        """`/wrist 0.00 to 9.90 s, ...`"""
+        return ", ".join(f"{t.topic} {t.first_s:.2f} to {t.last_s:.2f} s" for t in self.topics)
+
+
+def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, problems: tuple[str, ...] = ()) -> BagReport:
+    """Of the topics of a contract."""
+    return _report(index.bag.path, index.bag.types, index.topics, gaps, episodes, problems)
+
+
+def inspect_bag(path: Path, clock: Clock = Clock.header) -> BagReport:
+    """All topics of a bag, readable or not, with no contract: what there is to write one from."""
+    bag = open_bag(path, partial=True)
+    try:
+        return _inspect(bag, clock)
+    except DatasetError as error:
+        return _inspect(salvaged(bag, str(error)), clock)
+
+
+def _inspect(bag: Bag, clock: Clock) -> BagReport:
+    times: dict[str, tuple[list[int], list[int]]] = {topic: ([], []) for topic in bag.types}
+    for message, time in timed_messages(bag, bag.types, clock):
+        times[message.topic][0].append(message.receive_ns)
+        times[message.topic][1].append(time)
+    topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
+    return _report(bag.path, bag.types, topics, (), 0, bag.damage)
+
+
+def _report(
+    path: Path,
+    types: dict[str, str],
+    topics: dict[str, TopicTimes],
+    gaps: Sequence[Gap],
+    episodes: int,
+    problems: tuple[str, ...],
+) -> BagReport:
+    origin = min((int(topic.times.min()) for topic in topics.values() if len(topic)), default=0)
+    return BagReport(
+        path,
+        tuple(_topic_report(name, types[name], times.times, origin) for name, times in topics.items()),
+        tuple((gap.topic, (gap.start - origin) / NANOSECONDS, gap.length / NANOSECONDS) for gap in gaps),
+        episodes,
+        problems,
+    )
+
+
+def _topic_report(topic: str, ros_type: str, recorded: np.ndarray, origin: int) -> TopicReport:
+    if not len(recorded):
+        return TopicReport(topic, ros_type, 0)
+    times = (np.sort(recorded) - origin) / NANOSECONDS
+    steps = np.diff(times)
+    usual = steps[steps <= 3 * np.median(steps)] if len(steps) else steps
+    median = float(np.median(steps)) if len(steps) else 0.0
+    widest = int(steps.argmax()) if len(steps) else 0
+    return TopicReport(
+        topic,
+        ros_type,
+        len(recorded),
+        first_s=float(times[0]),
+        last_s=float(times[-1]),
+        rate_hz=1 / median if median > 0 else 0.0,
+        jitter_s=float(usual.std()) if len(usual) else 0.0,
+        largest_gap_s=float(steps[widest]) if len(steps) else 0.0,
+        largest_gap_at_s=float(times[widest]),
+        duplicates=int((steps == 0).sum()),
+        out_of_order=int((np.diff(recorded) < 0).sum()),
+    )

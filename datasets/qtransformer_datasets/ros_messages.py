@@ -1,0 +1,182 @@
+"""From ROS messages to arrays: the same functions for bags and for a live robot, so that training sees what the robot sees.
+
+Messages are looked at by their fields only: those of rclpy do as well as those of `rosbags`. Whatever a message cannot be
+turned into is refused by a DatasetError that names the reason; nothing is guessed or filled with zeros.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import cv2
+import numpy as np
+
+from qtransformer.errors import DatasetError
+from qtransformer.types import Observation
+from qtransformer_datasets.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
+from qtransformer_datasets.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
+
+MAX_PIXELS = 1 << 26
+"""Pixels a compressed image may declare: decoding allocates them all."""
+NANOSECONDS = 1_000_000_000
+_RGB, _BGR = slice(0, 3), slice(2, None, -1)
+_CHANNELS = {"rgb8": _RGB, "bgr8": _BGR, "rgba8": _RGB, "bgra8": _BGR, "mono8": [0, 0, 0]}
+_DEPTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+
+
+def encode_observation(contract: TopicContract, latest: Mapping[str, Any], instruction: str = "") -> Observation:
+    """What a policy is given: from the latest message of each topic, by topic name."""
+    return {
+        "images": {name: encode_image(camera, latest[camera.topic]) for name, camera in contract.cameras.items()},
+        "proprio": encode_proprio([encode_vector(source, latest[source.topic]) for source in contract.proprio]),
+        "instruction": instruction,
+    }
+
+
+def encode_proprio(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The contract's sources side by side, float32 (p,)."""
+    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def encode_image(camera: CameraTopic, message: Any) -> np.ndarray:
+    """sensor_msgs/Image or CompressedImage to uint8 (h, w, 3), RGB, resized where the contract says a size."""
+    compressed = camera.type == "CompressedImage"
+    pixels, encoding = _decode(message) if compressed else _raw_pixels(message, camera.encoding or message.encoding)
+    if camera.size is not None:
+        pixels = resize(pixels, camera.size)
+    # Channels last of all, where they cost least: resizing does not mix them. A copy, free of the message's bytes.
+    return np.array(pixels[..., _CHANNELS[encoding]], order="C")
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Area interpolation of uint8 (h, w, c) to `size` = (height, width); an image of that size is returned as it is."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA).reshape(*size, -1)
+
+
+def encode_vector(source: VectorTopic, message: Any, after_ns: int = 0) -> np.ndarray:
+    """The contract's numbers of a message, float64 (n,), in the contract's order.
+
+    Of a trajectory the point due `after_ns` nanoseconds after its stamp: the first not earlier, else the last.
+    """
+    if source.type == "JointTrajectory":
+        return _trajectory_point(source, message, after_ns)
+    if source.type in JOINT_TYPES:
+        return _by_joint(source.joints, message.name, getattr(message, source.field.value), source.field.value)
+    if source.type in FIXED_TYPES:
+        values = FIXED_TYPES[source.type].values
+        return np.array([attrgetter(values[name][0])(message) for name in source.chosen], np.float64)
+    if source.type in ARRAY_TYPES:
+        if len(message.data) != len(source):
+            raise DatasetError(
+                f"{source.type} expected {len(source)} elements ({', '.join(source.chosen)}), found {len(message.data)}; "
+                "name every element in the contract's `values`"
+            )
+        return np.array(message.data, np.float64)
+    return np.array([message.data], np.float64)
+
+
+def word_of(message: Any) -> str:
+    """std_msgs/String or Bool as text: Bool is `true` or `false`."""
+    return str(message.data).lower() if isinstance(message.data, bool | np.bool_) else str(message.data)
+
+
+def stamp_ns(stamp: Any) -> int:
+    """builtin_interfaces/Time or Duration to nanoseconds."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def _raw_pixels(message: Any, encoding: str) -> tuple[np.ndarray, str]:
+    """A view of the message's bytes, (h, w, c); rows may be padded to `step`."""
+    if encoding not in _DEPTH:
+        raise DatasetError(
+            f"image encoding {encoding[:40]!r} is not an 8-bit colour image; expected one of {', '.join(_DEPTH)}: "
+            "convert it before logging, or overrule a wrong label by the contract's `encoding`"
+        )
+    height, width, step, depth = int(message.height), int(message.width), int(message.step), _DEPTH[encoding]
+    data = np.frombuffer(message.data, np.uint8)
+    if not (height > 0 and width > 0 and step >= width * depth and data.size >= step * height):
+        raise DatasetError(
+            f"image of {height} x {width} {encoding} with step {step} expected {step * height} bytes, found {data.size}; "
+            "the message is damaged or mislabelled"
+        )
+    rows = data[: step * height].reshape(height, step)[:, : width * depth]
+    return rows.reshape(height, width, depth), encoding
+
+
+def _decode(message: Any) -> tuple[np.ndarray, str]:
+    """A JPEG or PNG, of which only 8-bit images are taken."""
+    label = str(message.format)
+    if "compressedDepth" in label or "16UC1" in label or "32FC1" in label:
+        raise DatasetError(f"compressed image format {label[:60]!r} is a depth image; only colour and grey of 8 bits are read")
+    data = np.frombuffer(message.data, np.uint8)
+    height, width = _declared_size(data.data)
+    if not 0 < height * width <= MAX_PIXELS:
+        raise DatasetError(f"compressed image declares {height} x {width} pixels, more than {MAX_PIXELS}; do not trust the file")
+    # Orientation tags are not applied: the camera's geometry must not depend on one frame's metadata.
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise DatasetError(f"compressed image cannot be decoded ({error.err}); the message is damaged") from error
+    if pixels is None or pixels.shape[:2] != (height, width):
+        raise DatasetError("compressed image cannot be decoded; the message is damaged")
+    return pixels, "bgr8"
+
+
+def _declared_size(data: memoryview) -> tuple[int, int]:
+    """(height, width) as a PNG or JPEG declares it, before anything of that size is allocated."""
+    try:
+        if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
+            width, height, bits = struct.unpack_from(">IIB", data, 16)
+            if bits > 8:
+                raise DatasetError(f"compressed image is a PNG of {bits} bits; only colour and grey of 8 bits are read")
+            return height, width
+        if bytes(data[:2]) == b"\xff\xd8":
+            return _jpeg_size(data)
+    except struct.error as error:
+        raise DatasetError("compressed image ends within its own header; the message is damaged") from error
+    raise DatasetError(f"compressed image expected JPEG or PNG, found bytes {bytes(data[:8])!r}; convert it before logging")
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int]:
+    """From the frame header, SOF0 to SOF15; those three numbers in between are other segments."""
+    position = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", data, position)
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return height, width
+        if marker == 0xFFFF:  # padding
+            position += 1
+            continue
+        if not 0xFF01 <= marker < 0xFFFF or length < 2:
+            raise DatasetError("compressed image is no valid JPEG; the message is damaged")
+        position += 2 + length
+
+
+def _trajectory_point(source: VectorTopic, message: Any, after_ns: int) -> np.ndarray:
+    points = message.points
+    if not len(points):
+        raise DatasetError("JointTrajectory has no points; a stop command cannot serve as an action: end the episode before it")
+    due = next((p for p in points if stamp_ns(p.time_from_start) >= after_ns), points[-1])
+    numbers = {
+        JointField.position: due.positions,
+        JointField.velocity: due.velocities,
+        JointField.effort: due.effort,
+    }[source.field]
+    return _by_joint(source.joints, message.joint_names, numbers, source.field.value)
+
+
+def _by_joint(joints: Sequence[str], names: Sequence[str], numbers: Sequence[float], field: str) -> np.ndarray:
+    """The numbers of `joints`, wherever they stand in this message."""
+    if len(numbers) != len(names):
+        raise DatasetError(f"message has {len(names)} joints but {len(numbers)} numbers of {field}; choose another `field`")
+    place = {name: i for i, name in enumerate(names)}
+    missing = [joint for joint in joints if joint not in place]
+    if missing:
+        raise DatasetError(f"joints {', '.join(missing)} are not in the message, which has {', '.join(names)}; match the contract")
+    if len(place) != len(names):
+        raise DatasetError(f"message names a joint twice: {', '.join(names)}; repair what publishes it")
+    return np.array([numbers[place[joint]] for joint in joints], np.float64)

@@ -1,0 +1,228 @@
+"""Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.bag_decoder import decode
+from qtransformer_datasets.bag_index import BagIndex, Piece, Window, index_bag, pieces, windows
+from qtransformer_datasets.bag_report import BagReport, report_bag
+from qtransformer_datasets.bag_storage import find_bags
+from qtransformer_datasets.episode_check import ACTION_TOLERANCE, check_episode
+from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.topic_contract import OUTCOMES, TextRule, TopicContract
+
+OnGap = Literal["error", "split"]
+Outcome = Literal["success", "failure", "timeout"]
+
+
+class BagEpisodes:
+    """The episodes of one bag, of a storage file, or of a folder of bags in natural order; an `EpisodeSource`.
+
+    Opening scans every bag once for its times; images are decoded as they are read, only those that a tick uses.
+
+    `contract`: what the topics mean, or the YAML file that says so.
+    `on_gap`: "error" refuses a bag in which a topic falls silent beyond its tolerance, or a clock jumps back; "split"
+    makes episodes of what lies between. All but the last piece are then truncated, and the outcome belongs to the last.
+    `partial`: keep what is readable of broken bags, and leave out those that cannot be used; `reports` say which and why.
+    `outcome`: how episodes ended that do not say so themselves.
+    `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
+    `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them.
+    """
+
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
+    attributes: dict[str, Any]
+    reports: list[BagReport]
+    """Per bag and topic: counts, rates, gaps, and what is wrong."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        contract: TopicContract | str | os.PathLike[str] | None = None,
+        on_gap: OnGap = "error",
+        partial: bool = False,
+        outcome: Outcome | None = None,
+        limits_from_data: bool = False,
+        clip_actions: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        if on_gap not in ("error", "split"):
+            raise ConfigError(f"on_gap expected 'error' or 'split', found {on_gap!r}; choose one")
+        if outcome not in (None, *OUTCOMES):
+            raise ConfigError(f"outcome expected one of {', '.join(OUTCOMES)}, found {outcome!r}; choose one")
+        if contract is None:
+            raise ConfigError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
+        loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
+        self.contract = loaded.resolved()
+        self._clip, self._outcome = clip_actions, outcome
+        self.reports, self._plans = [], list[_Plan]()
+        for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
+            self._take(bag, on_gap, partial)
+        if not self._plans:
+            problems = "; ".join(problem for report in self.reports for problem in report.problems)
+            raise DatasetError(f"{self.path}: no episode can be read: {problems}")
+        self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
+        self.observation_spec = self.contract.observation_spec(self._native_sizes())
+        self.action_spec = self.contract.action_spec(self._found_limits() if limits_from_data else None)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return map(self.read, range(len(self)))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps per episode."""
+        return [len(plan.piece.ticks.times) - 1 for plan in self._plans]
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0."""
+        if not 0 <= index < len(self):
+            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
+        plan = self._plans[index]
+        decoded = decode(plan.index, plan.piece, self.contract, self.observation_spec)
+        length = len(plan.piece.ticks.times) - 1
+        is_success = plan.outcome == "success"
+        last = np.arange(length) == length - 1
+        terminated = last & (plan.outcome in ("success", "failure"))
+        episode = Episode(
+            images=decoded.images,
+            proprio=decoded.proprio.astype(np.float32),
+            actions=self._scaled(decoded.actions, plan.where),
+            rewards=self._rewards(plan) if self.contract.reward else (last & is_success).astype(np.float32),
+            terminated=terminated,
+            truncated=last & ~terminated,
+            timestamps=plan.piece.ticks.times / NANOSECONDS,
+            instruction=plan.instruction,
+            success=is_success,
+            info={"bag": plan.index.bag.path.name, "outcome": plan.outcome, "start_ns": int(plan.piece.ticks.times[0])},
+        )
+        check_episode(episode, self.action_spec, self.observation_spec, plan.where)
+        return episode
+
+    def _take(self, path: Path, on_gap: OnGap, partial: bool) -> None:
+        """Plan a bag's episodes and report on it."""
+        try:
+            index = index_bag(path, self.contract, partial)
+            plans, report = self._plans_of(index, on_gap)
+            if report.problems and not partial:
+                raise DatasetError(report.problems[0])
+        except DatasetError as error:
+            if not partial:
+                raise
+            plans, report = [], BagReport(path, problems=(str(error),))
+        self._plans += plans
+        self.reports.append(report)
+
+    def _plans_of(self, index: BagIndex, on_gap: OnGap) -> tuple[list["_Plan"], BagReport]:
+        path, found, gaps, problems = index.bag.path, list[_Plan](), list[Gap](), list(index.bag.damage)
+        marked = windows(index, self.contract.episodes)
+        for window in marked:
+            own, holes = pieces(index, window, self.contract)
+            if holes and on_gap == "error":
+                gaps_text = report_bag(index, holes).gaps_text()
+                raise DatasetError(f"{path}: {gaps_text}; raise tolerance_s in the contract, or use on_gap='split'")
+            if not own:
+                ranges = report_bag(index).ranges_text()
+                problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {ranges}")
+            gaps += holes
+            found += [self._plan(index, piece, len(self._plans) + len(found) + i) for i, piece in enumerate(own)]
+        if not marked:
+            problems.append(f"{path}: no episode starts; check the contract's `episodes`")
+        return found, report_bag(index, gaps, len(found), tuple(problems))
+
+    def _plan(self, index: BagIndex, piece: Piece, number: int) -> "_Plan":
+        where = f"{index.bag.path}, episode {number}"
+        outcome = self._outcome_of(index, piece, where) if piece.is_end else "split"
+        return _Plan(index, piece, outcome, _instruction(index, piece.window, self.contract.instruction, where), where)
+
+    def _outcome_of(self, index: BagIndex, piece: Piece, where: str) -> str:
+        rule, words = self.contract.outcome, list[str]()
+        if rule is not None and rule.topic:
+            said = index.words[rule.topic]
+            words = [word for time, word in said if piece.window.start <= time < piece.window.until]
+        elif rule is not None and rule.custom_data in index.bag.custom_data:
+            words = [index.bag.custom_data[rule.custom_data]]
+        known = [outcome for word in words if rule and (outcome := rule.outcome(word))]
+        if known:
+            return known[-1]
+        if index.bag.is_salvage:
+            return "cut"
+        if self._outcome is not None:
+            return self._outcome
+        raise DatasetError(
+            f"{where}: does not say how it ended (words {sorted(set(words))}); give the contract an `outcome`, "
+            "or say it for all such episodes: outcome='success', 'failure' or 'timeout'"
+        )
+
+    def _rewards(self, plan: "_Plan") -> np.ndarray:
+        """What came in (tick, next tick]; the last step takes all until the window's end."""
+        ticks, window = plan.piece.ticks.times, plan.piece.window
+        rewards = np.zeros(len(ticks) - 1)
+        for time, value in plan.index.rewards:
+            step = int(np.searchsorted(ticks, time, "left")) - 1
+            if step >= len(rewards) and plan.piece.is_end and time < window.until:
+                step = len(rewards) - 1
+            if 0 <= step < len(rewards):
+                rewards[step] += value
+        return rewards.astype(np.float32)
+
+    def _scaled(self, actions: np.ndarray, where: str) -> np.ndarray:
+        """Robot units, float64 (T, n), to [-1, 1]."""
+        scaled = self.action_spec.to_scaled(actions)
+        outside = np.abs(scaled) > 1 + ACTION_TOLERANCE
+        if outside.any() and not self._clip:
+            names = self.action_spec.names
+            share = ", ".join(
+                f"'{names[i]}' in {100 * outside[:, i].mean():.1f} % of the steps (from {actions[:, i].min():.4g} to "
+                f"{actions[:, i].max():.4g}, limits {self.action_spec.low[i]:.4g} to {self.action_spec.high[i]:.4g})"
+                for i in np.flatnonzero(outside.any(0))
+            )
+            raise DatasetError(f"{where}: actions beyond limits: {share}; widen them in the contract, or use clip_actions=True")
+        return np.clip(scaled, -1, 1)
+
+    def _native_sizes(self) -> dict[str, tuple[int, int]]:
+        sizes = self._plans[0].index.image_sizes
+        return {name: sizes[camera.topic] for name, camera in self.contract.cameras.items() if camera.size is None}
+
+    def _found_limits(self) -> list[tuple[float, float]]:
+        actions = np.concatenate([decode(plan.index, plan.piece, self.contract, None).actions for plan in self._plans])
+        limits = [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
+        for name, own, (low, high) in zip(self.contract.action_names, self.contract.limits(), limits, strict=True):
+            if own is None and not low < high:
+                raise DatasetError(f"{self.path}: action '{name}' is {low:g} throughout; give its limits in the contract")
+        return limits
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that is known of an episode before its payload is read."""
+
+    index: BagIndex
+    piece: Piece
+    outcome: str
+    """One of `OUTCOMES`; "split" for a piece that a gap ended, "cut" where a broken bag ends: both are truncated."""
+    instruction: str
+    where: str
+
+
+def _instruction(index: BagIndex, window: Window, rule: TextRule | None, where: str) -> str:
+    """Of a topic the last text up to the window's end: it may have been given before the episode began."""
+    if rule is None:
+        return ""
+    said = [word for time, word in index.words.get(rule.topic, []) if time <= window.stop]
+    text = rule.text or index.bag.custom_data.get(rule.custom_data, "") or (said[-1] if said else "")
+    if not text:
+        source = rule.topic or f"custom_data '{rule.custom_data}'"
+        raise DatasetError(f"{where}: {source} gives no instruction; set `instruction: {{text: ...}}` in the contract")
+    return text
