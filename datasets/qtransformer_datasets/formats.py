@@ -89,7 +89,14 @@ def _is_hdf5(path: Path) -> bool:
     return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
 
 
-FORMATS: tuple[Format, ...] = (Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),)
+def _is_lerobot(path: Path) -> bool:
+    return (path / "meta" / "info.json").is_file()
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
+    Format("lerobot", "lerobot_reader:LeRobotEpisodes", "lerobot_writer:LeRobotWriter", "lerobot", _is_lerobot),
+)
 """In the order in which they are asked whether a path is theirs."""
 
 
