@@ -111,7 +111,7 @@ class Layout:
     def video_path(self) -> PathTemplate:
         return PathTemplate(self._video_path, f"{self.root}, meta/info.json: video_path")
 
-    def inside(self, relative: str) -> Path:
+    def inside(self, relative: str, where: str = "") -> Path:
         """A path below the root, also after all links are followed. The hub's cache, which links to its own blobs, is welcome."""
         path, root = self.root / relative, os.path.realpath(self.root)
         homes = [root]
@@ -120,7 +120,7 @@ class Layout:
         real = os.path.realpath(path)
         if not any(os.path.commonpath([home, real]) == home for home in homes):
             raise DatasetError(
-                f"{path}: leads out of the dataset, to {real}; replace links by the files themselves (cp -rL), "
+                f"{where or self.root}: '{relative}' leads out of the dataset, to {real}; replace links by the files themselves (cp -rL), "
                 "or do not use this dataset"
             )
         return path
@@ -177,14 +177,14 @@ def _rate(fps: Any, where: str) -> float:
 
 def _feature(key: str, value: Any, where: str) -> Feature:
     shape = value.get("shape") if isinstance(value, Mapping) else None
-    sound = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n < 1 << 24 for n in shape)
-    if not sound or not isinstance(value.get("dtype"), str) or len(shape) > 8:
+    sound = isinstance(shape, list) and len(shape) <= 8 and all(isinstance(n, int) and 0 <= n < 1 << 24 for n in shape)
+    if not sound or not isinstance(value.get("dtype"), str):
         raise DatasetError(f"{where}: feature '{key}' expected a dtype and a shape, found {value!r:.200}; correct it")
     if value["dtype"] in ("image", "video") and not is_plain_key(key):
         raise DatasetError(f"{where}: camera '{key}' expected a plain name, found path characters; do not use this dataset")
     details = {**_mapping(value.get("video_info")), **_mapping(value.get("info"))}
     is_depth = bool(details.get("video.is_depth_map") or details.get("is_depth_map"))
-    return Feature(key, value["dtype"], tuple(shape), _names(value.get("names")), is_depth)
+    return Feature(key, value["dtype"], tuple(shape or ()), _names(value.get("names")), is_depth)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from qtransformer_datasets.episode_parts import parts_folder
 from qtransformer_datasets.episode_rows import RowReader, index_rows, row_reader
 from qtransformer_datasets.image_bytes import decode_image
 from qtransformer_datasets.lerobot_extras import apply_extras, extras_columns, find_extras
-from qtransformer_datasets.lerobot_layout import ACTION, STATE, Feature, Layout, read_json_lines
+from qtransformer_datasets.lerobot_layout import ACTION, STATE, Feature, Layout
 from qtransformer_datasets.lerobot_outcome import COLUMNS as OUTCOME_COLUMNS
 from qtransformer_datasets.lerobot_outcome import REWARD, SUCCESS, Successes, outcome, succeeding
 from qtransformer_datasets.lerobot_specs import (
@@ -35,11 +35,12 @@ from qtransformer_datasets.lerobot_specs import (
     image_shape,
     value_names,
 )
+from qtransformer_datasets.lerobot_tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot_videos import EpisodeVideos
-from qtransformer_datasets.parquet_guard import MAX_RATIO, check_signature, numbers, open_parquet, parquet_errors, values
+from qtransformer_datasets.parquet_guard import MAX_RATIO, check_signature, numbers, values
 from qtransformer_datasets.video_frames import image_size, read_frames
 
-TIME, FRAME, TASK = "timestamp", "frame_index", "task_index"
+TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5
 """In periods of `fps`: what is longer has lost frames."""
 _MIN_FRAME_BYTES = 8
@@ -114,7 +115,7 @@ class LeRobotEpisodes:
             self.observation_spec = ObservationSpec(self._shapes, kept.proprio_names, kept.proprio_units, kept.control_hz)
         self._success = succeeding(success, self._rows, str(self.path))
         self._tolerance = _checked_tolerance(tolerance_s, self._layout.fps)
-        self._tasks = _read_tasks(self._layout)
+        self._tasks = read_tasks(self._layout)
         self._check_first_videos()
         self._warn_of_demonstrations()
 
@@ -263,7 +264,7 @@ class LeRobotEpisodes:
             return data
         if not isinstance(path, str):
             raise DatasetError(f"{where}: expected an image, found none; restore it, or remove the episode")
-        file = self._layout.inside(path)
+        file = self._layout.inside(path, where)
         check_signature(file, "PNG or JPEG")
         return file.read_bytes()
 
@@ -299,27 +300,6 @@ class LeRobotEpisodes:
                 "Say so (success='all'), or say otherwise: success='none' or a list of episode indices",
                 stacklevel=3,
             )
-
-
-def _read_tasks(layout: Layout) -> dict[int, str]:
-    """Task index to text. The column of texts has had several names: `task`, `__index_level_0__`."""
-    where = str(layout.root / "meta")
-    if (layout.root / "meta/tasks.parquet").exists():
-        path = layout.inside("meta/tasks.parquet")
-        with open_parquet(path) as file, parquet_errors(str(path)):
-            table = file.read()
-            texts = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-            if not texts:
-                raise DatasetError(f"{path}: expected a column of texts, found {table.column_names}; restore it from its source")
-            indices = numbers(table, TASK, 1, where)[:, 0]
-            return {int(index): str(text) for index, text in zip(indices, values(table, texts[0], where), strict=True)}
-    if (layout.root / "meta/tasks.jsonl").exists():
-        path = layout.inside("meta/tasks.jsonl")
-        try:
-            return {int(row[TASK]): str(row["task"]) for row in read_json_lines(path)}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path}: expected task_index and task per line ({error!r}); restore it from its source") from error
-    return {}
 
 
 def _relative(path: Path, root: Path) -> str:
