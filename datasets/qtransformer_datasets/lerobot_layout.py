@@ -62,7 +62,7 @@ class PathTemplate:
 
     def __init__(self, text: Any, where: str) -> None:
         plain = isinstance(text, str) and _TEMPLATE.fullmatch(text) is not None
-        if not plain or text.startswith("/") or ".." in text.split("/"):
+        if not plain or not text or text.startswith("/") or ".." in text.split("/"):
             raise DatasetError(
                 f"{where} expected a relative path with only {', '.join(_FIELDS)} as placeholders, found {text!r}; "
                 "correct it, or do not use this dataset"

@@ -32,7 +32,7 @@ def video_errors(where: str) -> Iterator[None]:
         yield
     except QTransformerError:
         raise
-    except (av.error.FFmpegError, ValueError, OSError) as error:
+    except Exception as error:  # damage surfaces as FFmpegError, ValueError, OSError, OverflowError, ...
         raise DatasetError(f"{where}: damaged video ({error}); copy it again, or remove its episodes") from error
 
 
@@ -137,12 +137,12 @@ def _decode(path: Path, start: float, size: tuple[int, ...], where: str) -> Gene
 def _open(path: Path, where: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream, Fraction]]:
     check_signature(path, "video")
     with video_errors(where if str(path) in where else f"{where}, {path.name}"), av.open(str(path), format="mov") as container:
-        if not container.streams.video:
-            raise DatasetError(f"{where}: expected a video, found none in {path}; copy it again")
-        stream = container.streams.video[0]
+        stream = next(iter(container.streams.video), None)
+        if stream is None or stream.codec_context is None or stream.time_base is None:
+            raise DatasetError(f"{where}: expected a video, found none that can be decoded in {path}; copy it again")
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"err_detect": "explode"}
-        yield container, stream, stream.time_base or Fraction(1, 1)
+        yield container, stream, stream.time_base
 
 
 def _no_frame(where: str, row: int, wanted: float, before: float | None, after: float | None, tolerance: float) -> str:

@@ -1,10 +1,10 @@
 """Damaged and hostile datasets: a sentence that names the file, never another file, never memory without end."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
-import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from qtransformer_datasets.lerobot_reader import LeRobotEpisodes
 CAMERA = "observation.images.wrist"
 DATA_FILE = "data/chunk-000/file-000.parquet"
 VIDEO_FILE = f"videos/{CAMERA}/chunk-000/file-000.mp4"
+EPISODES_FILE = "meta/episodes/chunk-000/file-000.parquet"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
 
 
@@ -108,7 +109,7 @@ def test_a_playlist_in_the_guise_of_a_video_opens_nothing(tmp_path, path):
     (path / VIDEO_FILE).rename(real)
     for text in (
         f"ffconcat version 1.0\nfile '{real}'\n",
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{real}\n#EXT-X-ENDLIST\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{real}\n",
     ):
         (path / VIDEO_FILE).write_text(text)
         with pytest.raises(DatasetError, match="damaged video"):
@@ -118,9 +119,7 @@ def test_a_playlist_in_the_guise_of_a_video_opens_nothing(tmp_path, path):
 # --- damage
 
 
-@pytest.mark.parametrize(
-    "file", [DATA_FILE, VIDEO_FILE, "meta/info.json", "meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"]
-)
+@pytest.mark.parametrize("file", [DATA_FILE, VIDEO_FILE, "meta/info.json", "meta/tasks.parquet", EPISODES_FILE])
 def test_pointers_empty_and_cut_files_are_told_apart(path, file):
     whole = (path / file).read_bytes()
     for content, message in [
@@ -140,7 +139,7 @@ def test_missing_files_are_named(path):
     with pytest.raises(DatasetError, match=r"file-000.mp4: expected a video file, found nothing"):
         read_all(path)
     shutil.rmtree(path / "data")
-    with pytest.raises(DatasetError, match="expected data at data/chunk-.*found none; download the data too"):
+    with pytest.raises(DatasetError, match=r"expected data at data/chunk-.*found none; download the data too"):
         read_all(path)
 
 
@@ -186,9 +185,9 @@ def test_more_frames_than_the_videos_can_hold_are_refused_before_they_are_alloca
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.random.default_rng(0).normal(size=2 * size).astype(np.float32)), 2)
     table |= {"frame_index": pa.array(steps), "timestamp": pa.array(steps / 10), "action": lists, "observation.state": lists}
     pq.write_table(pa.table(table), path / DATA_FILE)
-    episodes = pq.read_table(path / "meta/episodes/chunk-000/file-000.parquet").slice(0, 1).to_pydict()
+    episodes = pq.read_table(path / EPISODES_FILE).slice(0, 1).to_pydict()
     episodes[f"videos/{CAMERA}/to_timestamp"] = [size / 10]
-    pq.write_table(pa.table(episodes), path / "meta/episodes/chunk-000/file-000.parquet")
+    pq.write_table(pa.table(episodes), path / EPISODES_FILE)
     source = LeRobotEpisodes(path, success="all")
     with pytest.raises(DatasetError, match=rf"declares {size} frames of camera 'wrist', its files have room for"):
         _ = source.lengths
@@ -221,12 +220,8 @@ def test_any_damage_ends_in_the_projects_own_error_or_in_sound_episodes(tmp_path
             for _ in range(rng.choice([1, 8])):
                 data[rng.randrange(len(data))] = rng.randrange(256)
         victim.write_bytes(data)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                read_all(bad)
-        except QTransformerError as error:
-            assert str(error)
+        with contextlib.suppress(QTransformerError):
+            read_all(bad)
         shutil.rmtree(bad)
 
 
@@ -234,7 +229,7 @@ def test_json_of_the_wrong_kind_is_refused_in_one_sentence(path):
     info = json.loads((path / "meta/info.json").read_text())
     for key, value in [("features", []), ("features", {"action": 3}), ("fps", "fast"), ("fps", None), ("fps", float("nan"))]:
         (path / "meta/info.json").write_text(json.dumps(info | {key: value}))
-        with pytest.raises(DatasetError, match="meta/info.json"):
+        with pytest.raises(DatasetError, match=r"meta/info.json"):
             read_all(path)
     (path / "meta/info.json").write_text("[" * 100_000)
     with pytest.raises(DatasetError, match="expected JSON"):
