@@ -120,7 +120,7 @@ class Layout:
         real = os.path.realpath(path)
         if not any(os.path.commonpath([home, real]) == home for home in homes):
             raise DatasetError(
-                f"{where or self.root}: '{relative}' leads out of the dataset, to {real}; replace links by the files themselves (cp -rL), "
+                f"{where or self.root}: '{relative}' leads out of the dataset, to {real}; replace links by the files (cp -rL), "
                 "or do not use this dataset"
             )
         return path
