@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.parquet_guard import numbers, open_parquet, parquet_errors
+from qtransformer_datasets.parquet_guard import integers, open_parquet, parquet_errors
 
 EPISODE = "episode_index"
 
@@ -32,10 +33,10 @@ def index_rows(
 ) -> dict[int, RowRange]:
     """Where each episode lies, in the order of their indices. `also` is shown `columns` of every file on the way."""
     found: dict[int, RowRange] = {}
-    for path in files:
+    for path in tqdm(files, desc="index episodes", unit="file", disable=None, delay=2, leave=False):
         with open_parquet(path) as file, parquet_errors(str(path)):
             table = file.read(columns=[EPISODE, *columns])
-        episodes = numbers(table, EPISODE, 1, str(path))[:, 0]
+        episodes = integers(table, EPISODE, str(path))
         starts = np.flatnonzero(np.diff(episodes, prepend=episodes[:1] - 1))
         for start, stop in zip(starts, [*starts[1:], len(episodes)], strict=True):
             episode, rows = int(episodes[start]), RowRange(path, int(start), int(stop))
@@ -59,8 +60,9 @@ class RowReader:
         self._file: pq.ParquetFile | None = None
         self._group: tuple[int, pa.Table] | None = None
 
-    def read(self, rows: RowRange) -> pa.Table:
-        with parquet_errors(str(rows.file)):
+    def read(self, rows: RowRange, where: str) -> pa.Table:
+        """All rows of an episode; errors start with `where`."""
+        with parquet_errors(f"{where}, {rows.file.name}"):
             file = self._open(rows.file)
             pieces, start = [], 0
             for group in range(file.num_row_groups):

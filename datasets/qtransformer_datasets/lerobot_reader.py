@@ -37,7 +37,7 @@ from qtransformer_datasets.lerobot_specs import (
 )
 from qtransformer_datasets.lerobot_tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot_videos import EpisodeVideos
-from qtransformer_datasets.parquet_guard import MAX_RATIO, check_signature, numbers, values
+from qtransformer_datasets.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
 from qtransformer_datasets.video_frames import image_size, read_frames
 
 TIME, FRAME = "timestamp", "frame_index"
@@ -187,7 +187,7 @@ class LeRobotEpisodes:
 
     def _read(self, readers: tuple[RowReader, RowReader], episode: int) -> Episode:
         where, (reader, extras_reader) = self._where(episode), readers
-        table = reader.read(self._rows[episode])
+        table = reader.read(self._rows[episode], where)
         actions = numbers(table, self._action.key, self._action.width, where)
         times = self._times(table, where)
         went = outcome(table, episode, self._success, where)
@@ -208,14 +208,14 @@ class LeRobotEpisodes:
         if self._extras is not None:
             if episode not in self._extras.rows:
                 raise DatasetError(f"{where}: added by another tool; delete the folder qtransformer to read it as plain LeRobot")
-            row = extras_reader.read(self._extras.rows[episode])
+            row = extras_reader.read(self._extras.rows[episode], where)
             apply_extras(result, row, actions, self.action_spec, where)
         check_episode(result, self.action_spec, self.observation_spec, where)
         return result
 
     def _times(self, table: pa.Table, where: str) -> np.ndarray:
         """float64 (T,) [s] from the episode's start, checked for rows that are missing or out of order."""
-        frames = numbers(table, FRAME, 1, where)[:, 0]
+        frames = integers(table, FRAME, where)
         if (frames != np.arange(len(frames))).any():
             row = int((frames != np.arange(len(frames))).argmax())
             raise DatasetError(f"{where}: {FRAME} expected {row} in row {row}, found {frames[row]}; repair or remove the episode")
@@ -275,7 +275,7 @@ class LeRobotEpisodes:
         """The task; several in one episode are joined."""
         if not self._tasks:
             return ""
-        found = dict.fromkeys(int(index) for index in numbers(table, TASK, 1, where)[:, 0])
+        found = dict.fromkeys(int(index) for index in integers(table, TASK, where))
         unknown = [index for index in found if index not in self._tasks]
         if unknown:
             raise DatasetError(f"{where}: {TASK} {unknown[0]} is not among the {len(self._tasks)} of meta/tasks; restore that file")

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.lerobot_layout import Layout, read_json_lines
-from qtransformer_datasets.parquet_guard import numbers, open_parquet, parquet_errors, values
+from qtransformer_datasets.parquet_guard import integers, open_parquet, parquet_errors, values
 
 TASK = "task_index"
 
@@ -19,7 +19,7 @@ def read_tasks(layout: Layout) -> dict[int, str]:
             texts = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
             if not texts:
                 raise DatasetError(f"{path}: expected a column of texts, found {table.column_names}; restore it from its source")
-            indices = numbers(table, TASK, 1, where)[:, 0]
+            indices = integers(table, TASK, where)
             return {int(index): str(text) for index, text in zip(indices, values(table, texts[0], where), strict=True)}
     if (layout.root / "meta/tasks.jsonl").exists():
         path = layout.inside("meta/tasks.jsonl")

@@ -84,6 +84,14 @@ def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
     return array.reshape(len(table), width)
 
 
+def integers(table: pa.Table, name: str, where: str) -> np.ndarray:
+    """A column of whole numbers, (rows,)."""
+    column = numbers(table, name, 1, where)[:, 0]
+    if column.dtype.kind not in "iu":
+        raise DatasetError(f"{where}: column '{name}' expected whole numbers, found {column.dtype}; repair the dataset")
+    return column
+
+
 def values(table: pa.Table, name: str, where: str) -> list[Any]:
     """A column as Python values."""
     return _column(table, name, where).to_pylist()
