@@ -141,7 +141,7 @@ def _open(path: Path, where: str) -> Iterator[tuple[av.container.InputContainer,
         if stream is None or stream.codec_context is None or stream.time_base is None:
             raise DatasetError(f"{where}: expected a video, found none that can be decoded in {path}; copy it again")
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.options = {"err_detect": "explode"}  # else h264 paints over damage; mp4 has no checksums
         yield container, stream, stream.time_base
 
 

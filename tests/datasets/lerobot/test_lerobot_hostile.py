@@ -104,16 +104,11 @@ def test_links_within_the_dataset_and_the_hubs_own_are_followed(tmp_path, path):
     assert read_all(cache / "snapshots/abc")[0] == [5, 6]
 
 
-def test_a_playlist_in_the_guise_of_a_video_opens_nothing(tmp_path, path):
-    real = tmp_path / "real.mp4"
-    (path / VIDEO_FILE).rename(real)
-    for text in (
-        f"ffconcat version 1.0\nfile '{real}'\n",
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{real}\n",
-    ):
-        (path / VIDEO_FILE).write_text(text)
-        with pytest.raises(DatasetError, match="damaged video"):
-            read_all(path)
+def test_a_playlist_in_the_guise_of_a_video_opens_nothing(path):
+    (path / VIDEO_FILE).rename((path / VIDEO_FILE).with_name("other.mp4"))
+    (path / VIDEO_FILE).write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(DatasetError, match="damaged video"):
+        read_all(path)
 
 
 # --- damage
