@@ -17,6 +17,7 @@ import numpy as np
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_episode, clip_actions
+from qtransformer_datasets.episode_parts import parts_folder
 from qtransformer_datasets.hdf5_guard import (
     MAX_RATIO,
     child_dataset,
@@ -31,7 +32,6 @@ from qtransformer_datasets.hdf5_guard import (
     text_rows,
 )
 from qtransformer_datasets.robomimic_specs import infer_action_spec, infer_observation_spec, proprio_keys
-from qtransformer_datasets.robomimic_writer import parts_folder
 
 Dones = Literal["terminated", "truncated"]
 

@@ -17,10 +17,8 @@ robomimic reads it as it is, with `hdf5_load_next_obs=False`; from `states` a si
 plays it back (`qtransformer_sim.robomimic_env`).
 """
 
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episode_parts import EpisodeParts, plain_json, refuse_unfinished
 from qtransformer_datasets.hdf5_guard import child_group, hdf5_errors, number_attribute, text_attribute
 
 FORMAT_VERSION = 1
@@ -38,7 +37,7 @@ CHUNK_FRAMES = 32
 """Image rows per compressed chunk: most grasps are one chunk; one lost chunk costs little of a long episode."""
 _HDF5_VERSION = ("v110", "v110")
 """Compact groups and single-chunk indices keep a demo's bookkeeping small; readable since HDF5 1.10 (2016)."""
-_RECIPE, _LOCK, _MERGED = "recipe.json", "lock", "merged.hdf5"
+_MERGED = "merged.hdf5"
 _VALID_EVERY = 10
 ENV_TYPE = 100
 """The number by which robomimic finds our simulator, if `qtransformer_sim.robomimic_env` has told it."""
@@ -56,11 +55,7 @@ class HDF5Writer:
     ) -> None:
         """Start a new file. `attributes` is free JSON-able provenance: recipe, seed, versions, env_name, env_kwargs."""
         path = Path(path)
-        if parts_folder(path).exists():
-            raise DatasetError(
-                f"{path}: a killed run left episodes in {parts_folder(path)}; "
-                "resume it (HDF5Writer.open_or_resume) or delete the folder"
-            )
+        refuse_unfinished(path, "HDF5Writer")
         self._open(path, action_spec, observation_spec, attributes)
 
     @classmethod
@@ -78,7 +73,7 @@ class HDF5Writer:
 
     def __len__(self) -> int:
         """Episodes safely on disk."""
-        return self._length
+        return self._parts.count
 
     def __enter__(self) -> "HDF5Writer":
         return self
@@ -92,36 +87,32 @@ class HDF5Writer:
         """Check an episode and put it on disk for good."""
         if self._closed:
             raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
-        where = f"{self.path}, episode {self._length}"
+        where = f"{self.path}, episode {len(self)}"
         check_episode(episode, self.action_spec, self.observation_spec, where)
-        part = self._part(self._length)
+        part = self._parts[len(self)]
         fresh = part.with_suffix(".tmp")
         with hdf5_errors(where):
             with h5py.File(fresh, "w", libver=_HDF5_VERSION) as file:
                 _write_demo(file.create_group(part.stem), episode)
-            _sync(fresh)
-            os.replace(fresh, part)
-        self._length += 1
+            self._parts.add(fresh)
 
     def finish(self) -> None:
         """Publish all episodes as one file at `path`, in one step, and drop the parts."""
         if self._closed:
             raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
-        if not self._length:
+        if not len(self):
             raise DatasetError(f"{self.path}: expected at least one episode to publish, found none; append before finishing")
-        merged = self._parts / _MERGED
+        merged = self._parts.folder / _MERGED
         with hdf5_errors(str(merged)):
             with h5py.File(merged, "w", libver=_HDF5_VERSION) as file:
                 self._merge(file)
-            _sync(merged)
-            os.replace(merged, self.path)
-        self.close()
-        shutil.rmtree(self._parts)
+            self._parts.publish(merged)
+        self._closed = True
 
     def close(self) -> None:
         """Let go without publishing: the parts stay, for `open_or_resume`."""
         self._closed = True
-        self._lock.close()
+        self._parts.close()
 
     def _open(
         self,
@@ -131,74 +122,21 @@ class HDF5Writer:
         attributes: Mapping[str, Any] | None,
     ) -> None:
         self.path, self.action_spec, self.observation_spec = path, action_spec, observation_spec
-        if path.exists():
-            raise DatasetError(f"{path}: expected a free path, found a finished file; choose another path or delete it")
         self._recipe = {
             "format_version": FORMAT_VERSION,
             "action_spec": action_spec.to_dict(),
             "observation_spec": observation_spec.to_dict(),
-            "attributes": _plain(dict(attributes or {}), f"{path}, attributes"),
+            "attributes": plain_json(dict(attributes or {}), f"{path}, attributes"),
         }
-        self._parts = parts_folder(path)
-        try:
-            self._parts.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._parts / _LOCK).open("w")
-        except OSError as error:
-            raise DatasetError(f"{path}: cannot be written ({error}); check the folder and its permissions") from error
-        self._take_lock()
+        self._parts = EpisodeParts(path, self._recipe, "demo_0.hdf5")
         self._closed = False
-        try:
-            self._keep_recipe()
-            self._length = self._count_parts()
-        except BaseException:
-            self.close()
-            raise
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when a process is killed
-        except BlockingIOError:
-            self._lock.close()
-            raise DatasetError(f"{self.path}: another process is writing it; wait for it or choose another path") from None
-
-    def _keep_recipe(self) -> None:
-        kept = self._parts / _RECIPE
-        if not kept.exists():
-            fresh = kept.with_suffix(".tmp")
-            fresh.write_text(json.dumps(self._recipe))
-            os.replace(fresh, kept)
-            return
-        try:
-            old = json.loads(kept.read_text())
-        except ValueError as error:
-            raise DatasetError(f"{kept}: expected JSON ({error}); delete {self._parts} and collect again") from error
-        difference = _first_difference(old, self._recipe)
-        if difference is not None:
-            name, before, now = difference
-            raise SpecMismatchError(
-                f"{self.path}: {name} differs from the run being resumed: expected {before}, found {now}; "
-                f"resume with the same settings, or delete {self._parts} to start over"
-            )
-
-    def _count_parts(self) -> int:
-        """How many demos lie there in an unbroken row. What a kill left half written has other names, and is overwritten."""
-        found = len(list(self._parts.glob("demo_*.hdf5")))
-        missing = [self._part(i).name for i in range(found) if not self._part(i).exists()]
-        if missing:
-            raise DatasetError(
-                f"{self._parts}: expected demos 0 to {found - 1}, {missing[0]} is missing; delete the folder and collect again"
-            )
-        return found
-
-    def _part(self, index: int) -> Path:
-        return self._parts / f"demo_{index}.hdf5"
 
     def _merge(self, file: h5py.File) -> None:
         data = file.create_group("data")
         total, instructions = 0, dict[str, None]()
-        for index in range(self._length):
-            name = self._part(index).stem
-            with h5py.File(self._part(index), "r") as part:
+        for index in range(len(self)):
+            name = self._parts[index].stem
+            with h5py.File(self._parts[index], "r") as part:
                 part.copy(name, data)
             demo = child_group(data, name, name)
             total += number_attribute(demo, "num_samples", name)
@@ -208,18 +146,13 @@ class HDF5Writer:
             _write_text(data, name, json.dumps(value))
         _write_text(data, "instructions", json.dumps(list(instructions)))
         _write_text(data, "env_args", json.dumps(_env_args(self._recipe["attributes"], self.observation_spec)))
-        names = np.array([f"demo_{i}" for i in range(self._length)], "S")
-        is_valid = np.arange(self._length) % _VALID_EVERY == _VALID_EVERY - 1
+        names = np.array([f"demo_{i}" for i in range(len(self))], "S")
+        is_valid = np.arange(len(self)) % _VALID_EVERY == _VALID_EVERY - 1
         file["mask/train"], file["mask/valid"] = names[~is_valid], names[is_valid]
 
 
-def parts_folder(path: Path) -> Path:
-    """Where the demos of an unfinished file lie."""
-    return path.with_name(path.name + ".partial")
-
-
 def _write_demo(demo: h5py.Group, episode: Episode) -> None:
-    info = _plain(episode.info, "info")
+    info = plain_json(episode.info, "info")
     demo.attrs["num_samples"] = len(episode)
     demo.attrs["success"] = bool(episode.success)
     demo.attrs["seed"] = seed = info["seed"] if isinstance(info.get("seed"), int) else -1
@@ -278,35 +211,3 @@ def _env_args(attributes: Mapping[str, Any], spec: ObservationSpec) -> dict[str,
         return dict(attributes["env_args"])
     kwargs = {"control_freq": spec.control_hz} | dict(attributes.get("env_kwargs") or {})
     return {"env_name": str(attributes.get("env_name", "")), "type": ENV_TYPE, "env_kwargs": kwargs}
-
-
-def _plain(value: dict[str, Any], where: str) -> dict[str, Any]:
-    """A dictionary as JSON gives it back: tuples become lists, numpy numbers Python's."""
-    try:
-        return json.loads(json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else _refuse(x)))
-    except (TypeError, ValueError) as error:
-        raise DatasetError(f"{where}: expected values that JSON can hold ({error}); convert or drop them") from error
-
-
-def _refuse(value: object) -> None:
-    raise TypeError(f"found {type(value).__name__}")
-
-
-def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first leaf, as `attributes.seed`, in which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            found = _first_difference(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
-        return None
-    return None if old == new else (name, old, new)
-
-
-def _sync(path: Path) -> None:
-    """Bytes on disk before the name points at them: a rename alone survives a kill, not a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,138 @@
+"""The specs of a LeRobotDataset that carries none, from its features, its numbers and what the user adds by name."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qtransformer.errors import DatasetError
+from qtransformer.types import ActionSpec
+from qtransformer_datasets.lerobot_layout import Feature, Layout
+from qtransformer_datasets.parquet_guard import numbers
+
+MAX_IMAGE_BYTES = 1 << 28
+
+
+class ColumnRange:
+    """Smallest and largest finite value per dimension of a column, over all files it is shown."""
+
+    def __init__(self, feature: Feature, where: str) -> None:
+        self._feature, self._where = feature, where
+        self.low, self.high = np.full(feature.width, np.inf), np.full(feature.width, -np.inf)
+
+    def include(self, table: pa.Table) -> None:
+        rows = numbers(table, self._feature.key, self._feature.width, self._where).astype(np.float64)
+        finite = np.isfinite(rows)
+        self.low = np.minimum(self.low, np.where(finite, rows, np.inf).min(0))
+        self.high = np.maximum(self.high, np.where(finite, rows, -np.inf).max(0))
+
+
+def feature_of(layout: Layout, key: str, option: str) -> Feature:
+    """The feature of that name, which must be numbers."""
+    numeric = [name for name, feature in layout.features.items() if not feature.is_camera and feature.dtype != "string"]
+    if key not in numeric:
+        raise DatasetError(
+            f"{layout.root}: expected a feature '{key}', found {numeric}; {_likely(key, numeric)}name another: {option}=..."
+        )
+    feature = layout.features[key]
+    if not 0 < feature.width < 10_000:
+        raise DatasetError(f"{layout.root}: feature '{key}' expected up to 10000 numbers, found shape {feature.shape}; correct it")
+    return feature
+
+
+def camera_features(layout: Layout, chosen: Sequence[str] | None) -> dict[str, Feature]:
+    """Cameras by name, in the order of `chosen`. Depth maps are no RGB images: skipped, with a warning."""
+    found: dict[str, Feature] = {}
+    for feature in layout.features.values():
+        if not feature.is_camera:
+            continue
+        if feature.is_depth:
+            warnings.warn(f"{layout.root}: '{feature.key}' is a depth map and is skipped: only RGB cameras are read", stacklevel=4)
+            continue
+        if feature.camera in found:
+            raise DatasetError(
+                f"{layout.root}: '{feature.key}' and '{found[feature.camera].key}' are both camera '{feature.camera}'; rename one"
+            )
+        found[feature.camera] = feature
+    if chosen is None:
+        return found
+    check_names(chosen, found, f"{layout.root}: cameras")
+    return {name: found[name] for name in chosen}
+
+
+def image_shape(feature: Feature, where: str) -> tuple[int, int, int]:
+    """(h, w, 3), whichever way round the file tells it."""
+    shape, names = feature.shape, feature.names or ()
+    first = len(shape) == 3 and (names[0].startswith("c") if len(names) == 3 else shape[0] == 3 and shape[2] != 3)
+    height, width, channels = (*shape[1:], shape[0]) if first else shape if len(shape) == 3 else (0, 0, 0)
+    if channels != 3 or not 0 < height * width * 3 <= MAX_IMAGE_BYTES:
+        raise DatasetError(
+            f"{where}: camera '{feature.camera}' expected RGB images (h, w, 3), found shape {shape}; leave it out: cameras=[...]"
+        )
+    return height, width, channels
+
+
+def value_names(features: Sequence[Feature]) -> tuple[str, ...]:
+    """One name per value; the feature's own where they fit (some files name axes instead), else `state_0`, `action_3`."""
+    names: list[str] = []
+    for feature in features:
+        own = feature.names or ()
+        short = feature.key.rsplit(".", 1)[-1]
+        fits = len(own) == feature.width and len(set(own)) == len(own)
+        names += own if fits else [f"{short}_{i}" for i in range(feature.width)]
+    if len(set(names)) < len(names):  # two features name the same joints: their positions and their efforts
+        names = [f"{f.key}.{name}" for f in features for name in value_names([f])]
+    return tuple(names)
+
+
+def action_spec(
+    feature: Feature,
+    measured: ColumnRange,
+    limits: Mapping[str, Sequence[float]],
+    units: Mapping[str, str],
+    discrete: Mapping[str, int],
+    where: str,
+) -> ActionSpec:
+    """Limits are the extremes of the data unless given: then no logged action lies outside. A constant dimension gets 1 around."""
+    names = value_names([feature])
+    check_names(limits, names, f"{where}: limits")
+    check_names(discrete, names, f"{where}: discrete")
+    low, high = dict(zip(names, measured.low, strict=True)), dict(zip(names, measured.high, strict=True))
+    for name in names:
+        if not low[name] <= high[name]:
+            raise DatasetError(f"{where}: action '{name}' expected at least one finite value, found none; repair the dataset")
+        if low[name] == high[name]:
+            margin = max(1.0, 1e-3 * abs(low[name]))
+            low[name], high[name] = low[name] - margin, high[name] + margin
+    for name, pair in limits.items():
+        low[name], high[name] = _pair(pair, f"{where}: limits of '{name}'")
+    return ActionSpec(
+        names=names,
+        low=tuple(float(low[name]) for name in names),
+        high=tuple(float(high[name]) for name in names),
+        units=tuple(str(units.get(name, "1")) for name in names),
+        discrete=tuple(int(discrete.get(name, 0)) for name in names),
+    )
+
+
+def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise DatasetError(f"{where}: '{name}' does not exist; {_likely(name, known)}there are: {', '.join(known) or 'none'}")
+
+
+def _pair(pair: Any, where: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, pair)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{where} expected two numbers [low, high], found {pair!r}; correct the option") from error
+    return low, high
+
+
+def _likely(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'? " if close else ""

@@ -1,0 +1,122 @@
+"""Reading parquet that somebody else wrote: page checksums are verified, and no size is believed unchecked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qtransformer.errors import DatasetError, QTransformerError
+
+MAX_RATIO = 1100
+"""Declared over stored bytes beyond which a column is a bomb: deflate reaches 1032."""
+_SLACK_BYTES = 1 << 20
+
+
+@contextmanager
+def parquet_errors(where: str) -> Iterator[None]:
+    """Turn pyarrow's errors into a DatasetError that starts with `where`."""
+    try:
+        yield
+    except QTransformerError:
+        raise
+    except PermissionError as error:
+        raise DatasetError(f"{where}: cannot be opened ({error}); mend its rights") from error
+    except Exception as error:  # damage surfaces as nearly any type: ArrowInvalid, OSError, ValueError, UnicodeDecodeError, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "magic bytes" in reason:
+            raise DatasetError(
+                f"{where}: the parquet file has no end ({reason}): its writer was killed or the copy was cut off; "
+                "copy it again, or let the tool that wrote it recover it"
+            ) from error
+        raise DatasetError(f"{where}: damaged parquet ({reason}); restore it from its source") from error
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The file, with its signature and the sizes that it declares checked."""
+    check_signature(path, "parquet")
+    with parquet_errors(str(path)):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        _check_sizes(file, path)
+        return file
+
+
+def check_signature(path: Path, kind: str) -> None:
+    """One clear sentence for each way in which a path holds no file of this kind at all."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected a {kind} file, found {'a folder' if path.is_dir() else 'nothing'}; copy it again")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); check its permissions") from error
+    if not head:
+        raise DatasetError(f"{path}: expected a {kind} file, found an empty one; copy it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise DatasetError(f"{path}: expected a {kind} file, found a git-lfs pointer to it; run `git lfs pull`")
+
+
+def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:
+    """A column of numbers, or of lists (of lists) of `width` numbers, as (rows, width) in its own dtype."""
+    column = _column(table, name, where)
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) or pa.types.is_large_list(column.type):
+        values = column.flatten()
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        if column.null_count or len(values) % max(len(column), 1) or (lengths != len(values) // max(len(column), 1)).any():
+            raise DatasetError(
+                f"{where}: column '{name}' expected lists of one length, found several; repair or remove the episode"
+            )
+        column = values
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)) or column.null_count:
+        raise DatasetError(
+            f"{where}: column '{name}' expected numbers, found {kind} with {column.null_count} empty; repair or remove the episode"
+        )
+    array = column.to_numpy(zero_copy_only=False)
+    if len(array) != len(table) * width:
+        raise DatasetError(
+            f"{where}: column '{name}' expected {width} values per row as meta/info.json says, "
+            f"found {len(array) / max(len(table), 1):g}; correct the feature's shape"
+        )
+    return array.reshape(len(table), width)
+
+
+def integers(table: pa.Table, name: str, where: str) -> np.ndarray:
+    """A column of whole numbers, (rows,)."""
+    column = numbers(table, name, 1, where)[:, 0]
+    if column.dtype.kind not in "iu":
+        raise DatasetError(f"{where}: column '{name}' expected whole numbers, found {column.dtype}; repair the dataset")
+    return column
+
+
+def values(table: pa.Table, name: str, where: str) -> list[Any]:
+    """A column as Python values."""
+    return _column(table, name, where).to_pylist()
+
+
+def _column(table: pa.Table, name: str, where: str) -> pa.Array:
+    if name not in table.column_names:
+        raise DatasetError(f"{where}: expected a column '{name}', found {table.column_names}; this is not LeRobot's layout")
+    return table.column(name).combine_chunks()
+
+
+def has_columns(file: pq.ParquetFile, names: Sequence[str]) -> bool:
+    return set(names) <= set(file.schema_arrow.names)
+
+
+def _check_sizes(file: pq.ParquetFile, path: Path) -> None:
+    """Held against the file's own size: a row needs a byte somewhere, and no compression is better than deflate at its best."""
+    metadata, size = file.metadata, path.stat().st_size
+    declared = sum(
+        max(column.total_uncompressed_size, 8 * column.num_values)
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for column in map(group.column, range(group.num_columns))
+    )
+    if metadata.num_rows > size or declared > MAX_RATIO * size + _SLACK_BYTES:
+        raise DatasetError(
+            f"{path}: declares {metadata.num_rows} rows of {declared} bytes in a file of {size}; "
+            "the file is damaged or hostile: do not use it"
+        )
