@@ -62,6 +62,14 @@ class EpisodeWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How `open_episodes` opened a reader; what may be cached of it is told apart by this."""
+
+    format: "Format"
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """A way of keeping episodes on disk."""
 
@@ -73,6 +81,8 @@ class Format:
     extra: str
     """What to install for it: `pip install 'qtransformer[extra]'`; empty if nothing."""
     recognises: Callable[[Path], bool]
+    slow: bool = False
+    """Whether reading decodes video: then even a small dataset is worth a cache."""
 
     def load(self, target: str) -> Callable[..., Any]:
         """The reader's or the writer's class."""
@@ -110,7 +120,7 @@ def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:
 
 
 def open_episodes(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> LoggedEpisodes:
-    """A reader for whatever lies at `path`.
+    """A reader for whatever lies at `path`. It remembers how it was opened: `opening_of`.
 
     Args:
         path: file or directory.
@@ -121,7 +131,14 @@ def open_episodes(path: str | os.PathLike[str], format: str = "auto", **options:
     reader = kind.load(kind.reader)
     known = [name for name in inspect.signature(reader).parameters if name != "path"]
     _check_options(options, known, f"{path}: {kind.name}")
-    return reader(path, **options)
+    source = reader(path, **options)
+    source.opening = Opening(kind, options)
+    return source
+
+
+def opening_of(source: object) -> Opening | None:
+    """How a source was opened; None where that was not by `open_episodes`."""
+    return getattr(source, "opening", None)
 
 
 def create_writer(

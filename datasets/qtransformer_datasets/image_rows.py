@@ -1,0 +1,93 @@
+"""The images of one camera, wherever they lie: in memory, in memory-mapped files, or end to end in several of either."""
+
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+_POLYNOMIAL = 0xEDB88320
+"""Of CRC-32, lowest power in the highest bit."""
+
+
+class ImageRows:
+    """uint8 (N, h, w, 3), RGB, end to end over one or several arrays, which are not copied.
+
+    `crc32s` holds the CRC-32 of each array's bytes, or None where nobody has read them yet.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray], crc32s: Sequence[int | None]) -> None:
+        self._parts = [part.view(np.ndarray) for part in parts]  # slices of a memmap are slow to make
+        self._crc32s = list(crc32s)
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    @classmethod
+    def joined(cls, rows: Sequence["ImageRows"]) -> "ImageRows":
+        return cls([p for r in rows for p in r._parts], [c for r in rows for c in r._crc32s])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self._parts[0].shape[1:])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Consecutive rows; a view where one array holds them all."""
+        start, stop, step = rows.indices(len(self))
+        part = int(np.searchsorted(self._starts, start, "right")) - 1
+        if step == 1 and part < len(self._parts) and stop <= self._starts[part + 1]:
+            return self._parts[part][start - self._starts[part] : stop - self._starts[part]]
+        return self.gather(np.arange(start, stop, step))
+
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        """The rows at the given places, `index.shape + (h, w, 3)`.
+
+        Consecutive places are copied in one piece, and pieces in the order in which they lie on the disk.
+        """
+        flat = index.reshape(-1)
+        rows = np.empty((len(flat), *self.shape[1:]), np.uint8)
+        part = np.searchsorted(self._starts, flat, "right") - 1
+        broken = (np.diff(flat) != 1) | (np.diff(part) != 0)
+        begins = np.flatnonzero(np.concatenate([[True] * (len(flat) > 0), broken]))
+        ends = np.append(begins[1:], len(flat))
+        for piece in np.argsort(flat[begins]):
+            begin, end = begins[piece], ends[piece]
+            source = flat[begin] - self._starts[part[begin]]
+            rows[begin:end] = self._parts[part[begin]][source : source + end - begin]
+        return rows.reshape(*index.shape, *self.shape[1:])
+
+    def crc32(self) -> int:
+        """CRC-32 of all bytes; only arrays of which it is not known are read."""
+        total = 0
+        for i, part in enumerate(self._parts):
+            known = self._crc32s[i]
+            crc = self._crc32s[i] = zlib.crc32(part.data) if known is None else known
+            total = joined_crc32(total, crc, part.nbytes)
+        return total
+
+
+@lru_cache(maxsize=64)
+def _shift(length: int) -> int:
+    """x to the power of 8 * length, modulo the polynomial."""
+    power, square = 1 << 31, 1 << 23
+    while length:
+        if length & 1:
+            power = _product(power, square)
+        square, length = _product(square, square), length >> 1
+    return power
+
+
+def _product(a: int, b: int) -> int:
+    """The product of two polynomials over GF(2), modulo the polynomial of CRC-32."""
+    result = 0
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
+            result ^= b
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return result
+
+
+def joined_crc32(first: int, second: int, length: int) -> int:
+    """CRC-32 of two byte strings end to end, from the CRC-32 of each and the length of the second."""
+    return _product(first, _shift(length)) ^ second
