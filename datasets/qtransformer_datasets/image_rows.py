@@ -1,5 +1,6 @@
 """The images of one camera, wherever they lie: in memory, in memory-mapped files, or end to end in several of either."""
 
+import weakref
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,13 +18,17 @@ class ImageRows:
     """
 
     def __init__(self, parts: Sequence[np.ndarray], crc32s: Sequence[int | None]) -> None:
+        self.mapped = any(isinstance(part, np.memmap) for part in parts)
+        """Whether a row may have to come from a disk."""
         self._parts = [part.view(np.ndarray) for part in parts]  # slices of a memmap are slow to make
         self._crc32s = list(crc32s)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
     @classmethod
     def joined(cls, rows: Sequence["ImageRows"]) -> "ImageRows":
-        return cls([p for r in rows for p in r._parts], [c for r in rows for c in r._crc32s])
+        joined = cls([p for r in rows for p in r._parts], [c for r in rows for c in r._crc32s])
+        joined.mapped = any(r.mapped for r in rows)
+        return joined
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -40,13 +45,13 @@ class ImageRows:
             return self._parts[part][start - self._starts[part] : stop - self._starts[part]]
         return self.gather(np.arange(start, stop, step))
 
-    def gather(self, index: np.ndarray) -> np.ndarray:
-        """The rows at the given places, `index.shape + (h, w, 3)`.
+    def gather(self, index: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+        """The rows at the given places, `index.shape + (h, w, 3)`; written `into` an array of that shape if one is given.
 
         Consecutive places are copied in one piece, and pieces in the order in which they lie on the disk.
         """
-        flat = index.reshape(-1)
-        rows = np.empty((len(flat), *self.shape[1:]), np.uint8)
+        gathered = np.empty((*index.shape, *self.shape[1:]), np.uint8) if into is None else into
+        flat, rows = index.reshape(-1), gathered.reshape(-1, *self.shape[1:])
         part = np.searchsorted(self._starts, flat, "right") - 1
         broken = (np.diff(flat) != 1) | (np.diff(part) != 0)
         begins = np.flatnonzero(np.concatenate([[True] * (len(flat) > 0), broken]))
@@ -55,7 +60,7 @@ class ImageRows:
             begin, end = begins[piece], ends[piece]
             source = flat[begin] - self._starts[part[begin]]
             rows[begin:end] = self._parts[part[begin]][source : source + end - begin]
-        return rows.reshape(*index.shape, *self.shape[1:])
+        return gathered
 
     def crc32(self) -> int:
         """CRC-32 of all bytes; only arrays of which it is not known are read."""
@@ -65,6 +70,26 @@ class ImageRows:
             crc = self._crc32s[i] = zlib.crc32(part.data) if known is None else known
             total = joined_crc32(total, crc, part.nbytes)
         return total
+
+
+class Buffers:
+    """Arrays of one shape, handed out again once nobody holds them: memory fresh from the system costs more than the copy."""
+
+    KEPT = 4
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._free = shape, list[np.ndarray]()
+
+    def take(self) -> np.ndarray:
+        """An uninitialised uint8 array."""
+        buffer = self._free.pop() if self._free else np.empty(self._shape, np.uint8)
+        lent = buffer.view()
+        weakref.finalize(lent, self._take_back, buffer).atexit = False
+        return lent
+
+    def _take_back(self, buffer: np.ndarray) -> None:
+        if len(self._free) < self.KEPT:
+            self._free.append(buffer)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ import torch
 from qtransformer.batch import Batch
 from qtransformer.preprocess import encode_instruction
 from qtransformer_datasets.frames import Frames
+from qtransformer_datasets.image_rows import Buffers
 
 MAX_CYCLE = 1 << 16
 """Turns in a cycle. Shares that need more (weights of many digits) are rounded to it."""
@@ -128,7 +129,7 @@ class SegmentReader:
         self._age = np.arange(len(frames)) - frames.episode_start  # frames since the episode began: needs no care at the wrap
         self._bootstrapped = frames.truncated & ~frames.terminated
         self._instructions = np.stack([encode_instruction(text) for text in frames.instructions])
-        self._frames = frames
+        self._frames, self._buffers = frames, dict[tuple[str, int], Buffers]()
 
     def read(self, groups: np.ndarray, first_steps: np.ndarray) -> Batch:
         """Segments whose step frames begin at the given places of their groups, both (b,)."""
@@ -142,7 +143,7 @@ class SegmentReader:
         return Batch(
             lead=self.lead,
             steps=self.steps,
-            images={camera: torch.from_numpy(rows.gather(index)) for camera, rows in frames.images.items()},
+            images={camera: self._gather_images(camera, index) for camera in frames.images},
             proprio=gather(frames.proprio),
             instruction=torch.from_numpy(self._instructions[frames.instruction_id[index]]),
             episode_start=torch.from_numpy(np.maximum(self._offsets - self._age[index], 0)),
@@ -155,3 +156,8 @@ class SegmentReader:
             mc_return=gather(frames.mc_return),
             success=gather(frames.success),
         )
+
+    def _gather_images(self, camera: str, index: np.ndarray) -> torch.Tensor:
+        rows = self._frames.images[camera]
+        buffers = self._buffers.setdefault((camera, len(index)), Buffers((*index.shape, *rows.shape[1:])))
+        return torch.from_numpy(rows.gather(index, into=buffers.take()))
