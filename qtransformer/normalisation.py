@@ -20,7 +20,8 @@ def shifted(names: Sequence[str], kept: Mapping[str, Any], found: Mapping[str, A
     """
     phrases = []
     for i, name in enumerate(names):
-        (mean, std), (other_mean, other_std) = ((float(stats[key][i]) for key in KEYS) for stats in (kept, found))
+        mean, std = (float(kept[key][i]) for key in KEYS)
+        other_mean, other_std = (float(found[key][i]) for key in KEYS)
         width = std if std > 1e-6 else 1.0  # as the network's own
         varies = min(std, other_std) > 1e-6
         if abs(other_mean - mean) > MAX_SHIFT * width or (varies and abs(np.log(other_std / std)) > np.log(MAX_RATIO)):

@@ -119,6 +119,18 @@ class EpisodeDataset:
                 digest.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
         return digest.hexdigest()
 
+    def verify(self) -> None:
+        """Read every image and compare it with its checksum; opening a cache checks all but the images.
+
+        Raises:
+            DatasetError: the images of a camera are not what was cached.
+        """
+        for camera, rows in self._frames.images.items():
+            if not rows.is_whole():
+                raise DatasetError(
+                    f"camera '{camera}': cached images differ from their checksum; delete the cache, it is built anew"
+                )
+
     def frames(self) -> Frames:
         """The stream itself, in flat arrays that are not copied."""
         return self._frames

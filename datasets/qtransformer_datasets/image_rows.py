@@ -1,5 +1,6 @@
 """The images of one camera, wherever they lie: in memory, in memory-mapped files, or end to end in several of either."""
 
+import math
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -71,6 +72,10 @@ class ImageRows:
             total = joined_crc32(total, crc, part.nbytes)
         return total
 
+    def is_whole(self) -> bool:
+        """Whether all bytes, read again, still have the CRC-32 that is known of them."""
+        return all(known is None or zlib.crc32(part.data) == known for part, known in zip(self._parts, self._crc32s, strict=True))
+
 
 class Buffers:
     """Arrays of one shape, handed out again once nobody holds them: memory fresh from the system costs more than the copy."""
@@ -78,18 +83,18 @@ class Buffers:
     KEPT = 4
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape, self._free = shape, list[np.ndarray]()
+        self._shape, self._free = shape, list[bytearray]()
 
     def take(self) -> np.ndarray:
-        """An uninitialised uint8 array."""
-        buffer = self._free.pop() if self._free else np.empty(self._shape, np.uint8)
-        lent = buffer.view()
-        weakref.finalize(lent, self._take_back, buffer).atexit = False
-        return lent
+        """A uint8 array of any content."""
+        memory = self._free.pop() if self._free else bytearray(math.prod(self._shape))
+        lent = np.frombuffer(memory, np.uint8)  # every view of it, and every tensor, keeps this array alive
+        weakref.finalize(lent, self._take_back, memory).atexit = False
+        return lent.reshape(self._shape)
 
-    def _take_back(self, buffer: np.ndarray) -> None:
+    def _take_back(self, memory: bytearray) -> None:
         if len(self._free) < self.KEPT:
-            self._free.append(buffer)
+            self._free.append(memory)
 
 
 @lru_cache(maxsize=64)

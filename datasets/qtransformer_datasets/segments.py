@@ -21,7 +21,7 @@ from qtransformer.preprocess import encode_instruction
 from qtransformer_datasets.frames import Frames
 from qtransformer_datasets.image_rows import Buffers
 
-MAX_CYCLE = 1 << 16
+MAX_CYCLE = 1 << 14
 """Turns in a cycle. Shares that need more (weights of many digits) are rounded to it."""
 
 
