@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+Piece = tuple[int, int, int, int]
+"""First place in the batch, the place after the last, which array, and its first row."""
 _POLYNOMIAL = 0xEDB88320
 """Of CRC-32, lowest power in the highest bit."""
 
@@ -46,22 +48,35 @@ class ImageRows:
             return self._parts[part][start - self._starts[part] : stop - self._starts[part]]
         return self.gather(np.arange(start, stop, step))
 
-    def gather(self, index: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
-        """The rows at the given places, `index.shape + (h, w, 3)`; written `into` an array of that shape if one is given.
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        """The rows at the given places, `index.shape + (h, w, 3)`."""
+        rows = np.empty((*index.shape, *self.shape[1:]), np.uint8)
+        self.copy(self.pieces(index), rows)
+        return rows
 
-        Consecutive places are copied in one piece, and pieces in the order in which they lie on the disk.
+    def pieces(self, index: np.ndarray) -> list[Piece]:
+        """How the rows at the given places are copied: consecutive ones in one piece, pieces in the order of the disk.
+
+        The same for all cameras of a dataset.
         """
-        gathered = np.empty((*index.shape, *self.shape[1:]), np.uint8) if into is None else into
-        flat, rows = index.reshape(-1), gathered.reshape(-1, *self.shape[1:])
-        part = np.searchsorted(self._starts, flat, "right") - 1
-        broken = (np.diff(flat) != 1) | (np.diff(part) != 0)
-        begins = np.flatnonzero(np.concatenate([[True] * (len(flat) > 0), broken]))
-        ends = np.append(begins[1:], len(flat))
-        for piece in np.argsort(flat[begins]):
-            begin, end = begins[piece], ends[piece]
-            source = flat[begin] - self._starts[part[begin]]
-            rows[begin:end] = self._parts[part[begin]][source : source + end - begin]
-        return gathered
+        flat = index.reshape(-1)
+        if not len(flat):
+            return []
+        broken = flat[1:] != flat[:-1] + 1
+        if len(self._parts) > 1:
+            part = np.searchsorted(self._starts, flat, "right")
+            broken |= part[1:] != part[:-1]
+        bounds = np.concatenate([[0], np.flatnonzero(broken) + 1, [len(flat)]])
+        rows = flat[bounds[:-1]]
+        parts = np.searchsorted(self._starts, rows, "right") - 1
+        columns = np.stack([bounds[:-1], bounds[1:], parts, rows - self._starts[parts]])
+        return list(map(tuple, columns[:, rows.argsort()].T.tolist()))
+
+    def copy(self, pieces: Sequence[Piece], into: np.ndarray) -> None:
+        """Copy pieces to where they belong in an array of shape `index.shape + (h, w, 3)`."""
+        flat = into.reshape(-1, *self.shape[1:])
+        for begin, end, part, row in pieces:
+            flat[begin:end] = self._parts[part][row : row + end - begin]
 
     def crc32(self) -> int:
         """CRC-32 of all bytes; only arrays of which it is not known are read."""

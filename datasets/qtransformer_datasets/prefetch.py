@@ -1,14 +1,11 @@
 """Batches read ahead by a thread, so that training does not wait for a disk."""
 
-import queue
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
-
-_WAKE = 0.1
-"""Seconds after which a thread with nowhere to put its batch looks whether it is still wanted."""
 
 
 def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
@@ -17,10 +14,12 @@ def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     An exception in `items` is raised where its item would have come. The thread starts with the first item asked for and ends with
     this iterator, whether that is exhausted, closed or dropped; it never keeps the process alive.
     """
-    ready = queue.Queue[tuple[Item | None, BaseException | None]](depth)
+    wanted, ready = SimpleQueue[bool](), SimpleQueue[tuple[Item | None, BaseException | None]]()
     dropped = threading.Event()
-    thread = threading.Thread(target=_read_ahead, args=(items, ready, dropped), name="prefetch", daemon=True)
+    thread = threading.Thread(target=_read_ahead, args=(items, wanted, ready, dropped), name="prefetch", daemon=True)
     thread.start()
+    for _ in range(depth):
+        wanted.put(True)
     try:
         while True:
             item, error = ready.get()
@@ -28,25 +27,23 @@ def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
                 return
             if error is not None:
                 raise error
+            wanted.put(True)
             yield item  # pyright: ignore[reportReturnType]
     finally:
         dropped.set()
+        wanted.put(False)
         thread.join()
 
 
 def _read_ahead(
-    items: Iterator[Item], ready: "queue.Queue[tuple[Item | None, BaseException | None]]", dropped: threading.Event
+    items: Iterator[Item],
+    wanted: "SimpleQueue[bool]",
+    ready: "SimpleQueue[tuple[Item | None, BaseException | None]]",
+    dropped: threading.Event,
 ) -> None:
-    while not dropped.is_set():
+    while wanted.get() and not dropped.is_set():
         try:
-            entry = next(items), None
+            ready.put((next(items), None))
         except BaseException as error:  # whatever it is, it belongs to the thread that trains
-            entry = None, error
-        while not dropped.is_set():
-            try:
-                ready.put(entry, timeout=_WAKE)
-                break
-            except queue.Full:
-                continue
-        if entry[1] is not None:
+            ready.put((None, error))
             return
