@@ -1,77 +1,204 @@
-"""How fast episodes are written, read and drawn, and what a frame costs on disk.
+"""How fast episodes are written, read, cached and drawn; robomimic's loader and a plain copy beside ours, in one run.
 
-    python benchmarks/bench_loader.py [frames] [noise]
+    python benchmarks/bench_loader.py [frames] [noise] [python of an environment with robomimic]
 
-Frames are flat-coloured, as the simulator's are; `noise` [grey levels] makes them as hard to compress as a camera's.
+Two cameras of 84 x 84, history 2, 128 transitions a batch. A sample is what Q-learning needs of one transition: the window of two
+frames before and after the action, as uint8 tensors. Ours come as 16 segments of 8 steps, which share frames, from memory and from
+a cache on disk. robomimic's are those of its SequenceDataset with everything cached in memory, through PyTorch's DataLoader; as
+a second figure, without next observations, which is enough for cloning but half of the work. The limit is a copy of the bytes of
+one of our batches, from a random place of memory to one that is used again.
+
+Frames are flat-coloured, as the simulator's are; `noise` [grey levels] makes them as hard to compress as a camera's. Rounds
+alternate between the sides and the best of each counts, and samples are counted per second of CPU time (everything measured works
+in memory, that of the operating system included), so that other work on the machine disturbs all alike.
 """
 
+import itertools
+import json
+import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets import EpisodeDataset, HDF5Writer
-
-SIZE, STEPS, BATCHES = 64, 30, 200
-ACTION = ActionSpec(names=("dx", "dy"), low=(-1.0,) * 2, high=(1.0,) * 2, units=("m",) * 2, discrete=(0, 0))
-OBSERVATION = ObservationSpec(
-    cameras={"wrist": (SIZE, SIZE, 3)}, proprio_names=("x",) * 8, proprio_units=("m",) * 8, control_hz=10.0
-)
+ROOT = Path(__file__).parents[1]
+PEER_PYTHON = ROOT / ".venv-robomimic" / "bin" / "python"
+SIZE, STEPS, CAMERAS = 84, 30, ("wrist", "front")
+SEGMENTS, SEGMENT_STEPS, HISTORY = 16, 8, 2
+BATCH = SEGMENTS * SEGMENT_STEPS
+ROUNDS, SECONDS = 4, 0.5
 
 
-def scene(rng: np.random.Generator, noise: float) -> Episode:
-    """Twelve moving rectangles on a plain floor."""
-    images = np.full((STEPS + 1, SIZE, SIZE, 3), 200, np.uint8)
-    for _ in range(12):
-        colour, (x, y, w, h) = rng.integers(0, 256, 3), rng.integers(2, SIZE - 20, 4)
-        for t in range(STEPS + 1):
-            images[t, y : y + h // 3, (x + t // 3) % SIZE : (x + t // 3) % SIZE + w // 3] = colour
-    if noise:
-        images = (images + rng.normal(0, noise, images.shape)).clip(0, 255).astype(np.uint8)
-    return Episode(
-        images={"wrist": images},
-        proprio=rng.normal(size=(STEPS + 1, 8)).astype(np.float32),
-        actions=rng.uniform(-1, 1, (STEPS, 2)).astype(np.float32),
-        rewards=np.zeros(STEPS, np.float32),
-        terminated=np.zeros(STEPS, bool),
-        truncated=np.arange(STEPS) == STEPS - 1,
-    )
+def rate(work: Callable[[], Any], seconds: float = SECONDS) -> float:
+    """Calls per second of CPU time, all threads counted, after a warm-up."""
+    for _ in range(20):
+        work()
+    calls, begin = 0, time.process_time()
+    while (passed := time.process_time() - begin) < seconds:
+        work()
+        calls += 1
+    return calls / passed
 
 
-def main(frames: int = 40_000, noise: float = 0.0) -> None:
+def write(path: Path, frames: int, noise: float) -> None:
+    """Episodes of twelve moving rectangles on a plain floor; prints how fast they are written."""
+    import numpy as np
+
+    from qtransformer.types import ActionSpec, Episode, ObservationSpec
+    from qtransformer_datasets import HDF5Writer
+
     rng = np.random.default_rng(0)
-    pool, count = [scene(rng, noise) for _ in range(20)], frames // (STEPS + 1)
-    megabytes = count * (STEPS + 1) * SIZE * SIZE * 3 / 1e6
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bench.hdf5"
-        begin = time.perf_counter()
-        with HDF5Writer(path, ACTION, OBSERVATION, {}) as writer:
-            for i in range(count):
-                writer.append(pool[i % len(pool)])
-            written = time.perf_counter()
-        finished = time.perf_counter()
-        dataset = EpisodeDataset(path)
-        loaded = time.perf_counter()
-        size = path.stat().st_size
-    print(f"frames        {dataset.num_frames} of {SIZE} x {SIZE} x 3, {megabytes:.0f} MB of pixels in {count} episodes")
-    print(f"write         {megabytes / (written - begin):.0f} MB/s   {frames / (written - begin):.0f} frames/s")
-    print(f"finish        {finished - written:.2f} s")
-    print(f"read          {megabytes / (loaded - finished):.0f} MB/s   {loaded - finished:.2f} s")
-    print(f"file          {size / 1e6:.1f} MB   {size / dataset.num_frames:.0f} bytes per frame")
-    batches = dataset.segments(batch_size=16, lead=3, steps=6, lookahead=1, seed=0)
-    next(batches)
+
+    def images() -> Any:
+        rows = np.full((STEPS + 1, SIZE, SIZE, 3), 200, np.uint8)
+        for _ in range(12):
+            colour, (x, y, w, h) = rng.integers(0, 256, 3), rng.integers(2, SIZE - 20, 4)
+            for t in range(STEPS + 1):
+                rows[t, y : y + h // 3, (x + t // 3) % SIZE : (x + t // 3) % SIZE + w // 3] = colour
+        return (rows + rng.normal(0, noise, rows.shape)).clip(0, 255).astype(np.uint8) if noise else rows
+
+    action = ActionSpec(names=("dx", "dy"), low=(-1.0,) * 2, high=(1.0,) * 2, units=("m",) * 2, discrete=(0, 0))
+    cameras = dict.fromkeys(CAMERAS, (SIZE, SIZE, 3))
+    observation = ObservationSpec(cameras=cameras, proprio_names=("x",) * 8, proprio_units=("m",) * 8, control_hz=10.0)
+    pool = [
+        Episode(
+            images={camera: images() for camera in CAMERAS},
+            proprio=rng.normal(size=(STEPS + 1, 8)).astype(np.float32),
+            actions=rng.uniform(-1, 1, (STEPS, 2)).astype(np.float32),
+            rewards=np.zeros(STEPS, np.float32),
+            terminated=np.zeros(STEPS, bool),
+            truncated=np.arange(STEPS) == STEPS - 1,
+        )
+        for _ in range(20)
+    ]
+    episodes = max(1, frames // (STEPS + 1))
+    megabytes = episodes * (STEPS + 1) * SIZE * SIZE * 3 * len(CAMERAS) / 1e6
     begin = time.perf_counter()
-    for _ in islice(batches, BATCHES):
-        pass
-    print(f"batch         {(time.perf_counter() - begin) / BATCHES * 1e3:.2f} ms for 16 segments of 10 frames")
+    with HDF5Writer(path, action, observation, {}) as writer:
+        for i in range(episodes):
+            writer.append(pool[i % len(pool)])
+    passed = time.perf_counter() - begin
+    print(f"{episodes * (STEPS + 1)} frames, {megabytes:.0f} MB of pixels, {path.stat().st_size / 1e6:.1f} MB as HDF5")
+    print(f"write             {megabytes / passed:8.0f} MB/s")
+
+
+def with_next_obs(path: Path) -> Path:
+    """The file as robomimic wants it for Q-learning: with the next observation of every step."""
+    import h5py
+    import numpy as np
+
+    full = path.with_name("robomimic.hdf5")
+    with h5py.File(path) as source, h5py.File(full, "w") as file:
+        source.copy("data", file)
+        for demo in file["data"].values():  # pyright: ignore[reportAttributeAccessIssue]
+            for key, rows in demo["obs"].items():
+                last = demo[f"next_obs/{key}"][-1:]
+                del demo[f"next_obs/{key}"]
+                demo[f"next_obs/{key}"] = np.concatenate([rows[1:], last])
+    return full
+
+
+def prepare(path: Path) -> None:
+    """Read into memory, build the cache, open it; prints how long each took."""
+    from qtransformer_datasets import EpisodeDataset
+
+    for name, cache in [("read into memory", "never"), ("build the cache", "always"), ("open the cache", "always")]:
+        begin = time.perf_counter()
+        dataset = EpisodeDataset(path, cache=cache)
+        passed = time.perf_counter() - begin
+        megabytes = dataset.num_frames * SIZE * SIZE * 3 * len(CAMERAS) / 1e6
+        print(f"{name:16}  {megabytes / passed:8.0f} MB/s {passed:8.3f} s")
     begin = time.perf_counter()
     _ = dataset.fingerprint, dataset.stats
-    print(f"fingerprint   {time.perf_counter() - begin:.2f} s, statistics included")
+    print(f"its fingerprint and statistics {time.perf_counter() - begin:8.3f} s")
+
+
+def our_samples(path: Path) -> dict[str, float]:
+    """Samples per second from memory, from the cache, and of the plain copy."""
+    import numpy as np
+    import torch
+
+    from qtransformer_datasets import EpisodeDataset
+
+    torch.set_num_threads(1)
+    found = {}
+    shape = {"batch_size": SEGMENTS, "lead": HISTORY - 1, "steps": SEGMENT_STEPS, "lookahead": 1, "seed": 0}
+    for name, cache in [("memory", "never"), ("cache", "always")]:
+        batches = EpisodeDataset(path, cache=cache).segments(**shape)
+        size = sum(images.numel() for images in next(batches).images.values())
+        found[name] = BATCH * rate(lambda batches=batches: next(batches))
+    source = np.ones(max(2 * size, 250_000_000), np.uint8)
+    place, rng = np.empty(size, np.uint8), np.random.default_rng(0)
+
+    def copy() -> None:
+        begin = int(rng.integers(len(source) - size))
+        np.copyto(place, source[begin : begin + size])
+
+    return found | {"copy": BATCH * rate(copy)}
+
+
+def their_samples(path: Path) -> dict[str, float]:
+    """Samples per second of robomimic; runs in its own environment."""
+    import robomimic.utils.obs_utils as obs_utils  # pyright: ignore[reportMissingImports]
+    import torch
+    from robomimic.utils.dataset import SequenceDataset  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(1)
+    images = [f"{camera}_image" for camera in CAMERAS]
+    obs_utils.initialize_obs_utils_with_obs_specs({"obs": {"rgb": images, "low_dim": ["proprio"]}})
+    found = {}
+    for name, next_obs in [("robomimic", True), ("  without next frames", False)]:
+        dataset = SequenceDataset(
+            hdf5_path=str(path),
+            obs_keys=[*images, "proprio"],
+            dataset_keys=["actions", "rewards", "dones"],
+            frame_stack=HISTORY,
+            hdf5_cache_mode="all",
+            hdf5_use_swmr=False,
+            load_next_obs=next_obs,
+        )
+        loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+        assert next(batches)["obs"][images[0]].shape[:2] == (BATCH, HISTORY)
+        found[name] = BATCH * rate(lambda batches=batches: next(batches))
+    return found
+
+
+def main(frames: int = 4_000, noise: float = 0.0, peer: str = str(PEER_PYTHON)) -> int:
+    best: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.hdf5"
+        write(path, frames, noise)
+        prepare(path)
+        sides = {"ours": sys.executable, "theirs": peer}
+        if not Path(peer).exists():
+            print(f"robomimic is left out: there is no {peer}; `make peers` installs it", file=sys.stderr)
+            del sides["theirs"]
+        paths = {"ours": path, "theirs": with_next_obs(path)}
+        for _ in range(ROUNDS):
+            for side, python in sides.items():
+                command = [python, __file__, "--side", side, str(paths[side])]
+                out = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+                for name, value in json.loads(out.splitlines()[-1]).items():
+                    best[name] = max(value, best.get(name, 0.0))
+    print(f"{'best of ' + str(ROUNDS):22}{'samples/s':>12}{'of the copy':>14}")
+    for name, value in best.items():
+        print(f"{name:22}{value:>12.0f}{value / best['copy']:>13.2f}x")
+    met = min(best["memory"], best["cache"]) >= 0.5 * best["copy"]
+    if "robomimic" in best:
+        memory, cache = (best[name] / best["robomimic"] for name in ("memory", "cache"))
+        print(f"{memory:.1f}x robomimic's from memory, {cache:.1f}x from the cache")
+        met = met and min(memory, cache) >= 10
+    print(f"target (half of the copy, 10x robomimic): {'met' if met else 'MISSED'}")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
-    main(*(kind(text) for kind, text in zip((int, float), sys.argv[1:], strict=False)))
+    if "--side" in sys.argv:
+        samples = {"ours": our_samples, "theirs": their_samples}[sys.argv[2]]
+        print(json.dumps(samples(Path(sys.argv[3]))))
+        sys.exit()
+    words = sys.argv[1:]
+    sys.exit(main(*([int(words[0])] if words else []), *(map(float, words[1:2])), *words[2:]))

@@ -75,6 +75,28 @@ class Conservative(Enum):
     """CQL's softmax regulariser, which the paper compares with."""
 
 
+class Balance(Enum):
+    """Between which groups of episodes the steps drawn are shared equally."""
+
+    none = "none"
+    """Every step is drawn equally often."""
+    success = "success"
+    """Successes and failures."""
+    source = "source"
+    """The files of `dataset`."""
+    instruction = "instruction"
+
+
+class Cache(Enum):
+    """Whether decoded frames are kept on disk and memory-mapped."""
+
+    auto = "auto"
+    """Of videos, and where images exceed `data.memory_gb`."""
+    always = "always"
+    never = "never"
+    """Everything is read into memory at each start."""
+
+
 def _require_positive(config: Any, group: str) -> None:
     """All whole numbers of `config` count something that there must be at least one of."""
     for f in fields(config):
@@ -189,6 +211,20 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DataConfig:
+    balance: Balance = Balance.none
+    """Draw as many steps from each: `success` (and failure), `source`, `instruction`; `none` draws all steps equally often."""
+    cache: Cache = Cache.auto
+    """Keep decoded frames on disk and map them: `auto` for videos and what memory_gb has no room for, `always`, `never`."""
+    memory_gb: float = 0.0
+    """Images [GB] that cache=auto still holds in memory; 0 takes a quarter of the machine's."""
+
+    def __post_init__(self) -> None:
+        if self.memory_gb < 0:
+            raise ConfigError(f"data.memory_gb={self.memory_gb} must be at least 0")
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainConfig:
     algo: Algo = Algo.q
     """What is learned on the trunk."""
@@ -216,6 +252,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training loop and its clock; the mathematics is the learner's."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from qtransformer import normalisation
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import (
     Artefact,
@@ -64,7 +66,18 @@ class TrainingData(Protocol):
     def episodes(self) -> Iterator[Episode]: ...
 
     def segments(
-        self, *, batch_size: int, lead: int, steps: int, lookahead: int, seed: int, start: int = 0, filter: str = "all"
+        self,
+        *,
+        batch_size: int,
+        lead: int,
+        steps: int,
+        lookahead: int,
+        seed: int,
+        start: int = 0,
+        filter: str = "all",
+        balance: str = "none",
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[Batch]: ...
 
 
@@ -148,6 +161,7 @@ class Trainer:
 
     def _loop(self, step: int, stop: Stop, log: JsonLines) -> int:
         config, meter, skipped = self.config, Meter(), 0
+        rank, world_size = _rank()
         batches = self.dataset.segments(
             batch_size=config.optim.batch_segments,
             lead=self.learner.lead,
@@ -156,6 +170,9 @@ class Trainer:
             seed=config.seed,
             start=step,
             filter="success" if config.algo is Algo.bc and config.bc_filter_success else "all",
+            balance=config.data.balance.value,
+            rank=rank,
+            world_size=world_size,
         )
         bar = tqdm(total=config.steps, initial=step, desc=f"train {config.algo.value}", unit="step", disable=not self.progress)
         since, logged = perf_counter(), step
@@ -243,6 +260,7 @@ class Trainer:
                 f"found {self.dataset.fingerprint[:12]}); resume with the same data, or fine-tune with init={directory}"
             )
         load_weights(self.learner.network, directory)
+        self._keep_normalisation(json.loads((directory / "stats.json").read_text()), str(directory))
         state, position = read_training_state(directory)
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
@@ -260,8 +278,19 @@ class Trainer:
                 f"{to_dict(start.config.value)}; asked for model {to_dict(self.config.model)}, value "
                 f"{to_dict(self.config.value)}; use the checkpoint's settings"
             )
-        self.stats = {**self.stats, **{k: start.stats[k] for k in ("proprio_mean", "proprio_std")}}
+        self._keep_normalisation(start.stats, self.config.init)
         return start.network
+
+    def _keep_normalisation(self, kept: Mapping[str, Any], where: str) -> None:
+        """Weights go on with the normalisation they were learned under; a warning says where these data lie far from it."""
+        far = normalisation.shifted(self.dataset.observation_spec.proprio_names, kept, self.stats)
+        if far:
+            warnings.warn(
+                f"{where} was trained on other proprioception: in these data {'; '.join(far)}. Its normalisation is kept; "
+                "check units and robot, or train afresh without init",
+                stacklevel=2,
+            )
+        self.stats = {**self.stats, **{key: kept[key] for key in normalisation.KEYS}}
 
     def _first_observation(self) -> Observation:
         episode = next(iter(self.dataset.episodes()))
@@ -285,6 +314,13 @@ class Trainer:
             f"Batches are numbers {step - MAX_SKIPPED + 1} to {step} of seed {self.config.seed}; losses are in {path}. "
             "Lower optim.learning_rate, or inspect the data with `qtransformer data inspect`"
         )
+
+
+def _rank() -> tuple[int, int]:
+    """This process's rank and the number of processes that train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def check_specs(

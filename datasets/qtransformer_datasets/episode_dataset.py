@@ -1,14 +1,15 @@
-"""Logged episodes in memory, ready to be drawn from."""
+"""Logged episodes, in memory or in a cache on disk, ready to be drawn from."""
 
 import copy
 import hashlib
+import itertools
 import json
+import math
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -17,9 +18,25 @@ from qtransformer.errors import DatasetError
 from qtransformer.types import Episode, EpisodeSource
 from qtransformer_datasets.dataset_stats import DatasetStats, measure
 from qtransformer_datasets.episode_check import check_same_specs
-from qtransformer_datasets.frames import Frames, array_fields, discounted_returns, load_frames
-from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
-from qtransformer_datasets.segments import SegmentPlan, SegmentReader
+from qtransformer_datasets.formats import LoggedEpisodes, open_episodes, opening_of
+from qtransformer_datasets.frame_cache import build_cache, open_cache
+from qtransformer_datasets.frames import (
+    Frames,
+    SourceFrames,
+    array_fields,
+    discounted_returns,
+    image_bytes,
+    join,
+    read_into_memory,
+)
+from qtransformer_datasets.groups import grouped
+from qtransformer_datasets.memory import machine_memory
+from qtransformer_datasets.prefetch import prefetched
+from qtransformer_datasets.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
+
+CACHES = ("auto", "always", "never")
+_NOT_CONTENT = ("mc_return", "source_id", "timestamps")
+"""Arrays of `Frames` that the fingerprint leaves out."""
 
 Source = str | os.PathLike[str] | EpisodeSource
 
@@ -27,10 +44,26 @@ Source = str | os.PathLike[str] | EpisodeSource
 class EpisodeDataset:
     """All episodes of a file, a source, or a list of either whose specs agree. Images are held once, as uint8.
 
-    `discount` sets the returns (`mc_return`, and those in `stats`); `with_discount` changes it without reading again.
+    Args:
+        source: a path (see `formats.FORMATS`), a reader that `open_episodes` opened, any other `EpisodeSource`, or a list of these.
+        discount: sets the returns (`mc_return`, and those in `stats`); `with_discount` changes it without reading again.
+        weights: one positive number per source: their shares of the steps drawn. None: every step is drawn equally often.
+        cache: "never" reads everything into memory. "always" keeps what was decoded in a cache on disk (see `frame_cache`) and
+            maps it, so that neither memory nor the time of a start depends on the data's size. "auto" uses a cache that is there,
+            and builds one of videos, and where images would take more than `memory_limit`. A source that is neither a path nor
+            was opened by `open_episodes` is always read into memory. Batches are the same bit for bit.
+        memory_limit: bytes; by default a quarter of the machine's memory, which leaves room for as many trainings beside this one.
     """
 
-    def __init__(self, source: Source | Sequence[Source], discount: float = 0.98) -> None:
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        discount: float = 0.98,
+        *,
+        weights: Sequence[float] | None = None,
+        cache: str = "auto",
+        memory_limit: int | None = None,
+    ) -> None:
         sources = [_open(item) for item in _listed(source)]
         if not sources:
             raise DatasetError("expected at least one file or source, found an empty list; name one")
@@ -39,7 +72,9 @@ class EpisodeDataset:
             where = str(getattr(other, "path", type(other).__name__))
             check_same_specs((self.action_spec, self.observation_spec), (other.action_spec, other.observation_spec), where)
         self.discount = _checked_discount(discount)
-        self._frames, self._records = load_frames(sources, self.discount)
+        self._weights = _checked_weights(weights, len(sources))
+        limit = machine_memory() // 4 if memory_limit is None else memory_limit
+        self._frames, self._records = join(_load(sources, cache, limit), self.discount)
 
     @property
     def num_frames(self) -> int:
@@ -72,16 +107,29 @@ class EpisodeDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over specs and content; the discount is not part of it. Images enter by their CRC-32, for speed."""
+        """SHA-256 over specs and content; the discount, times and sources are not part of it. Images enter by their CRC-32, which a
+        cache knows without reading them."""
         digest = hashlib.sha256()
         specs = [self.action_spec.to_dict(), self.observation_spec.to_dict(), self._frames.instructions]
         digest.update(json.dumps(specs, sort_keys=True).encode())
         for camera, rows in sorted(self._frames.images.items()):
-            digest.update(f"{camera} {rows.shape} {zlib.crc32(rows.data)}".encode())
+            digest.update(f"{camera} {rows.shape} {rows.crc32()}".encode())
         for name, array in array_fields(self._frames):
-            if name != "mc_return":
+            if name not in _NOT_CONTENT:
                 digest.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
         return digest.hexdigest()
+
+    def verify(self) -> None:
+        """Read every image and compare it with its checksum; opening a cache checks all but the images.
+
+        Raises:
+            DatasetError: the images of a camera are not what was cached.
+        """
+        for camera, rows in self._frames.images.items():
+            if not rows.is_whole():
+                raise DatasetError(
+                    f"camera '{camera}': cached images differ from their checksum; delete the cache, it is built anew"
+                )
 
     def frames(self) -> Frames:
         """The stream itself, in flat arrays that are not copied."""
@@ -100,6 +148,7 @@ class EpisodeDataset:
                 rewards=frames.rewards[steps],
                 terminated=frames.terminated[steps],
                 truncated=frames.truncated[steps],
+                timestamps=None if np.isnan(frames.timestamps[record.start]) else frames.timestamps[rows],
                 instruction=frames.instructions[frames.instruction_id[record.start]],
                 success=record.success,
                 has_final_observation=record.has_final_observation,
@@ -125,27 +174,24 @@ class EpisodeDataset:
         seed: int,
         start: int = 0,
         filter: str = "all",
+        balance: str = "none",
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[Batch]:
         """Endless batches of segments; batch k depends on nothing but the data, these settings and k, from `start` on.
 
-        `filter="success"` draws from the stream of successful episodes only. See `segments.SegmentPlan` for the order.
+        `filter="success"` draws from successful episodes only. `balance` (none, success, source or instruction) draws as many steps
+        from every such group. Rank r of w takes batches r, r + w, r + 2w ... of those that one alone would take. See `segments`.
         """
-        _check_segments(batch_size=batch_size, steps=steps, lead=lead, lookahead=lookahead, seed=seed, start=start)
-        order = self._order(filter)
-        plan = SegmentPlan(num_frames=len(order), batch_size=batch_size, steps=steps, seed=seed)
-        reader = SegmentReader(self._frames, order, lead=lead, steps=steps, lookahead=lookahead)
-        return map(reader.read, plan.batches(start))
-
-    def _order(self, filter: str) -> np.ndarray:
-        """Frames to draw from, in stream order, int64."""
-        if filter == "all":
-            return np.arange(self.num_frames)
-        if filter != "success":
-            raise DatasetError(f"filter expected 'all' or 'success', found {filter!r}; choose one")
-        order = np.flatnonzero(self._frames.success)
-        if not len(order):
-            raise DatasetError(f"filter 'success' found none among {self.num_episodes} episodes; use filter='all' or other data")
-        return order
+        _check_segments(batch_size=batch_size, steps=steps, lead=lead, lookahead=lookahead, seed=seed, start=start, rank=rank)
+        if rank >= world_size:
+            raise DatasetError(f"segments: rank expected below world_size {world_size}, found {rank}; correct the setting")
+        groups, shares = grouped(self._frames, filter=filter, balance=balance, weights=self._weights)
+        plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
+        plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
+        reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead)
+        batches = itertools.starmap(reader.read, plan.batches(start, rank, world_size))
+        return prefetched(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 
 
 def _listed(source: Source | Sequence[Source]) -> list[Source]:
@@ -153,7 +199,30 @@ def _listed(source: Source | Sequence[Source]) -> list[Source]:
 
 
 def _open(source: Source) -> EpisodeSource:
-    return HDF5Episodes(Path(source)) if isinstance(source, str | os.PathLike) else source
+    return open_episodes(source) if isinstance(source, str | os.PathLike) else source
+
+
+def _load(sources: Sequence[EpisodeSource], cache: str, memory_limit: int) -> list[SourceFrames]:
+    """Each source from its cache or into memory; see `EpisodeDataset`."""
+    if cache not in CACHES:
+        raise DatasetError(f"cache expected one of {', '.join(CACHES)}, found {cache!r}; choose one")
+    cacheable = [i for i, source in enumerate(sources) if opening_of(source) and cache != "never"]
+    found = {i: open_cache(cast(LoggedEpisodes, sources[i])) for i in cacheable}
+    missing = [i for i in cacheable if found[i] is None]
+    too_large = cache == "auto" and sum(image_bytes(sources[i]) for i in missing) > memory_limit
+    for i in missing:
+        opening = opening_of(sources[i])
+        if cache == "always" or too_large or (opening and opening.format.slow):
+            found[i] = build_cache(cast(LoggedEpisodes, sources[i]))
+    return [found.get(i) or read_into_memory(source) for i, source in enumerate(sources)]
+
+
+def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float] | None:
+    if weights is None:
+        return None
+    if len(weights) != count or not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise DatasetError(f"weights expected {count} positive numbers, one per source, found {list(weights)}; correct them")
+    return list(weights)
 
 
 def _checked_discount(discount: float) -> float:

@@ -63,6 +63,14 @@ class EpisodeWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How `open_episodes` opened a reader; what may be cached of it is told apart by this."""
+
+    format: "Format"
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """A way of keeping episodes on disk."""
 
@@ -74,6 +82,8 @@ class Format:
     extra: str
     """What to install for it: `pip install 'qtransformer[extra]'`; empty if nothing."""
     recognises: Callable[[Path], bool]
+    slow: bool = False
+    """Whether reading decodes video: then even a small dataset is worth a cache."""
 
     def load(self, target: str) -> Callable[..., Any]:
         """The reader's or the writer's class."""
@@ -111,7 +121,7 @@ def _is_rosbag(path: Path) -> bool:
 FORMATS: tuple[Format, ...] = (
     Format("minari", "minari_reader:MinariEpisodes", None, "", _is_minari),
     Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
-    Format("lerobot", "lerobot_reader:LeRobotEpisodes", "lerobot_writer:LeRobotWriter", "lerobot", _is_lerobot),
+    Format("lerobot", "lerobot_reader:LeRobotEpisodes", "lerobot_writer:LeRobotWriter", "lerobot", _is_lerobot, slow=True),
     Format("rosbag", "rosbag_reader:BagEpisodes", None, "rosbag", _is_rosbag),
 )
 """In the order in which they are asked whether a path is theirs."""
@@ -139,7 +149,7 @@ def open_episodes(
     on_bad_episode: Literal["stop", "skip"] = "stop",
     **options: Any,
 ) -> LoggedEpisodes:
-    """A reader for whatever lies at `path`.
+    """A reader for whatever lies at `path`. It remembers how it was opened: `opening_of`.
 
     Args:
         path: file or directory.
@@ -154,8 +164,16 @@ def open_episodes(
     reader = kind.load(kind.reader)
     known = [name for name in inspect.signature(reader).parameters if name != "path"]
     _check_options(options, known, f"{path}: {kind.name}")
-    source = reader(path, **options)
-    return ReadableEpisodes(source) if on_bad_episode == "skip" else source
+    source: Any = reader(path, **options)
+    if on_bad_episode == "skip":
+        source = ReadableEpisodes(source)
+    source.opening = Opening(kind, {"on_bad_episode": on_bad_episode, **options})
+    return source
+
+
+def opening_of(source: object) -> Opening | None:
+    """How a source was opened; None where that was not by `open_episodes`."""
+    return getattr(source, "opening", None)
 
 
 def create_writer(

@@ -20,7 +20,13 @@ from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 def build_trainer(config: RunConfig, run: Path) -> Trainer:
     """Data, environment, log and settings, put together; prints what was."""
-    dataset = EpisodeDataset(config.datasets, discount=config.train.targets.discount)
+    data = config.train.data
+    dataset = EpisodeDataset(
+        config.datasets,
+        discount=config.train.targets.discount,
+        cache=data.cache.value,
+        memory_limit=int(data.memory_gb * 1e9) or None,
+    )
     trainer = Trainer(
         config.train,
         dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property

@@ -198,3 +198,16 @@ def test_a_broken_curve_log_does_not_stop_training(dataset: Path, tmp_path: Path
     assert result.code == 0
     assert result.err.count("TensorBoard log stopped") == 1
     assert len(read_jsonl(run / "metrics.jsonl")) == 4
+
+
+def test_a_cache_changes_nothing_and_a_balance_does(trained: Path, dataset: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.hdf5"
+    copy.write_bytes(dataset.read_bytes())
+    arguments = [f"dataset={copy}", "steps=4", "save_every=2", *TINY]
+    assert qtransformer("train", *arguments, f"run={tmp_path}/cached", "data.cache=always").code == 0
+    assert list(tmp_path.glob("copy.hdf5.cache/*/manifest.json"))
+    assert_same_weights(tmp_path / "cached", trained, 4)
+    assert qtransformer("train", *arguments, f"run={tmp_path}/balanced", "data.balance=success").code == 0
+    assert RunConfig.load(tmp_path / "balanced").train.data.balance.value == "success"
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "balanced", trained, 4)

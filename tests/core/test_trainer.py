@@ -246,13 +246,17 @@ def test_fine_tuning_starts_from_the_checkpoints_weights_and_normalisation(
 ) -> None:
     run = fit(make_config(), "first")
     other = make_dataset([make_episode(5, seed=s, proprio=np.full((6, 2), 9.0, np.float32)) for s in range(50, 54)])
-    trainer = Trainer(make_config(init=str(run)), other, tmp_path / "second", progress=False)
+    with pytest.warns(UserWarning, match=r"in these data 'x' is 9 ± 0, the checkpoint's .*; 'y' is 9.*normalisation is kept"):
+        trainer = Trainer(make_config(init=str(run)), other, tmp_path / "second", progress=False)
     weights = load_file(run / "checkpoints" / "step_0000008" / "model.safetensors")
     for name, value in trainer.learner.network.state_dict().items():
         assert torch.equal(value, weights[name]), name
     trainer.fit()
     tuned = Policy.from_checkpoint(tmp_path / "second", device="cpu").network.state_dict()
     assert torch.equal(tuned["proprio_mean"], weights["proprio_mean"])
+    stats = [json.loads(next(r.glob("checkpoints/step_0000008/stats.json")).read_text()) for r in (run, tmp_path / "second")]
+    assert stats[0]["proprio_mean"] == stats[1]["proprio_mean"]
+    assert stats[0]["mean_length"] != stats[1]["mean_length"]
     assert not torch.equal(tuned["q_head.out.bias"], weights["q_head.out.bias"])
 
 
@@ -319,3 +323,32 @@ def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_con
     for i, settings in enumerate([{"algo": "bc"}, {"algo": "bc", "bc_filter_success": False}, {"algo": "q"}]):
         fit(make_config(steps=1, **settings), f"run{i}", data=Asked(dataset, lambda step, batch: batch))
     assert asked == ["success", "all", "all"]
+
+
+def test_steps_are_balanced_and_dealt_out_to_ranks(fit, make_config, dataset, monkeypatch) -> None:
+    asked: list[Any] = []
+
+    class Asked(Spoilt):
+        def segments(self, **settings: Any) -> Iterator[Batch]:
+            asked.append([settings[name] for name in ("balance", "rank", "world_size")])
+            return super().segments(**settings)
+
+    data = Asked(dataset, lambda step, batch: batch)
+    fit(make_config(steps=1), "alone", data=data)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    fit(make_config(steps=1, data={"balance": "success"}), "together", data=data)
+    assert asked == [["none", 0, 1], ["success", 2, 4]]
+
+
+def test_a_resumed_training_keeps_its_normalisation(fit, make_config, dataset, tmp_path) -> None:
+    config = make_config()
+    with pytest.raises(Killed):
+        fit(config, data=killed_at(dataset, 6))
+    trainer = Trainer(config, dataset, tmp_path / "run", progress=False)
+    trainer.stats["proprio_mean"] = [99.0, 99.0]
+    with pytest.warns(UserWarning, match="'x' is 99"):
+        trainer.fit(resume=True)
+    first, last = (json.loads((tmp_path / f"run/checkpoints/step_000000{step}/stats.json").read_text()) for step in (4, 8))
+    assert first == last
