@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -17,15 +16,15 @@ from qtransformer.errors import DatasetError
 from qtransformer.types import Episode, EpisodeSource
 from qtransformer_datasets.dataset_stats import DatasetStats, measure
 from qtransformer_datasets.episode_check import check_same_specs
+from qtransformer_datasets.formats import open_episodes
 from qtransformer_datasets.frames import Frames, array_fields, discounted_returns, load_frames
-from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
 from qtransformer_datasets.segments import SegmentPlan, SegmentReader
 
 Source = str | os.PathLike[str] | EpisodeSource
 
 
 class EpisodeDataset:
-    """All episodes of a file, a source, or a list of either whose specs agree. Images are held once, as uint8.
+    """All episodes of a path, a source, or a list of either whose specs agree. Images are held once, as uint8.
 
     `discount` sets the returns (`mc_return`, and those in `stats`); `with_discount` changes it without reading again.
     """
@@ -153,7 +152,7 @@ def _listed(source: Source | Sequence[Source]) -> list[Source]:
 
 
 def _open(source: Source) -> EpisodeSource:
-    return HDF5Episodes(Path(source)) if isinstance(source, str | os.PathLike) else source
+    return open_episodes(source) if isinstance(source, str | os.PathLike) else source
 
 
 def _checked_discount(discount: float) -> float:

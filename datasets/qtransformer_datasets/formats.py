@@ -73,6 +73,9 @@ class Format:
     extra: str
     """What to install for it: `pip install 'qtransformer[extra]'`; empty if nothing."""
     recognises: Callable[[Path], bool]
+    losses: str | None = None
+    """`module:function` called with the two specs and the writer's options: what the writer cannot keep, as a mapping from
+    a part (a field of `Episode`, or `action_spec`, `observation_spec`, `attributes`) to a sentence. None: it keeps everything."""
 
     def load(self, target: str) -> Callable[..., Any]:
         """The reader's or the writer's class."""
@@ -118,10 +121,13 @@ def open_episodes(path: str | os.PathLike[str], format: str = "auto", **options:
         options: of that format's reader; one it does not have is refused by name.
     """
     kind = format_of(path, format)
-    reader = kind.load(kind.reader)
-    known = [name for name in inspect.signature(reader).parameters if name != "path"]
-    _check_options(options, known, f"{path}: {kind.name}")
-    return reader(path, **options)
+    _check_options(options, reader_options(kind), f"{path}: {kind.name}")
+    return kind.load(kind.reader)(path, **options)
+
+
+def reader_options(kind: Format) -> list[str]:
+    """Names of the options of a format's reader."""
+    return [name for name in inspect.signature(kind.load(kind.reader)).parameters if name != "path"]
 
 
 def create_writer(
@@ -130,9 +136,13 @@ def create_writer(
     observation_spec: ObservationSpec,
     attributes: Mapping[str, Any] | None = None,
     format: str = "auto",
+    resume: bool = False,
     **options: Any,
 ) -> EpisodeWriter:
-    """A writer of the named format, or of the one the path's name belongs to (`.hdf5`: robomimic)."""
+    """A writer of the named format, or of the one the path's name belongs to (`.hdf5`: robomimic).
+
+    With `resume`, one that goes on after what a killed run of the same specs and attributes left, where the format can.
+    """
     kind = format_of(path, format)
     if kind.writer is None:
         writable = ", ".join(f.name for f in FORMATS if f.writer)
@@ -144,7 +154,20 @@ def create_writer(
         if name not in ("path", "action_spec", "observation_spec", "attributes")
     ]
     _check_options(options, known, f"{path}: {kind.name}")
-    return writer(path, action_spec, observation_spec, attributes, **options)
+    create = getattr(writer, "open_or_resume", writer) if resume else writer
+    return create(path, action_spec, observation_spec, attributes, **options)
+
+
+def writer_losses(
+    path: str | os.PathLike[str],
+    action_spec: ActionSpec,
+    observation_spec: ObservationSpec,
+    format: str = "auto",
+    **options: Any,
+) -> dict[str, str]:
+    """What would be lost by writing there, part by part; see `Format.losses`."""
+    kind = format_of(path, format)
+    return dict(kind.load(kind.losses)(action_spec, observation_spec, **options)) if kind.losses else {}
 
 
 def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -13,14 +13,17 @@ from qtransformer.checkpoint import latest_resumable
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.tensorboard import TensorBoard
+from qtransformer.config import Algo
+from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
 from qtransformer.types import Env
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
+from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.formats import LoggedEpisodes
 
 
 def build_trainer(config: RunConfig, run: Path) -> Trainer:
     """Data, environment, log and settings, put together; prints what was."""
-    dataset = EpisodeDataset(config.datasets, discount=config.train.targets.discount)
+    dataset = open_dataset(config)
     trainer = Trainer(
         config.train,
         dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property
@@ -37,6 +40,27 @@ def build_trainer(config: RunConfig, run: Path) -> Trainer:
         flush=True,
     )
     return trainer
+
+
+def open_dataset(config: RunConfig) -> EpisodeDataset:
+    """The episodes of all sources, with what training needs of them.
+
+    Raises:
+        ConfigError: weights differ; or values are to be learned from data without a single reward.
+    """
+    sources = config.datasets
+    if len({source.weight for source in sources}) > 1:
+        raise ConfigError(
+            f"dataset weights expected all equal, found {', '.join(f'{s.path}: {s.weight:g}' for s in sources)}; "
+            "leave them out: every step is drawn equally often"
+        )
+    dataset = EpisodeDataset([source.open() for source in sources], discount=config.train.targets.discount)
+    if config.train.algo is not Algo.bc and dataset.stats.reward_min == dataset.stats.reward_max == 0:
+        raise ConfigError(
+            f"{', '.join(s.path for s in sources)}: no step carries a reward, so there are no values to learn; clone with algo=bc, "
+            "or derive rewards: dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
+        )
+    return dataset
 
 
 def fit(trainer: Trainer, resume: bool = False) -> int:
@@ -59,10 +83,16 @@ def validation_env(config: RunConfig) -> Env | None:
     return EnvFactory(SIMULATOR, {**config.env, "split": "validation"})()
 
 
-def logged_env_kwargs(dataset: str) -> dict[str, Any] | None:
-    """Arguments of the simulator's environment a file was collected in; None where another environment made it."""
-    attributes = HDF5Episodes(dataset).attributes
-    return dict(attributes["env_kwargs"]) if attributes.get("env_name") == SIMULATOR else None
+def logged_env_kwargs(episodes: LoggedEpisodes) -> dict[str, Any] | None:
+    """Arguments of the simulator's environment the episodes were logged in, with the cameras as they are seen here.
+
+    None where another environment made them, or cameras go by names that the simulator does not know.
+    """
+    if episodes.attributes.get("env_name") != SIMULATOR:
+        return None
+    kwargs = dict(episodes.attributes["env_kwargs"])
+    seen = {name: [height, width] for name, (height, width, _) in episodes.observation_spec.cameras.items()}
+    return {**kwargs, "cameras": seen} if seen.keys() <= dict(kwargs.get("cameras") or seen).keys() else None
 
 
 def _resumed_step(run: Path) -> int:
