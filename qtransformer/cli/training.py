@@ -46,7 +46,7 @@ def open_dataset(config: RunConfig) -> EpisodeDataset:
     """The episodes of all sources, with what training needs of them.
 
     Raises:
-        ConfigError: weights differ; or values are to be learned from data without a single reward.
+        ConfigError: weights differ, or no step carries a reward.
     """
     sources = config.datasets
     if len({source.weight for source in sources}) > 1:
@@ -55,12 +55,17 @@ def open_dataset(config: RunConfig) -> EpisodeDataset:
             "leave them out: every step is drawn equally often"
         )
     dataset = EpisodeDataset([source.open() for source in sources], discount=config.train.targets.discount)
-    if config.train.algo is not Algo.bc and dataset.stats.reward_min == dataset.stats.reward_max == 0:
-        raise ConfigError(
-            f"{', '.join(s.path for s in sources)}: no step carries a reward, so there are no values to learn; clone with algo=bc, "
-            "or derive rewards: dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
-        )
+    check_rewards(dataset, config.train.algo, ", ".join(source.path for source in sources))
     return dataset
+
+
+def check_rewards(dataset: EpisodeDataset, algo: Algo, where: str) -> None:
+    """Refuse to learn values from data without a single reward."""
+    if algo is not Algo.bc and dataset.stats.reward_min == dataset.stats.reward_max == 0:
+        raise ConfigError(
+            f"{where}: no step carries a reward, so there are no values to learn; clone with algo=bc, or derive rewards: "
+            "dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
+        )
 
 
 def fit(trainer: Trainer, resume: bool = False) -> int:

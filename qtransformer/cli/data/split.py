@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.data.reading import count, data_source, episode_bar, listed
-from qtransformer.cli.data.writing import output_format, provenance, write
+from qtransformer.cli.data.writing import is_written, output_format, provenance, write
 from qtransformer.cli.data_settings import SplitSettings
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.split import group_keys, split_episodes
@@ -12,6 +12,8 @@ from qtransformer_datasets.survey import survey
 from qtransformer_datasets.views import select_episodes
 
 PARTS = ("train", "validation", "test")
+SUFFIXES = {"robomimic": ".hdf5"}
+"""Of formats whose datasets are files."""
 
 
 def run(settings: SplitSettings) -> int:
@@ -28,13 +30,12 @@ def run(settings: SplitSettings) -> int:
     success = [episode.success for episode in read]
     keys = group_keys(read, settings.by, str(episodes.path)) if settings.by else None
     parts = split_episodes(success, shares, settings.seed, keys)
-    format, suffix = output_format(settings, source), Path(settings.path).suffix
-    folder = Path(settings.out)
+    format = output_format(settings, source)
     for name, indices in parts.items():
-        out, wins = folder / f"{name}{suffix}", sum(success[i] for i in indices)
+        out, wins = Path(settings.out) / f"{name}{SUFFIXES.get(format, '')}", sum(success[i] for i in indices)
         print(f"{out}: {count(len(indices), 'episode')}, {wins} successful: {listed(indices)}", flush=True)
-        if settings.dry_run or out.exists():  # a killed split goes on with the parts that are missing
-            continue
         settled = {"part": name, "shares": shares, "by": settings.by, "seed": settings.seed}
-        write(settings, select_episodes(episodes, indices), out, format, provenance("split", [source], **settled))
+        derived = provenance("split", [source], **settled)
+        if not settings.dry_run and not is_written(out, format, derived):
+            write(settings, select_episodes(episodes, indices), out, format, derived)
     return 0

@@ -8,7 +8,7 @@ from qtransformer.cli.data.reading import count, episode_bar
 from qtransformer.cli.data_settings import WriteSettings
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.formats import LoggedEpisodes, create_writer, format_of
+from qtransformer_datasets.formats import LoggedEpisodes, create_writer, format_of, open_episodes
 
 DERIVED = "derived"
 """The attribute that says what a dataset was made of."""
@@ -18,6 +18,16 @@ def check_free(out: str) -> None:
     """Raise unless there is nothing at the path."""
     if Path(out).exists():
         raise ConfigError(f"{out}: expected a free path, found something there; choose another out=... or delete it")
+
+
+def is_written(out: Path, format: str, derived: Mapping[str, Any]) -> bool:
+    """Whether a killed run of the same command finished this dataset already; anything else that lies there is refused."""
+    if not out.exists():
+        return False
+    found = open_episodes(out, format).attributes.get(DERIVED)
+    if not isinstance(found, dict) or any(found.get(name) != value for name, value in derived.items()):
+        raise ConfigError(f"{out}: expected a free path, found a dataset made otherwise; choose another out=... or delete it")
+    return True
 
 
 def output_format(settings: WriteSettings, source: DataSource) -> str:
