@@ -170,7 +170,8 @@ def _dimensions(record: DatasetRecord) -> str:
     if not seen.proprio_names:
         return told
     proprio = np.concatenate([e.proprio for e in episodes])
-    columns = zip(seen.proprio_names, seen.proprio_units, proprio.T, proprio.min(0), proprio.max(0), strict=True)
+    limits = proprio.min(0).tolist(), proprio.max(0).tolist()
+    columns = zip(seen.proprio_names, seen.proprio_units, proprio.T, *limits, strict=True)
     heads = ["", "unit", "least", "greatest", "mean", "deviation", "from least to greatest"]
     return told + card("Proprioception", table(heads, [_dimension(*each) for each in columns], numbers=range(2, 6)))
 

@@ -94,7 +94,12 @@ def test_validate_lists_all_of_all_and_fails(tmp_path: Path) -> None:
     result = qtransformer("data", "validate", str(tmp_path), f"{tmp_path}/none.hdf5", f"json={tmp_path}/v.json")
     assert result.code == 1
     assert f"good  {good}: 8 episodes, 48 steps" in result.out
-    for word in ("demo_1: actions", "demo_5: rewards", "torn.hdf5: the file is truncated", "none.hdf5: expected a dataset"):
+    for word in (
+        "demo_1: actions",
+        "demo_5: rewards",
+        "torn.hdf5: the file is truncated",
+        "none.hdf5: expected an HDF5 file, found nothing",
+    ):
         assert word in result.out
     assert "4 datasets, 14 readable episodes, 84 steps: 4 problems in 3 datasets" in result.out
     assert [len(v["problems"]) for v in json.loads((tmp_path / "v.json").read_text())] == [0, 2, 1, 1]

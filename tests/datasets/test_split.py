@@ -42,7 +42,7 @@ def test_groups_stay_together() -> None:
 
 
 def test_an_empty_part_is_refused() -> None:
-    with pytest.raises(DatasetError, match="'validation' would hold none of 3 episodes"):
+    with pytest.raises(DatasetError, match="'test' would hold none of 3 episodes"):
         split_episodes([True] * 3, SHARES, 0)
 
 
