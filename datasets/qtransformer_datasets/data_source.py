@@ -4,6 +4,7 @@ data/low.hdf5
 {path: demos.hdf5, dones: terminated, cameras: {wrist: robot0_eye_in_hand}, success: true, rewards: success}
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -106,8 +107,9 @@ class DataSource:
         return views.reward_success(source) if self.rewards is Rewards.success else source
 
     def absolute(self) -> "DataSource":
-        """The same with an absolute path: it then means the same from any folder."""
-        return replace(self, path=str(Path(self.path).absolute()))
+        """The same from any folder: its path, and options that name a file (a topic contract), made absolute."""
+        options = {name: _absolute(value) if _is_file(value) else value for name, value in self.options.items()}
+        return replace(self, path=_absolute(self.path), options=options)
 
     def __str__(self) -> str:
         value = self.to_value()
@@ -130,6 +132,14 @@ def check_options(source: DataSource, beside: Sequence[str] = ()) -> None:
             close = get_close_matches(name, [*known, *beside], n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
             raise ConfigError(f"{source.path}: {kind.name} has no option '{name}'; {hint}")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and os.path.isfile(value)
 
 
 def _is_plain(value: Any) -> bool:

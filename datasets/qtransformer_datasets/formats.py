@@ -17,7 +17,11 @@ from qtransformer.types import ActionSpec, Episode, ObservationSpec
 
 
 class LoggedEpisodes(Protocol):
-    """What every reader is: an `EpisodeSource` that knows its file."""
+    """What every reader is: an `EpisodeSource` that knows its file.
+
+    A reader may also have `problems`, sentences on what is wrong with the dataset as a whole that reading its episodes does not
+    raise; `data inspect` and `data validate` list them.
+    """
 
     path: Path
     action_spec: ActionSpec

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,21 +18,28 @@ MAX_LINES = 12
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
+class Report(NamedTuple):
+    """What is known of a dataset, for a person and for a program."""
+
+    text: str
+    numbers: dict[str, Any]
+
+
 def inspect_dataset(path: str | os.PathLike[str]) -> str:
     """A report of what lies at a path. Reads all of it, one episode at a time, and goes on after every problem."""
-    return inspect_source(DataSource(path=str(path)))[0]
+    return inspect_source(DataSource(path=str(path))).text
 
 
-def inspect_source(source: DataSource, progress: Progress = iter) -> tuple[str, Summary | list[str]]:
-    """The report, and its numbers; the problems alone where nothing could be opened."""
-    problems = list[str]()
+def inspect_source(source: DataSource, progress: Progress = iter) -> Report:
+    """The report on a dataset; of one that cannot be opened, the reasons alone."""
+    problems, head = list[str](), dataset_head(source)
     episodes = open_anyway(source, problems)
     if episodes is None:
-        return "\n\n".join([dataset_head(source), _problems(problems)]), problems
+        return Report(f"{head}\n\n{_problems(problems)}", {"path": source.path, "problems": problems})
     found = survey(episodes, progress)
     found.problems[:0] = problems
     summary = summarise(found)
-    return inspect_text(summary, dataset_head(source)), summary
+    return Report(inspect_text(summary, head), asdict(summary))
 
 
 def inspect_text(summary: Summary, head: str) -> str:

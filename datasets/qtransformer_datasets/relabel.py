@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,12 @@ import numpy as np
 from qtransformer.errors import DatasetError, QTransformerError
 from qtransformer.types import Episode
 from qtransformer_datasets.formats import LoggedEpisodes
-from qtransformer_datasets.views import Change, EpisodeView
+from qtransformer_datasets.views import EpisodeView
 
 FLAGS = {"true": True, "1": True, "yes": True, "success": True, "false": False, "0": False, "no": False, "failure": False}
 MAX_LABEL_BYTES = 1 << 26
 LABELS = ("rewards", "terminated", "truncated", "success", "info")
 """What a function may change of an episode."""
-
-
-class LabelledEpisodes(EpisodeView):
-    """A view whose change depends on which episode it is."""
-
-    def __init__(self, source: LoggedEpisodes, change_of: Callable[[int], Change]) -> None:
-        super().__init__(source)
-        self._change_of = change_of
-
-    def __iter__(self) -> Iterator[Episode]:
-        return (self._change_of(index)(episode) for index, episode in enumerate(self._source))
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0."""
-        return self._change_of(index)(self._source.read(index))
 
 
 def read_labels(path: Path, episodes: int) -> dict[int, bool]:
@@ -59,26 +44,22 @@ def read_labels(path: Path, episodes: int) -> dict[int, bool]:
     return labels
 
 
-def label_by_hand(source: LoggedEpisodes, labels: Mapping[int, bool]) -> LoggedEpisodes:
+def label_by_hand(source: LoggedEpisodes, labels: Mapping[int, bool]) -> EpisodeView:
     """Success as listed; an episode that is not keeps its own."""
-
-    def change_of(index: int) -> Change:
-        return lambda episode: replace(episode, success=labels.get(index, episode.success))
-
-    return LabelledEpisodes(source, change_of)
+    return EpisodeView(source, change=lambda index, episode: replace(episode, success=labels.get(index, episode.success)))
 
 
-def label_by_function(source: LoggedEpisodes, function: Callable[[Episode], Any], name: str) -> LoggedEpisodes:
+def label_by_function(source: LoggedEpisodes, function: Callable[[Episode], Any], name: str) -> EpisodeView:
     """Success as the function says, or the episode with the labels it gave.
 
     Raises (while reading):
         DatasetError: the function raises, returns something else, or changes more than labels.
     """
 
-    def change_of(index: int) -> Change:
-        return lambda episode: _apply(function, episode, f"{source.path}, episode {index}: function={name}")
+    def apply(index: int, episode: Episode) -> Episode:
+        return _apply(function, episode, f"{source.path}, episode {index}: function={name}")
 
-    return LabelledEpisodes(source, change_of)
+    return EpisodeView(source, change=apply)
 
 
 def _apply(function: Callable[[Episode], Any], episode: Episode, where: str) -> Episode:

@@ -14,7 +14,8 @@ from qtransformer.types import Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_same_specs
 from qtransformer_datasets.formats import LoggedEpisodes
 
-Change = Callable[[Episode], Episode]
+Change = Callable[[int, Episode], Episode]
+"""Called with an episode and its number."""
 
 
 class EpisodeView:
@@ -34,7 +35,7 @@ class EpisodeView:
         self.observation_spec = observation_spec or source.observation_spec
         self.attributes: dict[str, Any] = source.attributes
         self.problems: Sequence[str] = getattr(source, "problems", ())
-        self._source, self._change, self._indices = source, change or _same, indices
+        self._source, self._change, self._indices = source, change or _keep, indices
 
     @property
     def lengths(self) -> list[int]:
@@ -46,11 +47,13 @@ class EpisodeView:
         return len(self._source) if self._indices is None else len(self._indices)
 
     def __iter__(self) -> Iterator[Episode]:
-        return map(self._change, self._source) if self._indices is None else map(self.read, range(len(self)))
+        if self._indices is None:
+            return (self._change(index, episode) for index, episode in enumerate(self._source))
+        return map(self.read, range(len(self)))
 
     def read(self, index: int) -> Episode:
         """Episode `index`, counted from 0."""
-        return self._change(self._source.read(index if self._indices is None else self._indices[index]))
+        return self._change(index, self._source.read(index if self._indices is None else self._indices[index]))
 
 
 class MergedEpisodes:
@@ -103,7 +106,7 @@ def select_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> EpisodeV
     shapes = {new: spec.cameras[old] for new, old in names.items()}
     return EpisodeView(
         source,
-        change=lambda episode: replace(episode, images={new: episode.images[old] for new, old in names.items()}),
+        change=lambda _, episode: replace(episode, images={new: episode.images[old] for new, old in names.items()}),
         observation_spec=replace(spec, cameras=shapes),
     )
 
@@ -123,19 +126,19 @@ def shrink_images(source: LoggedEpisodes, size: tuple[int, int]) -> EpisodeView:
             )
     return EpisodeView(
         source,
-        change=lambda episode: replace(episode, images={name: _shrink(rows, size) for name, rows in episode.images.items()}),
+        change=lambda _, episode: replace(episode, images={name: _shrink(rows, size) for name, rows in episode.images.items()}),
         observation_spec=replace(spec, cameras=dict.fromkeys(spec.cameras, (*size, 3))),
     )
 
 
 def relabel_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
     """Every episode a success, or a failure."""
-    return EpisodeView(source, change=lambda episode: replace(episode, success=success))
+    return EpisodeView(source, change=lambda _, episode: replace(episode, success=success))
 
 
 def reward_success(source: LoggedEpisodes) -> EpisodeView:
     """Rewards from success; see `success_rewards`."""
-    return EpisodeView(source, change=success_rewards)
+    return EpisodeView(source, change=lambda _, episode: success_rewards(episode))
 
 
 def success_rewards(episode: Episode) -> Episode:
@@ -152,7 +155,7 @@ def success_rewards(episode: Episode) -> Episode:
     return replace(episode, rewards=rewards, terminated=last, truncated=np.zeros_like(last))
 
 
-def _same(episode: Episode) -> Episode:
+def _keep(_: int, episode: Episode) -> Episode:
     return episode
 
 

@@ -4,6 +4,8 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from console import OBSERVATION, kill_hard, qtransformer, start, wait_until, wri
 
 from qtransformer.cli.compose import UsageError, compose_settings
 from qtransformer.cli.data.relabel import load_function
+from qtransformer.cli.data.view import send_episode
 from qtransformer.cli.main import main
 from qtransformer.types import Episode
 from qtransformer_datasets import formats, open_episodes, robomimic_writer
@@ -126,6 +129,20 @@ def test_convert_with_other_cameras_and_smaller_images(run, dataset: Path, tmp_p
     out = tmp_path / "small.hdf5"
     assert run("convert", str(dataset), f"out={out}", "cameras={hand:wrist}", "image_size=8")[0] == 0
     assert dict(open_episodes(out).observation_spec.cameras) == {"hand": (8, 8, 3)}
+
+
+def test_bad_episodes_can_be_left_out(run, tmp_path: Path) -> None:
+    bad = write_dataset(tmp_path / "bad.hdf5")
+    with h5py.File(bad, "r+") as file:
+        file["data/demo_1/actions"][0, 0] = 2
+    code, _, err = run("convert", str(bad), f"out={tmp_path}/a.hdf5")
+    assert code == 1
+    assert "demo_1" in err
+    assert not (tmp_path / "a.hdf5").exists()
+    code, told, _ = run("convert", str(bad), f"out={tmp_path}/b.hdf5", "skip_bad=true")
+    assert code == 0
+    assert "left out: " in told
+    assert len(open_episodes(tmp_path / "b.hdf5")) == 7
 
 
 def test_a_dry_run_converts_nothing(run, dataset: Path, tmp_path: Path) -> None:
@@ -260,6 +277,27 @@ def test_rerun_is_asked_for_only_where_it_is_wanted(run, dataset: Path, monkeypa
     code, _, err = run("view", str(dataset), "rerun=true")
     assert code == 1
     assert "pip install rerun-sdk" in err
+
+
+def test_rerun_gets_every_step(dataset: Path) -> None:
+    class Recording:
+        def __init__(self) -> None:
+            self.logged: list[tuple[int, str, Any]] = []
+            self.step = -1
+
+        def set_time(self, name: str, sequence: int) -> None:
+            self.step = sequence
+
+        def log(self, path: str, value: Any, static: bool = False) -> None:
+            self.logged.append((self.step, path, value))
+
+    recording, same = Recording(), lambda value: value
+    episodes = open_episodes(dataset)
+    send_episode(SimpleNamespace(TextDocument=same, Image=same, Scalars=same), recording, episodes, 1)
+    dx = [value for _, path, value in recording.logged if path == "action/dx"]
+    assert dx == pytest.approx(0.05 * episodes.read(1).actions[:, 0], rel=1e-5)
+    assert [step for step, path, _ in recording.logged if path == "cameras/wrist"] == list(range(7))
+    assert (-1, "episode", "failure: ") in [entry for entry in recording.logged if entry[1] == "episode"]
 
 
 @pytest.mark.parametrize("words", [["convert", "a", "b", "out=c"], ["view", "in=a", "b"]])

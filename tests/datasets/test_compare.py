@@ -24,15 +24,15 @@ def test_a_copy_is_the_same(source, write_file) -> None:
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        ("actions", lambda e: replace(e, actions=e.actions * np.float32(0.5))),
-        ("rewards", lambda e: replace(e, rewards=e.rewards + 1)),
-        ("proprio", lambda e: replace(e, proprio=e.proprio.astype(np.float64))),
-        ("timestamps", lambda e: replace(e, timestamps=np.arange(4.0))),
-        ("instruction", lambda e: replace(e, instruction="other")),
-        ("success", lambda e: replace(e, success=not e.success)),
-        ("truncated", lambda e: replace(e, truncated=~e.truncated)),
-        ("info", lambda e: replace(e, info={})),
-        ("has_final_observation", lambda e: replace(e, has_final_observation=False)),
+        ("actions", lambda _, e: replace(e, actions=e.actions * np.float32(0.5))),
+        ("rewards", lambda _, e: replace(e, rewards=e.rewards + 1)),
+        ("proprio", lambda _, e: replace(e, proprio=e.proprio.astype(np.float64))),
+        ("timestamps", lambda _, e: replace(e, timestamps=np.arange(4.0))),
+        ("instruction", lambda _, e: replace(e, instruction="other")),
+        ("success", lambda _, e: replace(e, success=not e.success)),
+        ("truncated", lambda _, e: replace(e, truncated=~e.truncated)),
+        ("info", lambda _, e: replace(e, info={})),
+        ("has_final_observation", lambda _, e: replace(e, has_final_observation=False)),
     ],
 )
 def test_every_part_is_compared(source, part, change) -> None:
@@ -42,7 +42,7 @@ def test_every_part_is_compared(source, part, change) -> None:
 
 
 def test_images_are_judged_by_their_noise(source) -> None:
-    def blur(episode):
+    def blur(index, episode):
         return replace(episode, images={name: rows ^ 1 for name, rows in episode.images.items()})  # every value off by one
 
     found = compare(source, EpisodeView(source, change=blur))

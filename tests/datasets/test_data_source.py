@@ -96,6 +96,10 @@ def test_nothing_in_a_mapping_chooses_code(write_file, make_episode) -> None:
 
 def test_absolute_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert DataSource(path="a.hdf5", rewards=Rewards.success).absolute() == DataSource(
-        path=str(tmp_path / "a.hdf5"), rewards=Rewards.success
+    (tmp_path / "contract.yaml").write_text("")
+    source = DataSource(path="a.hdf5", rewards=Rewards.success, options={"contract": "contract.yaml", "dones": "terminated"})
+    assert source.absolute() == DataSource(
+        path=f"{tmp_path}/a.hdf5",
+        rewards=Rewards.success,
+        options={"contract": f"{tmp_path}/contract.yaml", "dones": "terminated"},
     )
