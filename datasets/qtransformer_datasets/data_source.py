@@ -14,7 +14,7 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets import views
-from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, reader_options
+from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
 
 LARGEST_IMAGE = 4096
 COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards")
@@ -45,7 +45,7 @@ class DataSource:
     image_size: tuple[int, int] | None = None
     """Make images smaller, to (h, w) [pixel]."""
     success: bool | None = None
-    """Whether its episodes are successes, for logs that do not say so."""
+    """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
     rewards: Rewards = Rewards.logged
     """Where rewards come from."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +64,9 @@ class DataSource:
             raise ConfigError(f"{where}: expected a path, or a mapping with a path, found {value!r}")
         own = {f.name for f in fields(cls)} - {"options"}
         options = dict(value.get("options") or {}) | {k: v for k, v in value.items() if k not in own and k != "options"}
+        success = value.get("success")
+        if success is not None and not isinstance(success, bool):  # a reader may know more than yes and no: a list of episodes
+            options["success"] = success
         for name, option in options.items():
             if not isinstance(name, str) or not _is_plain(option):
                 raise ConfigError(
@@ -75,7 +78,7 @@ class DataSource:
             weight=_weight(value.get("weight", 1.0), f"{where}.weight"),
             cameras=_cameras(value.get("cameras"), f"{where}.cameras"),
             image_size=_size(value.get("image_size"), f"{where}.image_size"),
-            success=_flag(value.get("success"), f"{where}.success"),
+            success=success if isinstance(success, bool) else None,
             rewards=_rewards(value.get("rewards", "logged"), f"{where}.rewards"),
             options=options,
         )
@@ -97,7 +100,10 @@ class DataSource:
             DatasetError: it cannot be read.
         """
         check_options(self)
-        source: LoggedEpisodes = open_episodes(self.path, self.format, **self.options)
+        options = dict(self.options)
+        if self.cameras is not None and "cameras" in reader_options(format_of(self.path, self.format)):
+            options["cameras"] = list(dict.fromkeys(self.cameras.values()))  # what is dropped need not be decoded
+        source: LoggedEpisodes = open_episodes(self.path, self.format, **options)
         if self.cameras is not None:
             source = views.select_cameras(source, self.cameras)
         if self.image_size is not None:
@@ -125,9 +131,11 @@ def check_options(source: DataSource, beside: Sequence[str] = ()) -> None:
     if not source.options:
         return
     kind = format_of(source.path, source.format)
-    own = reader_options(kind)
+    own = [*reader_options(kind), *opening_options()]
     known = [*own, *COMMON_OPTIONS]
-    for name in source.options:
+    for name, value in source.options.items():
+        if name == "success" and name not in own:
+            raise ConfigError(f"{source.path}: success expected true or false, found {value!r}")
         if name not in own:
             close = get_close_matches(name, [*known, *beside], n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
@@ -180,12 +188,6 @@ def _size(value: Any, where: str) -> tuple[int, int] | None:
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and 1 <= n <= LARGEST_IMAGE for n in size):
         raise ConfigError(f"{where}: expected a number of pixels or [height, width], found {value!r}")
     return (size[0], size[1])
-
-
-def _flag(value: Any, where: str) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{where}: expected true or false, found {value!r}")
-    return value
 
 
 def _rewards(value: Any, where: str) -> Rewards:

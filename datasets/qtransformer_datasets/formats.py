@@ -134,6 +134,11 @@ def reader_options(kind: Format) -> list[str]:
     return [name for name in inspect.signature(kind.load(kind.reader)).parameters if name != "path"]
 
 
+def opening_options() -> list[str]:
+    """Names of the options of `open_episodes` itself, which every format has."""
+    return [name for name in inspect.signature(open_episodes).parameters if name not in ("path", "format", "options")]
+
+
 def create_writer(
     path: str | os.PathLike[str],
     action_spec: ActionSpec,

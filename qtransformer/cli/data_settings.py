@@ -93,8 +93,6 @@ class CopySettings(WriteSettings):
 class ConvertSettings(CopySettings):
     """Write a dataset in another format, or with other cameras or smaller images. Says beforehand what is lost."""
 
-    skip_bad: bool = False
-    """Leave out episodes that cannot be read, and say which."""
     check: bool = True
     """Read back what was written and compare all of it; images of a lossy format by their PSNR."""
     dry_run: bool = False

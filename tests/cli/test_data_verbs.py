@@ -131,7 +131,7 @@ def test_convert_with_other_cameras_and_smaller_images(run, dataset: Path, tmp_p
     assert dict(open_episodes(out).observation_spec.cameras) == {"hand": (8, 8, 3)}
 
 
-def test_bad_episodes_can_be_left_out(run, tmp_path: Path) -> None:
+def test_a_bad_episode_is_not_converted(run, tmp_path: Path) -> None:
     bad = write_dataset(tmp_path / "bad.hdf5")
     with h5py.File(bad, "r+") as file:
         file["data/demo_1/actions"][0, 0] = 2
@@ -139,10 +139,6 @@ def test_bad_episodes_can_be_left_out(run, tmp_path: Path) -> None:
     assert code == 1
     assert "demo_1" in err
     assert not (tmp_path / "a.hdf5").exists()
-    code, told, _ = run("convert", str(bad), f"out={tmp_path}/b.hdf5", "skip_bad=true")
-    assert code == 0
-    assert "left out: " in told
-    assert len(open_episodes(tmp_path / "b.hdf5")) == 7
 
 
 def test_a_dry_run_converts_nothing(run, dataset: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from qtransformer_datasets.views import EpisodeView
 
 @pytest.fixture
 def source(write_file, make_episode):
-    return open_episodes(write_file([make_episode(3, i) for i in range(2)], robot="kuka"))
+    return open_episodes(write_file([make_episode(3, i) for i in range(2)], robot="kuka", derived={"verb": "merge"}))
 
 
 def test_a_copy_is_the_same(source, write_file) -> None:

@@ -1,11 +1,15 @@
 """How a dataset is said: strictly read, kept, and opened with its options."""
 
+from typing import Any, ClassVar
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qtransformer.errors import ConfigError
+from qtransformer.types import ObservationSpec
+from qtransformer_datasets import formats, robomimic_hdf5
 from qtransformer_datasets.data_source import DataSource, Rewards, check_options
 
 
@@ -53,7 +57,6 @@ def test_what_is_kept_is_what_was_said(value) -> None:
         ({"path": "a", "image_size": 0}, "image_size: expected a number of pixels"),
         ({"path": "a", "image_size": [1, 2, 3]}, "image_size: expected a number of pixels"),
         ({"path": "a", "image_size": True}, "image_size: expected a number of pixels"),
-        ({"path": "a", "success": "yes"}, "success: expected true or false"),
         ({"path": "a", "rewards": "dense"}, "rewards: expected one of logged, success"),
         ({"path": "a", "format": 3}, "format: expected text"),
         ({"path": "a", "dones": object()}, "option 'dones'"),
@@ -83,6 +86,33 @@ def test_options_are_refused_with_the_likely_one_of_reader_dataset_or_verb(write
             check_options(DataSource(path=path, options={name: 1}), beside=["json"])
     with pytest.raises(ConfigError, match=r"there are: dones, .*rewards"):
         DataSource(path=path, options={"zzz": 1}).open()
+
+
+class PickyReader:
+    """A reader that has cameras and success among its own options."""
+
+    asked: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, path, *, cameras=None, success=None) -> None:
+        self.asked.update(cameras=cameras, success=success)
+        self.path, self.attributes = path, {}
+        self.action_spec, self.observation_spec = None, ObservationSpec({"left": (4, 4, 3)}, (), (), 10.0)
+
+
+def test_a_reader_is_not_asked_for_cameras_that_are_dropped_and_may_know_more_of_success(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(robomimic_hdf5, "PickyReader", PickyReader, raising=False)
+    picky = formats.Format("picky", "robomimic_hdf5:PickyReader", None, "", lambda path: False)
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, picky))
+    value = {"path": str(tmp_path), "format": "picky", "cameras": {"a": "left", "b": "left"}, "success": [0, 3]}
+    source = DataSource.parse(value).open()
+    assert PickyReader.asked == {"cameras": ["left"], "success": [0, 3]}
+    assert set(source.observation_spec.cameras) == {"a", "b"}
+    assert DataSource.parse(value).to_value() == value
+
+
+def test_success_is_yes_or_no_where_the_reader_knows_no_more(write_file, make_episode) -> None:
+    with pytest.raises(ConfigError, match="success expected true or false, found 'yes'"):
+        DataSource.parse({"path": str(write_file([make_episode(2)])), "success": "yes"}).open()
 
 
 def test_nothing_in_a_mapping_chooses_code(write_file, make_episode) -> None:

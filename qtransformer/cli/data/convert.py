@@ -7,15 +7,13 @@ from qtransformer.cli.data.writing import check_free, output_format, provenance,
 from qtransformer.cli.data_settings import ConvertSettings
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.compare import Comparison, compare
-from qtransformer_datasets.formats import LoggedEpisodes, open_episodes, writer_losses
-from qtransformer_datasets.survey import survey
-from qtransformer_datasets.views import select_episodes
+from qtransformer_datasets.formats import open_episodes, writer_losses
 
 
 def run(settings: ConvertSettings) -> int:
     check_free(settings.out)
     source = data_source(settings.path, settings.input_format, settings)
-    episodes = readable(source.open()) if settings.skip_bad else source.open()
+    episodes = source.open()
     format, specs = output_format(settings, source), (episodes.action_spec, episodes.observation_spec)
     losses = writer_losses(settings.out, *specs, format, **settings.out_options)
     print(f"{count(len(episodes), 'episode')} of {source} to {settings.out} ({format})")
@@ -27,14 +25,6 @@ def run(settings: ConvertSettings) -> int:
     if settings.check:
         judge(compare(episodes, open_episodes(settings.out, format), episode_bar("read back")), losses, settings.out)
     return 0
-
-
-def readable(episodes: LoggedEpisodes) -> LoggedEpisodes:
-    """Those episodes that can be read; tells why the others cannot."""
-    found = survey(episodes, episode_bar("read"))
-    for problem in found.problems:
-        print(f"left out: {problem}", flush=True)
-    return select_episodes(episodes, list(found.episodes))
 
 
 def judge(found: Comparison, losses: dict[str, str], out: str) -> None:
