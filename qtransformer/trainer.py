@@ -35,7 +35,7 @@ from qtransformer.metrics import JsonLines, Meter
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy, pick_device
 from qtransformer.run_guard import Stop, exclusive, graceful_stop
-from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec
+from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec, rename_hint
 
 LogSink = Callable[[int, Mapping[str, float]], None]
 """Called with (step, averages) whenever a line is logged."""
@@ -343,4 +343,5 @@ def check_specs(
     ]
     differences = [f"{name}: expected {a}, found {b}" for name, a, b in pairs if a != b]
     if differences:
+        differences += filter(None, [rename_hint(observation, other_observation)])
         raise SpecMismatchError(f"{where} does not fit: " + "; ".join(differences))

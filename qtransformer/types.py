@@ -117,6 +117,23 @@ class ObservationSpec:
         )
 
 
+def rename_hint(expected: ObservationSpec, found: ObservationSpec) -> str:
+    """How to make the cameras of `found` those of `expected`; empty where their names agree or their shapes cannot be matched."""
+    missing = {name: shape for name, shape in expected.cameras.items() if name not in found.cameras}
+    spare = {name: shape for name, shape in found.cameras.items() if name not in expected.cameras}
+    if not missing and not spare:
+        return ""
+    chosen = {name: name for name in expected.cameras if name in found.cameras}
+    for name, shape in missing.items():
+        match = next((other for other, there in spare.items() if there == shape), None)
+        if match is None:
+            return ""
+        del spare[match]
+        chosen[name] = match
+    pairs = ",".join(f"{new}:{old}" for new, old in chosen.items())
+    return f"if only the names differ, rename: cameras={{{pairs}}} (new:old, all others dropped) is an option of every dataset"
+
+
 @dataclass(slots=True, kw_only=True)
 class Episode:
     """One episode of T steps. Arrays that describe the world have T + 1 rows: the observation after the last action is kept."""

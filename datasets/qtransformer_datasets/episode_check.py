@@ -1,41 +1,58 @@
 """What every episode must be, whichever file or robot it came from. Writer, readers and dataset all ask here."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from qtransformer.errors import DatasetError, SpecMismatchError
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer.types import ActionSpec, Episode, ObservationSpec, rename_hint
 
 ACTION_TOLERANCE = 1e-6
 """Rounding allowed beyond [-1, 1] in scaled actions."""
 
 
+class EpisodeError(DatasetError):
+    """What is wrong with an episode: the message is the first of `problems`, which `data validate` lists in full."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems[0])
+        self.problems = problems
+
+
 def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: ObservationSpec, where: str) -> None:
-    """Raise a DatasetError, starting with `where` (file and episode), at the first thing that is wrong."""
-    length = len(episode)
-    if length == 0:
-        raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
-    _check_shape(episode.actions, (length, len(action_spec)), "actions", where)
-    _check_shape(episode.rewards, (length,), "rewards", where)
-    _check_shape(episode.proprio, (length + 1, len(observation_spec.proprio_names)), "proprio", where)
-    for name in ("actions", "rewards", "proprio"):
-        _check_finite(getattr(episode, name), name, where)
-    _check_actions(episode.actions, action_spec, where)
-    _check_images(episode, observation_spec, where)
-    _check_ends(episode, where)
-    if episode.timestamps is not None:
-        _check_timestamps(episode.timestamps, length, where)
+    """Raise an EpisodeError, each problem starting with `where` (file and episode), unless all is well.
+
+    Every part of the episode is looked at, and the first thing wrong with each is told.
+    """
+    if len(episode) == 0:
+        raise EpisodeError([f"{where}: expected at least one step, found none; remove the episode"])
+    checks: list[Callable[[], None]] = [
+        lambda: _check_actions(episode, action_spec, where),
+        lambda: _check_numbers(episode.rewards, (len(episode),), "rewards", where),
+        lambda: _check_numbers(episode.proprio, (len(episode) + 1, len(observation_spec.proprio_names)), "proprio", where),
+        lambda: _check_cameras(episode, observation_spec, where),
+        *(lambda name=name: _check_images(episode, observation_spec, name, where) for name in observation_spec.cameras),
+        lambda: _check_ends(episode, where),
+        lambda: _check_timestamps(episode, where),
+    ]
+    problems = [message for check in checks if (message := _complaint(check))]
+    if problems:
+        raise EpisodeError(problems)
 
 
 def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str) -> None:
-    """Raise a SpecMismatchError naming the first field in which two pairs of specs differ."""
+    """Raise a SpecMismatchError listing every field in which two pairs of specs differ, both sides of it."""
+    differences = []
     for old, new in zip(expected, found, strict=True):
         old_fields, new_fields = old.to_dict(), new.to_dict()
-        for name, value in old_fields.items():
-            if new_fields[name] != value:
-                raise SpecMismatchError(
-                    f"{where}: {type(old).__name__}.{name} differs: expected {value}, found {new_fields[name]}; "
-                    "episodes logged under different specs cannot share a dataset"
-                )
+        differences += [
+            f"{type(old).__name__}.{name} differs: expected {value}, found {new_fields[name]}"
+            for name, value in old_fields.items()
+            if new_fields[name] != value
+        ]
+    if differences:
+        differences += filter(None, [rename_hint(expected[1], found[1])])
+        raise SpecMismatchError(f"{where}: {'; '.join(differences)}; episodes logged under different specs cannot share a dataset")
 
 
 def clip_actions(actions: np.ndarray, spec: ActionSpec) -> tuple[np.ndarray, dict[str, float]]:
@@ -60,6 +77,19 @@ def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: st
         )
 
 
+def _complaint(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except DatasetError as error:
+        return str(error)
+    return ""
+
+
+def _check_numbers(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
+    _check_shape(array, shape, name, where)
+    _check_finite(array, name, where)
+
+
 def _check_finite(array: np.ndarray, name: str, where: str) -> None:
     if array.dtype != np.float32:
         raise DatasetError(f"{where}: {name} expected float32, found {array.dtype}; convert before logging")
@@ -70,7 +100,9 @@ def _check_finite(array: np.ndarray, name: str, where: str) -> None:
         )
 
 
-def _check_actions(actions: np.ndarray, spec: ActionSpec, where: str) -> None:
+def _check_actions(episode: Episode, spec: ActionSpec, where: str) -> None:
+    actions = episode.actions
+    _check_numbers(actions, (len(episode), len(spec)), "actions", where)
     outside = _share_outside(actions, spec)
     if outside:
         shares = ", ".join(f"'{name}' {100 * share:.1f} %" for name, share in outside.items())
@@ -81,23 +113,25 @@ def _check_actions(actions: np.ndarray, spec: ActionSpec, where: str) -> None:
         )
 
 
-def _check_images(episode: Episode, spec: ObservationSpec, where: str) -> None:
+def _check_cameras(episode: Episode, spec: ObservationSpec, where: str) -> None:
     if set(episode.images) != set(spec.cameras):
         raise DatasetError(
             f"{where}: expected cameras {sorted(spec.cameras)}, found {sorted(episode.images)}; log every camera of the spec"
         )
-    for name, shape in spec.cameras.items():
-        images = episode.images[name]
-        if images.dtype != np.uint8:
-            raise DatasetError(
-                f"{where}: camera '{name}' expected uint8 RGB, found {images.dtype}; convert to 0..255 before logging"
-            )
-        if images.shape[1:] == (shape[2], *shape[:2]) != shape:
-            raise DatasetError(
-                f"{where}: camera '{name}' expected (h, w, 3) images {shape}, found channels first {images.shape[1:]}; "
-                "move the channel axis last before logging"
-            )
-        _check_shape(images, (len(episode) + 1, *shape), f"camera '{name}'", where)
+
+
+def _check_images(episode: Episode, spec: ObservationSpec, name: str, where: str) -> None:
+    if name not in episode.images:
+        return  # told by _check_cameras
+    images, shape = episode.images[name], spec.cameras[name]
+    if images.dtype != np.uint8:
+        raise DatasetError(f"{where}: camera '{name}' expected uint8 RGB, found {images.dtype}; convert to 0..255 before logging")
+    if images.shape[1:] == (shape[2], *shape[:2]) != shape:
+        raise DatasetError(
+            f"{where}: camera '{name}' expected (h, w, 3) images {shape}, found channels first {images.shape[1:]}; "
+            "move the channel axis last before logging"
+        )
+    _check_shape(images, (len(episode) + 1, *shape), f"camera '{name}'", where)
 
 
 def _check_ends(episode: Episode, where: str) -> None:
@@ -117,8 +151,11 @@ def _check_ends(episode: Episode, where: str) -> None:
         )
 
 
-def _check_timestamps(timestamps: np.ndarray, length: int, where: str) -> None:
-    _check_shape(timestamps, (length + 1,), "timestamps", where)
+def _check_timestamps(episode: Episode, where: str) -> None:
+    timestamps = episode.timestamps
+    if timestamps is None:
+        return
+    _check_shape(timestamps, (len(episode) + 1,), "timestamps", where)
     if timestamps.dtype != np.float64 or not np.isfinite(timestamps).all():
         raise DatasetError(f"{where}: timestamps expected finite float64 seconds, found {timestamps.dtype} or NaN; repair the log")
     late = np.flatnonzero(np.diff(timestamps) <= 0)

@@ -42,7 +42,7 @@ Source = str | os.PathLike[str] | EpisodeSource
 
 
 class EpisodeDataset:
-    """All episodes of a file, a source, or a list of either whose specs agree. Images are held once, as uint8.
+    """All episodes of a path, a source, or a list of either whose specs agree. Images are held once, as uint8.
 
     Args:
         source: a path (see `formats.FORMATS`), a reader that `open_episodes` opened, any other `EpisodeSource`, or a list of these.

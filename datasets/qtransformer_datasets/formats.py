@@ -18,7 +18,11 @@ from qtransformer_datasets.readable_episodes import ReadableEpisodes
 
 
 class LoggedEpisodes(Protocol):
-    """What every reader is: an `EpisodeSource` that knows its file."""
+    """What every reader is: an `EpisodeSource` that knows its file.
+
+    A reader may also have `problems`, sentences on what is wrong with the dataset as a whole that reading its episodes does not
+    raise; `data inspect` and `data validate` list them.
+    """
 
     path: Path
     action_spec: ActionSpec
@@ -84,6 +88,9 @@ class Format:
     recognises: Callable[[Path], bool]
     slow: bool = False
     """Whether reading decodes video: then even a small dataset is worth a cache."""
+    losses: str | None = None
+    """`module:function` called with the two specs and the writer's options: what the writer cannot keep, as a mapping from
+    a part (a field of `Episode`, or `action_spec`, `observation_spec`, `attributes`) to a sentence. None: it keeps everything."""
 
     def load(self, target: str) -> Callable[..., Any]:
         """The reader's or the writer's class."""
@@ -121,7 +128,15 @@ def _is_rosbag(path: Path) -> bool:
 FORMATS: tuple[Format, ...] = (
     Format("minari", "minari_reader:MinariEpisodes", None, "", _is_minari),
     Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
-    Format("lerobot", "lerobot_reader:LeRobotEpisodes", "lerobot_writer:LeRobotWriter", "lerobot", _is_lerobot, slow=True),
+    Format(
+        "lerobot",
+        "lerobot_reader:LeRobotEpisodes",
+        "lerobot_writer:LeRobotWriter",
+        "lerobot",
+        _is_lerobot,
+        slow=True,
+        losses="lerobot_writer:losses",
+    ),
     Format("rosbag", "rosbag_reader:BagEpisodes", None, "rosbag", _is_rosbag),
 )
 """In the order in which they are asked whether a path is theirs."""
@@ -161,10 +176,8 @@ def open_episodes(
     if on_bad_episode not in ("stop", "skip"):
         raise ConfigError(f"on_bad_episode expected 'stop' or 'skip', found {on_bad_episode!r}")
     kind = format_of(path, format)
-    reader = kind.load(kind.reader)
-    known = [name for name in inspect.signature(reader).parameters if name != "path"]
-    _check_options(options, known, f"{path}: {kind.name}")
-    source: Any = reader(path, **options)
+    _check_options(options, reader_options(kind), f"{path}: {kind.name}")
+    source: Any = kind.load(kind.reader)(path, **options)
     if on_bad_episode == "skip":
         source = ReadableEpisodes(source)
     source.opening = Opening(kind, {"on_bad_episode": on_bad_episode, **options})
@@ -176,15 +189,29 @@ def opening_of(source: object) -> Opening | None:
     return getattr(source, "opening", None)
 
 
+def reader_options(kind: Format) -> list[str]:
+    """Names of the options of a format's reader."""
+    return [name for name in inspect.signature(kind.load(kind.reader)).parameters if name != "path"]
+
+
+def opening_options() -> list[str]:
+    """Names of the options of `open_episodes` itself, which every format has."""
+    return [name for name in inspect.signature(open_episodes).parameters if name not in ("path", "format", "options")]
+
+
 def create_writer(
     path: str | os.PathLike[str],
     action_spec: ActionSpec,
     observation_spec: ObservationSpec,
     attributes: Mapping[str, Any] | None = None,
     format: str = "auto",
+    resume: bool = False,
     **options: Any,
 ) -> EpisodeWriter:
-    """A writer of the named format, or of the one the path's name belongs to (`.hdf5`: robomimic)."""
+    """A writer of the named format, or of the one the path's name belongs to (`.hdf5`: robomimic).
+
+    With `resume`, one that goes on after what a killed run of the same specs and attributes left, where the format can.
+    """
     kind = format_of(path, format)
     if kind.writer is None:
         writable = ", ".join(f.name for f in FORMATS if f.writer)
@@ -196,7 +223,20 @@ def create_writer(
         if name not in ("path", "action_spec", "observation_spec", "attributes")
     ]
     _check_options(options, known, f"{path}: {kind.name}")
-    return writer(path, action_spec, observation_spec, attributes, **options)
+    create = getattr(writer, "open_or_resume", writer) if resume else writer
+    return create(path, action_spec, observation_spec, attributes, **options)
+
+
+def writer_losses(
+    path: str | os.PathLike[str],
+    action_spec: ActionSpec,
+    observation_spec: ObservationSpec,
+    format: str = "auto",
+    **options: Any,
+) -> dict[str, str]:
+    """What would be lost by writing there, part by part; see `Format.losses`."""
+    kind = format_of(path, format)
+    return dict(kind.load(kind.losses)(action_spec, observation_spec, **options)) if kind.losses else {}
 
 
 def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:

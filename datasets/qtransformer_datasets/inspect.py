@@ -1,170 +1,173 @@
-"""A dataset on one screen, for a person: what is in it, and everything that is wrong with it."""
+"""A dataset in words and columns, for a person: what is in it, and everything that is wrong with it."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
+from qtransformer.errors import QTransformerError
+from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.formats import format_of
+from qtransformer_datasets.survey import Column, Progress, Share, Summary, open_anyway, size_on_disk, summarise, survey
 
 MAX_LINES = 12
 """Problems, instructions and attributes listed before the rest is only counted."""
-HISTOGRAM_BINS = 16
 _BARS = " ▁▂▃▄▅▆▇█"
-_Z95 = 1.959964
-"""Normal quantile of a two-sided 95 % interval."""
+
+
+class Report(NamedTuple):
+    """What is known of a dataset, for a person and for a program."""
+
+    text: str
+    numbers: dict[str, Any]
 
 
 def inspect_dataset(path: str | os.PathLike[str]) -> str:
-    """A report of a robomimic HDF5 file. Reads all of it, one episode at a time, and goes on after every problem."""
-    path, problems = Path(path), list[str]()
-    source = _open(path, problems)
-    sections = [_head(path)]
-    if source is not None:
-        episodes = _Summaries(source, problems)
-        sections += [*episodes.sections(), _attributes(source)]
-    sections.append(_problems(problems))
+    """A report of what lies at a path. Reads all of it, one episode at a time, and goes on after every problem."""
+    return inspect_source(DataSource(path=str(path))).text
+
+
+def inspect_source(source: DataSource, progress: Progress = iter) -> Report:
+    """The report on a dataset; of one that cannot be opened, the reasons alone."""
+    problems, head = list[str](), dataset_head(source)
+    episodes = open_anyway(source, problems)
+    if episodes is None:
+        return Report(f"{head}\n\n{_problems(problems)}", {"path": source.path, "problems": problems})
+    found = survey(episodes, progress)
+    found.problems[:0] = problems
+    summary = summarise(found)
+    return Report(inspect_text(summary, head), asdict(summary))
+
+
+def inspect_text(summary: Summary, head: str) -> str:
+    """One screen."""
+    cameras = [[name, " x ".join(map(str, numbers["shape"]))] for name, numbers in summary.cameras.items()]
+    sections = [
+        head,
+        _counts(summary),
+        _table(["camera", "image (h, w, c)"], cameras),
+        _proprio_table(summary.proprio),
+        _action_table(summary.actions),
+        _counted("instructions", {text: share.episodes for text, share in summary.instructions.items()}),
+        _attributes(summary.attributes),
+        _problems(summary.problems),
+    ]
     return "\n\n".join(section for section in sections if section)
 
 
-class _Summaries:
-    """The small arrays of every readable episode; images are looked at and let go."""
-
-    def __init__(self, source: HDF5Episodes, problems: list[str]) -> None:
-        self.actions_spec, self.spec, self.count = source.action_spec, source.observation_spec, len(source)
-        self.episodes = [_without_images(episode) for episode in _readable(source, problems)]
-        steps = sum(map(len, self.episodes))
-        if not source.is_foreign and len(self.episodes) == self.count and source.declared_total != steps:
-            problems.append(f"{source.path}: total says {source.declared_total} steps, its demos have {steps}")
-
-    def sections(self) -> list[str]:
-        if not self.episodes:
-            return [f"episodes      0 readable of {self.count}", _cameras(self.spec)]
-        return [
-            self._counts(),
-            _cameras(self.spec),
-            _proprio_table(self.spec, np.concatenate([e.proprio for e in self.episodes])),
-            _action_table(self.actions_spec, np.concatenate([e.actions for e in self.episodes])),
-            _counted("instructions", Counter(e.instruction for e in self.episodes)),
-        ]
-
-    def _counts(self) -> str:
-        episodes = self.episodes
-        lengths, wins = np.array([len(e) for e in episodes]), sum(e.success for e in episodes)
-        low, high = wilson_interval(wins, len(episodes))
-        q = np.percentile(lengths, [0, 25, 50, 75, 100]).astype(int)
-        terminated = sum(bool(e.terminated[-1]) for e in episodes)
-        truncated = sum(bool(e.truncated[-1] and not e.terminated[-1]) for e in episodes)
-        lost = sum(not e.has_final_observation for e in episodes)
-        rewards = np.concatenate([e.rewards for e in episodes])
-        sums = np.array([e.rewards.sum() for e in episodes])
-        unread = f" ({self.count - len(episodes)} more unreadable)" if len(episodes) < self.count else ""
-        return "\n".join(
-            [
-                f"episodes      {len(episodes)}{unread}",
-                f"steps         {lengths.sum()}",
-                f"success       {wins}/{len(episodes)} = {100 * wins / len(episodes):.1f} %"
-                f"   (95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %)",
-                f"length        min {q[0]}   25 % {q[1]}   median {q[2]}   75 % {q[3]}   max {q[4]} steps"
-                f"   |{_histogram(lengths, q[0], q[4])}|",
-                f"ends          {terminated} terminated, {truncated} truncated, {lost} without final observation",
-                f"rewards       min {rewards.min():g}   max {rewards.max():g}   nonzero in "
-                f"{100 * (rewards != 0).mean():.1f} % of steps"
-                f"   mean sum {sums.mean():.4g}",
-                f"control       {self.spec.control_hz:g} Hz",
-            ]
-        )
+def stats_text(summary: Summary, head: str) -> str:
+    """Every dimension with its quantiles, and success by instruction."""
+    sections = [
+        head,
+        _counts(summary),
+        _quantile_table("action", summary.actions),
+        _quantile_table("proprio", summary.proprio),
+        _color_table(summary.cameras),
+        _share_table(summary.instructions),
+    ]
+    if summary.problems:
+        sections.append(f"problems      {len(summary.problems)}; `qtransformer data validate` lists them")
+    return "\n\n".join(section for section in sections if section)
 
 
-def wilson_interval(wins: int, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a success rate; honest at 0 and at 1."""
-    rate, z2 = wins / count, _Z95**2
-    centre = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 * np.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
-
-
-def _open(path: Path, problems: list[str]) -> HDF5Episodes | None:
-    """As the file says; where it leaves things unsaid, report that and show the rest under a stand-in."""
+def dataset_head(source: DataSource) -> str:
+    """What lies where, and how it is read."""
+    path = Path(source.path)
+    size = f"{size_on_disk(path) / 1e6:.2f} MB" if path.exists() else "-"
     try:
-        return HDF5Episodes(path)
-    except QTransformerError as error:
-        problems.append(str(error))
-    try:
-        source = HDF5Episodes(path, dones="terminated", control_hz=1.0)
+        name = format_of(path, source.format).name
     except QTransformerError:
-        return None
-    problems.append("shown as if dones='terminated' and, where it is unknown, control_hz=1.0")
-    return source
+        name = "unknown"
+    return f"dataset       {source}\nformat        {name}, {size}"
 
 
-def _readable(source: HDF5Episodes, problems: list[str]) -> Iterator[Episode]:
-    for index in range(len(source)):
-        try:
-            yield source.read(index)
-        except DatasetError as error:
-            problems.append(str(error))
-
-
-def _without_images(episode: Episode) -> Episode:
-    episode.images = {}
-    return episode
-
-
-def _head(path: Path) -> str:
-    size = f"{path.stat().st_size / 1e6:.2f} MB" if path.is_file() else "-"
-    return f"file          {path}\nsize          {size}"
-
-
-def _cameras(spec: ObservationSpec) -> str:
-    return _table(["camera", "image (h, w, c)"], [[name, f"{h} x {w} x {c}"] for name, (h, w, c) in spec.cameras.items()])
-
-
-def _proprio_table(spec: ObservationSpec, rows: np.ndarray) -> str:
-    values = rows.astype(np.float64)
-    columns = zip(spec.proprio_names, spec.proprio_units, values.mean(0), values.std(0), values.min(0), values.max(0), strict=True)
-    return _table(
-        ["proprio", "unit", "mean", "std", "min", "max"],
-        [[name, unit, *(f"{number:.4g}" for number in numbers)] for name, unit, *numbers in columns],
+def _counts(summary: Summary) -> str:
+    if summary.success is None:
+        return f"episodes      0 readable of {summary.unreadable}"
+    share, q, ends, rewards = summary.success, summary.lengths, summary.ends, summary.rewards
+    unread = f" ({summary.unreadable} more unreadable)" if summary.unreadable else ""
+    seconds = summary.steps / summary.control_hz
+    return "\n".join(
+        [
+            f"episodes      {summary.episodes}{unread}",
+            f"steps         {summary.steps}   at {summary.control_hz:g} Hz: {_duration(seconds)}",
+            f"success       {share.successes}/{share.episodes} = {100 * share.rate:.1f} %"
+            f"   (95 % Wilson interval {100 * share.low:.1f} to {100 * share.high:.1f} %)",
+            f"length        min {q[0]}   25 % {q[1]}   median {q[2]}   75 % {q[3]}   max {q[4]} steps"
+            f"   |{_bars(summary.length_histogram)}|",
+            f"ends          {ends['terminated']} terminated, {ends['truncated']} truncated, "
+            f"{ends['without_final_observation']} without final observation",
+            f"rewards       min {rewards['min']:g}   max {rewards['max']:g}   nonzero in "
+            f"{100 * rewards['nonzero_share']:.1f} % of steps   mean sum {rewards['mean_sum']:.4g}",
+        ]
     )
 
 
-def _action_table(spec: ActionSpec, scaled: np.ndarray) -> str:
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _proprio_table(columns: Sequence[Column]) -> str:
+    rows = [[c.name, c.unit, *(f"{n:.4g}" for n in (c.mean, c.std, c.min, c.max))] for c in columns]
+    return _table(["proprio", "unit", "mean", "std", "min", "max"], rows)
+
+
+def _action_table(columns: Sequence[Column]) -> str:
     """Statistics in robot units, the histogram over the whole of [low, high]."""
-    rows = []
-    for i, values in enumerate(spec.to_units(scaled).astype(np.float64).T):
-        numbers = [spec.low[i], spec.high[i], values.min(), values.max(), values.mean()]
-        rows.append(
-            [
-                spec.names[i],
-                spec.units[i],
-                *(f"{n:.4g}" for n in numbers),
-                f"|{_histogram(values, spec.low[i], spec.high[i])}|",
-            ]
-        )
+    rows = [
+        [c.name, c.unit, *(f"{n:.4g}" for n in (c.low, c.high, c.min, c.max, c.mean)), f"|{_bars(c.histogram)}|"] for c in columns
+    ]
     return _table(["action", "unit", "low", "high", "min", "max", "mean", "histogram, low to high"], rows)
 
 
-def _histogram(values: np.ndarray, low: float, high: float) -> str:
+def _quantile_table(title: str, columns: Sequence[Column]) -> str:
+    names = ("mean", "std", "min", "q01", "q10", "median", "q90", "q99", "max")
+    rows = [[c.name, c.unit, *(f"{getattr(c, name):.4g}" for name in names)] for c in columns]
+    return _table([title, "unit", *names], rows)
+
+
+def _color_table(cameras: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [name, " x ".join(map(str, c["shape"])), *(" ".join(f"{n:5.1f}" for n in c[key]) for key in ("mean", "std"))]
+        for name, c in cameras.items()
+        if "mean" in c
+    ]
+    return _table(["camera", "image (h, w, c)", "mean R G B", "std R G B"], rows)
+
+
+def _share_table(shares: Mapping[str, Share]) -> str:
+    rows = [
+        [
+            repr(text)[:80],
+            f"{s.episodes}",
+            f"{s.successes}",
+            f"{100 * s.rate:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}]",
+            f"{s.mean_length:.1f}",
+        ]
+        for text, s in shares.items()
+    ]
+    return _table(["instruction", "episodes", "successes", "success [95 %]", "mean length"], rows)
+
+
+def _bars(counts: Sequence[int]) -> str:
     """Bars by eighths; a bin that is not empty is never blank."""
-    counts, _ = np.histogram(values, bins=HISTOGRAM_BINS, range=(float(low), float(high)))
-    top = max(int(counts.max()), 1)
+    top = max(max(counts), 1)
     return "".join(_BARS[int(np.ceil(count / top * (len(_BARS) - 1)))] for count in counts)
 
 
-def _counted(title: str, counter: Counter[str]) -> str:
-    rows = [[repr(text)[:80], str(count)] for text, count in counter.most_common(MAX_LINES)]
-    return _table([title, "episodes"], rows + _and_more(len(counter)))
+def _counted(title: str, counts: Mapping[str, int]) -> str:
+    rows = [[repr(text)[:80], str(count)] for text, count in list(counts.items())[:MAX_LINES]]
+    return _table([title, "episodes"], rows + _and_more(len(counts)))
 
 
-def _attributes(source: HDF5Episodes) -> str:
-    rows = [[str(name), _short(value)] for name, value in list(source.attributes.items())[:MAX_LINES]]
-    return _table(["attribute", "value"], rows + _and_more(len(source.attributes)))
+def _attributes(attributes: Mapping[str, Any]) -> str:
+    rows = [[str(name), _short(value)] for name, value in list(attributes.items())[:MAX_LINES]]
+    return _table(["attribute", "value"], rows + _and_more(len(attributes)))
 
 
 def _problems(problems: Sequence[str]) -> str:

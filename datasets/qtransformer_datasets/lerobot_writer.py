@@ -40,6 +40,12 @@ from qtransformer_datasets.video_frames import video_rate, write_video
 Images = Literal["png", "av1", "h264"]
 
 
+def losses(action_spec: ActionSpec, observation_spec: ObservationSpec, images: Images = "png") -> dict[str, str]:
+    """What `LeRobotWriter` cannot keep; see `formats.Format.losses`."""
+    del action_spec, observation_spec
+    return {} if images == "png" else {"images": f"{images} video is not lossless; out.images=png keeps every pixel"}
+
+
 class LeRobotWriter:
     """Append episodes, then `finish`; `with` finishes on a clean exit and keeps the parts on an exception.
 

@@ -124,6 +124,21 @@ class HDF5Episodes:
             )
         return lengths
 
+    @cached_property
+    def problems(self) -> list[str]:
+        """What is wrong with the file as a whole."""
+        if self.is_foreign:
+            return []
+        where = str(self.path)
+        with open_hdf5(self.path) as file:
+            data = child_group(file, "data", where)
+            steps = sum(
+                number_attribute(child_group(data, name, where), "num_samples", where) for name in _demo_names(data, self.path)
+            )
+        if self.declared_total == steps:
+            return []
+        return [f"{self.path}: total says {self.declared_total} steps, its demos have {steps}"]
+
     def _read_specs(self, data: h5py.Group) -> None:
         where = str(self.path)
         try:
@@ -180,7 +195,7 @@ class HDF5Episodes:
             raise DatasetError(f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode")
         terminated, truncated = _ends(demo, recorded, self.dones, where)
         length = _last_step(demo, recorded, self.dones, where) + 1
-        rewards = _low_dim(child_dataset(demo, "rewards", where), where)
+        rewards = _rewards(demo, recorded, where)
         if rewards.shape != (recorded,):
             raise DatasetError(f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode")
         frames = _FrameReader(demo, recorded, length, where)
@@ -307,6 +322,13 @@ def _info(demo: h5py.Group, where: str) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise DatasetError(f"{where}: info expected a JSON object, found {type(info).__name__}; remove the episode")
     return info
+
+
+def _rewards(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
+    """Zeros for a demonstration that carries none: rewards may then follow from success (see `views.success_rewards`)."""
+    if not has_child(demo, "rewards"):
+        return np.zeros(recorded, np.float32)
+    return _low_dim(child_dataset(demo, "rewards", where), where)
 
 
 def _success(demo: h5py.Group, rewards: np.ndarray, terminated: bool, dones: Dones | None) -> bool:

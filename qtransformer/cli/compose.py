@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from qtransformer.cli import settings
+from qtransformer.cli import data_settings, settings
 from qtransformer.errors import ConfigError
 
 CONF = "qtransformer.conf"
@@ -26,7 +26,14 @@ SCHEMAS: dict[str, Any] = {
     "train": settings.TrainSettings,
     "resume": settings.ResumeSettings,
     "eval": settings.EvalSettings,
-    "data inspect": settings.InspectSettings,
+    "data inspect": data_settings.InspectSettings,
+    "data validate": data_settings.ValidateSettings,
+    "data convert": data_settings.ConvertSettings,
+    "data view": data_settings.ViewSettings,
+    "data stats": data_settings.StatsSettings,
+    "data split": data_settings.SplitSettings,
+    "data merge": data_settings.MergeSettings,
+    "data relabel": data_settings.RelabelSettings,
 }
 GROUPS = {"train": ("preset", "value")}
 """Verbs whose settings have YAML overlays to choose from; see `conf/`."""
@@ -96,11 +103,34 @@ def _checked_override(verb: str, argument: str, types: dict[str, Any]) -> str:
         check_choice(key, value, group_choices(key))
         return argument
     if key not in known:
-        raise UsageError(f"{verb} has no setting '{key}'; {_suggest_key(key, known, verb)}")
-    if types[key] is str or (types[key] is Any and not value.startswith("[")):
-        return f"{key}={_quoted(value)}"
+        return _reader_option(verb, key, value, types, known)
+    if types[key] is str or (types[key] is Any and not value.startswith(("[", "{"))):
+        return f"{key}={quoted(value)}"
+    if types[key] == list[str] and not value.startswith("["):
+        return f"{key}=[{quoted(value)}]"
     _check_grammar(argument, key)
     return f"++{argument}" if get_origin(types[key]) is dict else argument
+
+
+def _reader_option(verb: str, key: str, value: str, types: dict[str, Any], known: Sequence[str]) -> str:
+    """A key that the verb leaves to the format: `dones=terminated` for its reader, `out.crf=20` for its writer."""
+    name, group = (key.removeprefix("out."), "out_options") if key.startswith("out.") else (key, "options")
+    if group not in types or not name.isidentifier():
+        raise UsageError(f"{verb} has no setting '{key}'; {_suggest_key(key, known, verb)}")
+    if value.startswith(("[", "{")):
+        _check_grammar(f"{name}={value}", name)
+    elif not _is_scalar(value):
+        value = quoted(value)
+    return f"++{group}.{name}={value}"
+
+
+def _is_scalar(value: str) -> bool:
+    """Whether Hydra reads it as one number, flag or word."""
+    try:
+        [override] = OverridesParser.create().parse_overrides([f"x={value}"])
+    except HydraException:
+        return False
+    return not override.is_sweep_override() and isinstance(override.value(), str | bool | int | float)
 
 
 def _check_grammar(argument: str, key: str) -> None:
@@ -119,7 +149,8 @@ def _suggest_key(key: str, known: Sequence[str], verb: str) -> str:
     return f"did you mean {near[0]}?" if near else f"`qtransformer {verb} --help` lists them"
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """Text as Hydra takes it without reading anything into it."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value
     return "'" + value.replace("'", "\\'") + "'"

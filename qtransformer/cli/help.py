@@ -25,7 +25,7 @@ Entry = tuple[str, str, str]
 
 def overview() -> str:
     """`qtransformer --help`."""
-    verbs = [f"  {verb:13}{_first_sentence(schema)}" for verb, schema in SCHEMAS.items()]
+    verbs = [f"  {verb:15}{_first_sentence(schema)}" for verb, schema in SCHEMAS.items()]
     return "\n".join(
         [
             f"qtransformer {qtransformer.__version__}: turn logged robot data into a grasping policy and run it on an arm",

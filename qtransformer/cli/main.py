@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import qtransformer
-from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, suggest
+from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, setting_types, suggest
 from qtransformer.cli.help import overview, verb_help
 from qtransformer.errors import QTransformerError
 
-MODULES = {"eval": "evaluate", "data inspect": "inspect"}
-"""Verbs whose module is called otherwise; each module has `run(settings) -> exit code`."""
+MODULES = {"eval": "evaluate"}
+"""Verbs whose module is called otherwise; `data view` is in `data/view.py`. Each module has `run(settings) -> exit code`."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 
@@ -47,7 +47,7 @@ def _dispatch(words: list[str]) -> int:
         print(verb_help(verb))
         return 0
     settings = compose_settings(verb, rest)
-    return import_module(f"qtransformer.cli.{MODULES.get(verb, verb)}").run(settings)
+    return import_module(f"qtransformer.cli.{MODULES.get(verb, verb.replace(' ', '.'))}").run(settings)
 
 
 def _split_verb(words: list[str]) -> tuple[str, list[str]]:
@@ -59,9 +59,19 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     if verb in ("data", "data --help", "data -h"):
         return "data inspect", ["--help"]
     if verb not in SCHEMAS:
-        raise UsageError(f"there is no verb '{verb}'; {suggest(verb, ['data inspect'])}")
-    rest = words[2:]
-    return verb, [word if "=" in word or word.startswith("-") else f"path={word}" for word in rest]
+        raise UsageError(f"there is no verb '{verb}'; {suggest(verb, [known for known in SCHEMAS if known.startswith('data ')])}")
+    return verb, _with_paths(verb, words[2:])
+
+
+def _with_paths(verb: str, words: list[str]) -> list[str]:
+    """Words without a key are paths, and `in=` is another word for `path=`."""
+    paths = [word.removeprefix("in=") for word in words if word.startswith("in=") or not ("=" in word or word.startswith("-"))]
+    rest = [word for word in words if not word.startswith("in=") and ("=" in word or word.startswith("-"))]
+    if len(paths) <= 1:
+        return [f"path={path}" for path in paths] + rest
+    if setting_types(SCHEMAS[verb])["path"] is str:
+        raise UsageError(f"{verb} takes one path, found {len(paths)}: {' '.join(paths)}")
+    return [f"path=[{','.join(map(quoted, paths))}]", *rest]
 
 
 def _with_disk(error: Exception) -> str:

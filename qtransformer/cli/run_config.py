@@ -8,6 +8,7 @@ import yaml
 
 from qtransformer.config import TrainConfig, from_dict, to_dict
 from qtransformer.errors import ConfigError
+from qtransformer_datasets.data_source import DataSource
 
 FILE = "config.yaml"
 
@@ -16,7 +17,7 @@ FILE = "config.yaml"
 class RunConfig:
     """A training: its data and its settings."""
 
-    datasets: list[str]
+    datasets: list[DataSource]
     train: TrainConfig
     env: dict[str, Any] | None = None
     """Arguments of the simulator's environment the data came from; None for data from elsewhere."""
@@ -27,7 +28,8 @@ class RunConfig:
 
     def save(self, run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump({"dataset": self.datasets, "env": self.env, **to_dict(self.train)}, sort_keys=False, width=120)
+        datasets = [source.to_value() for source in self.datasets]
+        text = yaml.safe_dump({"dataset": datasets, "env": self.env, **to_dict(self.train)}, sort_keys=False, width=120)
         (run / FILE).write_text(text)
 
     @classmethod
@@ -41,9 +43,10 @@ class RunConfig:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: expected YAML ({' '.join(str(error).split())}); restore it") from error
         datasets = data.pop("dataset", None) if isinstance(data, dict) else None
-        if not isinstance(datasets, list) or not all(isinstance(item, str) for item in datasets):
-            raise ConfigError(f"{path}: expected `dataset` to be a list of files, found {datasets!r}; restore it")
+        if not isinstance(datasets, list) or not datasets:
+            raise ConfigError(f"{path}: expected `dataset` to be a list of datasets, found {datasets!r}; restore it")
+        sources = [DataSource.parse(item, f"{path}: dataset") for item in datasets]
         env = data.pop("env", None)
         if env is not None and not isinstance(env, dict):
             raise ConfigError(f"{path}: expected `env` to be a mapping, found {env!r}; restore it")
-        return cls(datasets=datasets, env=env, train=from_dict(TrainConfig, data, str(path)))
+        return cls(datasets=sources, env=env, train=from_dict(TrainConfig, data, str(path)))

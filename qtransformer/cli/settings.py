@@ -1,4 +1,7 @@
-"""The settings of every verb. Defaults and the lines under the fields are what `qtransformer VERB --help` prints."""
+"""The settings of every verb but `data ...`, whose are in `data_settings`.
+
+Defaults and the lines under the fields are what `qtransformer VERB --help` prints.
+"""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -63,7 +66,8 @@ class TrainSettings(TrainConfig):
     """Train a Q-Transformer (or a baseline on the same trunk) on logged episodes."""
 
     dataset: Any = MISSING
-    """HDF5 file, or a list of them: [a.hdf5,b.hdf5]."""
+    """Path, {path:a.hdf5,dones:terminated}, or a list of either. Keys beside path: format, weight, cameras, image_size, success,
+    rewards, and the options of the format's reader."""
     run: str = MISSING
     """Directory of the run."""
     dry_run: bool = False
@@ -108,14 +112,6 @@ class EvalSettings:
     """Processes; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
-
-
-@dataclass(kw_only=True, slots=True)
-class InspectSettings:
-    """Show what is in a dataset, and everything that is wrong with it."""
-
-    path: str = MISSING
-    """HDF5 file; the key may be left out."""
 
 
 @dataclass(kw_only=True, slots=True)

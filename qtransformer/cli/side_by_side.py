@@ -104,7 +104,7 @@ def _raise_if_failed(todo: Sequence[Training], children: Sequence[subprocess.Pop
 
 def _first_difference(found: RunConfig, wanted: RunConfig) -> str:
     for name in ("dataset", *to_dict(wanted.train)):
-        old, new = (c.datasets if name == "dataset" else to_dict(c.train)[name] for c in (found, wanted))
+        old, new = (", ".join(map(str, c.datasets)) if name == "dataset" else to_dict(c.train)[name] for c in (found, wanted))
         if old != new:
             return f"{name}: there {old}, asked for {new}"
     return "env: its data came from another environment"

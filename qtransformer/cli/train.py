@@ -10,6 +10,8 @@ from qtransformer.cli.settings import TrainSettings
 from qtransformer.cli.training import build_trainer, fit, logged_env_kwargs
 from qtransformer.config import TrainConfig
 from qtransformer.errors import ConfigError
+from qtransformer.trainer import Trainer
+from qtransformer_datasets.data_source import DataSource
 
 
 def run(settings: TrainSettings) -> int:
@@ -22,7 +24,7 @@ def run(settings: TrainSettings) -> int:
     config = run_config(settings)
     trainer = build_trainer(config, directory)
     if settings.dry_run:
-        print(f"would train {config.train.steps} steps into {directory}")
+        print(plan(config, trainer))
         return 0
     config.save(directory)
     return fit(trainer)
@@ -30,14 +32,27 @@ def run(settings: TrainSettings) -> int:
 
 def run_config(settings: TrainSettings) -> RunConfig:
     """What the run will be rebuilt from: its data, their environment, and the part of the settings that the trainer knows."""
-    datasets = _paths(settings.dataset)
+    datasets = _sources(settings.dataset)
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
-    return RunConfig(datasets=datasets, env=logged_env_kwargs(datasets[0]), train=train)
+    return RunConfig(datasets=datasets, env=logged_env_kwargs(datasets[0].open()), train=train)
 
 
-def _paths(dataset: Any) -> list[str]:
-    """`dataset` as a list of absolute paths, so that the run can be resumed from another folder."""
+def plan(config: RunConfig, trainer: Trainer) -> str:
+    """What `dry_run=true` shows."""
+    action, observation = trainer.dataset.action_spec, trainer.dataset.observation_spec
+    cameras = ", ".join(f"{name} {h} x {w}" for name, (h, w, _) in observation.cameras.items())
+    lines = [f"dataset {source}" for source in config.datasets]
+    lines.append(f"cameras {cameras or 'none'}; proprio {len(observation.proprio_names)} values; {observation.control_hz:g} Hz")
+    lines.append(f"actions {', '.join(action.names)}")
+    return "\n".join([*lines, f"would train {config.train.steps} steps into {trainer.directory}"])
+
+
+def _sources(dataset: Any) -> list[DataSource]:
+    """What `dataset` lists, with absolute paths, so that the run can be resumed from another folder."""
     listed = dataset if isinstance(dataset, list) else [dataset]
-    if not listed or not all(isinstance(item, str) for item in listed):
-        raise UsageError(f"dataset: expected a file or a list of files, found {dataset}")
-    return [str(Path(item).absolute()) for item in listed]
+    if not listed:
+        raise UsageError("dataset: expected a path, a mapping with a path, or a list of them, found an empty list")
+    try:
+        return [DataSource.parse(item).absolute() for item in listed]
+    except ConfigError as error:
+        raise UsageError(str(error)) from None

@@ -13,20 +13,17 @@ from qtransformer.checkpoint import latest_resumable
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.tensorboard import TensorBoard
+from qtransformer.config import Algo
+from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
 from qtransformer.types import Env
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes
+from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.formats import LoggedEpisodes
 
 
 def build_trainer(config: RunConfig, run: Path) -> Trainer:
     """Data, environment, log and settings, put together; prints what was."""
-    data = config.train.data
-    dataset = EpisodeDataset(
-        config.datasets,
-        discount=config.train.targets.discount,
-        cache=data.cache.value,
-        memory_limit=int(data.memory_gb * 1e9) or None,
-    )
+    dataset = open_dataset(config)
     trainer = Trainer(
         config.train,
         dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property
@@ -43,6 +40,34 @@ def build_trainer(config: RunConfig, run: Path) -> Trainer:
         flush=True,
     )
     return trainer
+
+
+def open_dataset(config: RunConfig) -> EpisodeDataset:
+    """The episodes of all sources, with what training needs of them.
+
+    Raises:
+        ConfigError: no step carries a reward.
+    """
+    sources, data = config.datasets, config.train.data
+    weights = [source.weight for source in sources]
+    dataset = EpisodeDataset(
+        [source.open() for source in sources],
+        discount=config.train.targets.discount,
+        weights=weights if len(set(weights)) > 1 else None,
+        cache=data.cache.value,
+        memory_limit=int(data.memory_gb * 1e9) or None,
+    )
+    check_rewards(dataset, config.train.algo, ", ".join(source.path for source in sources))
+    return dataset
+
+
+def check_rewards(dataset: EpisodeDataset, algo: Algo, where: str) -> None:
+    """Refuse to learn values from data without a single reward."""
+    if algo is not Algo.bc and dataset.stats.reward_min == dataset.stats.reward_max == 0:
+        raise ConfigError(
+            f"{where}: no step carries a reward, so there are no values to learn; clone with algo=bc, or derive rewards: "
+            "dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
+        )
 
 
 def fit(trainer: Trainer, resume: bool = False) -> int:
@@ -65,10 +90,16 @@ def validation_env(config: RunConfig) -> Env | None:
     return EnvFactory(SIMULATOR, {**config.env, "split": "validation"})()
 
 
-def logged_env_kwargs(dataset: str) -> dict[str, Any] | None:
-    """Arguments of the simulator's environment a file was collected in; None where another environment made it."""
-    attributes = HDF5Episodes(dataset).attributes
-    return dict(attributes["env_kwargs"]) if attributes.get("env_name") == SIMULATOR else None
+def logged_env_kwargs(episodes: LoggedEpisodes) -> dict[str, Any] | None:
+    """Arguments of the simulator's environment the episodes were logged in, with the cameras as they are seen here.
+
+    None where another environment made them, or cameras go by names that the simulator does not know.
+    """
+    if episodes.attributes.get("env_name") != SIMULATOR:
+        return None
+    kwargs = dict(episodes.attributes["env_kwargs"])
+    seen = {name: [height, width] for name, (height, width, _) in episodes.observation_spec.cameras.items()}
+    return {**kwargs, "cameras": seen} if seen.keys() <= dict(kwargs.get("cameras") or seen).keys() else None
 
 
 def _resumed_step(run: Path) -> int:

@@ -1,7 +1,5 @@
 """`report.html`: one file that opens anywhere, asks nothing of the network, and says what its plots should look like."""
 
-import base64
-import os
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -14,6 +12,7 @@ from qtransformer.report import plots
 from qtransformer.report.calibration import calibration_error, reliability
 from qtransformer.report.pairing import pair
 from qtransformer.report.palette import LINE_COLORS, OURS, PAPER, SCREEN
+from qtransformer.report.pieces import badge, card, document, embedded_video, grid, note, publish, swatch, table
 from qtransformer.report.record import Curves, Film, Record, method_label, read_record
 
 EMBED_BYTES = 6_000_000
@@ -56,45 +55,21 @@ def build_report(run: Path) -> Path:
         Section("timing", "Timing", "Where the time of a training step goes.", _timing(record)),
         Section("settings", "Settings and versions", "What this run was made with.", _settings(record)),
     ]
-    page = run / "report.html"
-    temporary = page.with_name(f".{page.name}.partial")
-    temporary.write_text(_document(record, sections), encoding="utf-8")
-    os.replace(temporary, page)
-    return page
+    return publish(run / "report.html", _document(record, sections))
 
 
 def _document(record: Record, sections: list[Section]) -> str:
-    style = Path(__file__).with_name("page.css").read_text()
     links = "".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
     bodies = "".join(
         f'<section id="{s.anchor}"><h2>{escape(s.title)}</h2><p class="lead">{escape(s.lead)}</p>{s.body}</section>'
         for s in sections
     )
-    damaged = "".join(_note(f"Left out, because it cannot be read: {line}") for line in record.damaged)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(record.run.name)} · qtransformer</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
-<div class="top"><h1>{escape(record.run.name)}</h1><p>{escape(_subtitle(record))}</p></div>
+    damaged = "".join(note(f"Left out, because it cannot be read: {line}") for line in record.damaged)
+    header = f"""<div class="top"><h1>{escape(record.run.name)}</h1><p>{escape(_subtitle(record))}</p></div>
 {_headline(record)}
-<nav>{links}</nav>
-</header>
-{damaged}
-{bodies}
-<footer>Made by qtransformer. Intervals are 95% Wilson intervals unless another is named.</footer>
-</main>
-</body>
-</html>
-"""
+<nav>{links}</nav>"""
+    body = f"{damaged}\n{bodies}"
+    return document(record.run.name, header, body, "Intervals are 95% Wilson intervals unless another is named.")
 
 
 def _subtitle(record: Record) -> str:
@@ -110,7 +85,7 @@ def _subtitle(record: Record) -> str:
 def _headline(record: Record) -> str:
     ours = record.ours
     if ours is None:
-        return _note("Not evaluated yet: evaluations/qtransformer.json is missing. `qtransformer eval` writes it.", top=True)
+        return note("Not evaluated yet: evaluations/qtransformer.json is missing. `qtransformer eval` writes it.", top=True)
     low, high = ours.evaluation.interval
     facts = [(m.label, f"{m.evaluation.success:.2f}") for m in record.methods if m is not ours]
     if record.data:
@@ -123,8 +98,8 @@ def _headline(record: Record) -> str:
 
 def _success(record: Record) -> str:
     if not record.methods and record.data is None:
-        return _note("No evaluations/*.json and no data.json.")
-    chart = _card(
+        return note("No evaluations/*.json and no data.json.")
+    chart = card(
         "Success rate",
         plots.to_svg(plots.success_plot(record.methods, record.data, SCREEN)),
         look="ours clearly right of the data and of behaviour cloning, on its way to the expert; bars whose intervals "
@@ -139,20 +114,20 @@ def _pairings(record: Record) -> str:
     ours = record.ours
     others = [m for m in record.methods if m is not ours]
     if ours is None or not others:
-        return _note("No paired comparison: it needs evaluations/qtransformer.json and at least one other beside it.")
+        return note("No paired comparison: it needs evaluations/qtransformer.json and at least one other beside it.")
     rows = []
     for other in others:
         p = pair(ours.evaluation, other.evaluation)
         if p.episodes == 0:
-            rows.append([_swatch(other.color, other.label), "no common seeds", "", "", "", "", ""])
+            rows.append([swatch(other.color, other.label), "no common seeds", "", "", "", "", ""])
             continue
         difference = (p.wins - p.losses) / p.episodes
         numbers = [f"{difference:+.2f}", str(p.wins), str(p.losses), str(p.both), str(p.neither), _p_value(p.p_value)]
-        rows.append([_swatch(other.color, other.label), *numbers])
+        rows.append([swatch(other.color, other.label), *numbers])
     heads = ["against", "difference", "wins", "losses", "both succeed", "both fail", "p (McNemar, exact)"]
-    return _card(
+    return card(
         f"{escape(ours.label)} on the same seeds",
-        _table(heads, rows, numbers=range(1, 7)),
+        table(heads, rows, numbers=range(1, 7)),
         look="many wins (only ours succeeds), few losses, and p well under .05",
         sick="losses nearly as many as wins: the difference of the bars is luck",
     )
@@ -178,11 +153,11 @@ LOSSES = {
 def _learning(record: Record) -> str:
     curves = record.curves
     if not curves.lines:
-        return _note("No metrics.jsonl: nothing was logged.")
+        return note("No metrics.jsonl: nothing was logged.")
     cards = []
     if any(len(curves.series(name)[0]) for name in LOSSES):
         cards.append(
-            _card(
+            card(
                 "Losses",
                 plots.to_svg(plots.curves_plot(curves, LOSSES, SCREEN, log=True)),
                 _last(curves, "loss", "loss {:.3g}"),
@@ -195,7 +170,7 @@ def _learning(record: Record) -> str:
         steps, values = curves.series("validation_success")
         fact = f"best {values.max():.2f} at step {int(steps[values.argmax()]):,}" if len(values) else ""
         cards.append(
-            _card(
+            card(
                 "Success on validation objects",
                 plots.to_svg(plots.validation_plot(validated, SCREEN)),
                 fact,
@@ -204,7 +179,7 @@ def _learning(record: Record) -> str:
             )
         )
     else:
-        cards.append(_note("No validation_success in metrics.jsonl: the training did not evaluate (eval_episodes=0)."))
+        cards.append(note("No validation_success in metrics.jsonl: the training did not evaluate (eval_episodes=0)."))
     _diagnostic(
         cards,
         curves,
@@ -224,7 +199,7 @@ def _learning(record: Record) -> str:
         "near 0, the floor does all the work (plain Monte-Carlo regression); near 1 from the start, it never binds",
         limits=(0, 1.03),
     )
-    return _grid(cards)
+    return grid(cards)
 
 
 def _diagnostic(
@@ -239,21 +214,21 @@ def _diagnostic(
 ) -> None:
     """Add the plot of some metrics with their last values, or a note where none was logged."""
     if not any(len(curves.series(name)[0]) for name in names):
-        cards.append(_note(f"{title}: {', '.join(names)} not in metrics.jsonl."))
+        cards.append(note(f"{title}: {', '.join(names)} not in metrics.jsonl."))
         return
     fact = ", ".join(filter(None, (_last(curves, name, form) for name, form in facts)))
-    cards.append(_card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, sick=sick))
+    cards.append(card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, sick=sick))
 
 
 def _values(record: Record) -> str:
     cards, curves = [_calibration(record)], record.curves
     distributions = record.distributions
     if distributions is None:
-        cards.append(_note("No value_distributions.npz: `film` writes it for policies with a categorical value head."))
+        cards.append(note("No value_distributions.npz: `film` writes it for policies with a categorical value head."))
     else:
         kind = "success" if distributions.success else "failure"
         cards.append(
-            _card(
+            card(
                 "Value over an episode",
                 plots.to_svg(plots.distribution_plot(distributions, SCREEN)),
                 f"{kind}, seed {distributions.seed}" if distributions.seed >= 0 else kind,
@@ -300,24 +275,22 @@ def _values(record: Record) -> str:
         "two curves that rise together and level off together",
         "a gap that widens, or both climbing on when nothing new is learned",
     )
-    return _grid(cards)
+    return grid(cards)
 
 
 def _calibration(record: Record) -> str:
     ours = record.ours
     low, high = record.value_range
-    table = reliability(ours.evaluation.results, low, high) if ours else []
-    if not table:
-        return _note("No calibration against outcome: evaluations/qtransformer.json has no values and returns.")
-    rows = [
-        [f"{b.predicted:.3f}", f"{b.outcome:.3f}", f"[{b.low:.3f}, {b.high:.3f}]", str(b.steps), str(b.episodes)] for b in table
-    ]
+    bins = reliability(ours.evaluation.results, low, high) if ours else []
+    if not bins:
+        return note("No calibration against outcome: evaluations/qtransformer.json has no values and returns.")
+    rows = [[f"{b.predicted:.3f}", f"{b.outcome:.3f}", f"[{b.low:.3f}, {b.high:.3f}]", str(b.steps), str(b.episodes)] for b in bins]
     heads = ["predicted", "outcome", "interval", "steps", "episodes"]
-    counts = f"<details><summary>Counts and intervals</summary>{_table(heads, rows, numbers=range(5))}</details>"
-    return _card(
+    counts = f"<details><summary>Counts and intervals</summary>{table(heads, rows, numbers=range(5))}</details>"
+    return card(
         "Calibration: value against outcome",
-        plots.to_svg(plots.reliability_plot(table, low, high, SCREEN)),
-        f"error {calibration_error(table):.3f}",
+        plots.to_svg(plots.reliability_plot(bins, low, high, SCREEN)),
+        f"error {calibration_error(bins):.3f}",
         look="points on the dashed line, within their intervals (they count episodes, as an episode's steps share its outcome)",
         sick="points under the line, where values promise more than came true, or a flat row that tells nothing apart",
         after=counts,
@@ -327,7 +300,7 @@ def _calibration(record: Record) -> str:
 def _episodes(record: Record) -> str:
     ours = record.ours
     if ours is None or not ours.evaluation.results:
-        return _note("No evaluations/qtransformer.json.")
+        return note("No evaluations/qtransformer.json.")
     results = ours.evaluation.results
     failures = [r for r in results if not r.success]
     late = sum(not r.terminated for r in failures)
@@ -336,27 +309,27 @@ def _episodes(record: Record) -> str:
         ["failures that ended early", str(len(failures) - late), _typical([r.steps for r in failures if r.terminated])],
         ["failures at the time limit", str(late), _typical([r.steps for r in failures if not r.terminated])],
     ]
-    lengths = _card(
+    lengths = card(
         "Length of episodes",
         plots.to_svg(plots.lengths_plot(ours, SCREEN)),
         look="successes that are short and failures spread out",
         sick="a pile of failures at the time limit (it hesitates or loops), or at the very start (it gives up at once)",
-        after=_table(["", "episodes", "median steps (range)"], stats, numbers=(1,)),
+        after=table(["", "episodes", "median steps (range)"], stats, numbers=(1,)),
         classes="wide",
     )
     others = {m.label: {r.seed: r for r in m.evaluation.results} for m in record.methods if m is not ours}
     heads = ["seed", escape(ours.label), "steps", "ended by", "first value", *map(escape, others)]
     rows = [_episode_row(r, others) for r in sorted(results, key=lambda r: (r.success, r.seed))]
-    table = _table(heads, rows, numbers=(2, 4))
-    full = f"<details><summary>All {len(results)} episodes, failures first</summary>{_card('', table)}</details>"
+    full = card("", table(heads, rows, numbers=(2, 4)))
+    full = f"<details><summary>All {len(results)} episodes, failures first</summary>{full}</details>"
     return lengths + full
 
 
 def _episode_row(result: EpisodeResult, others: Mapping[str, Mapping[int, EpisodeResult]]) -> list[str]:
     value = f"{result.values[0]:.2f}" if result.values else "–"
-    marks = [_badge(o[result.seed].success) if result.seed in o else "–" for o in others.values()]
+    marks = [badge(o[result.seed].success) if result.seed in o else "–" for o in others.values()]
     ended = "task" if result.terminated else "time limit"
-    return [str(result.seed), _badge(result.success), str(result.steps), ended, value, *marks]
+    return [str(result.seed), badge(result.success), str(result.steps), ended, value, *marks]
 
 
 def _timing(record: Record) -> str:
@@ -366,7 +339,7 @@ def _timing(record: Record) -> str:
             seconds[name.removeprefix("seconds/")] = s
     total = sum(seconds.values())
     if total <= 0:
-        return _note("No seconds/... in metrics.jsonl.")
+        return note("No seconds/... in metrics.jsonl.")
     colors = [LINE_COLORS[i % len(LINE_COLORS)] for i in range(len(seconds))]
     bars = "".join(
         f'<span style="flex:{s / total:.4f} 0 0;background:{c}"></span>'
@@ -374,12 +347,12 @@ def _timing(record: Record) -> str:
         if s > 0
     )
     legend = "".join(
-        f"<span>{_swatch(c, label)} {s * 1e3:.1f} ms · {s / total:.0%}</span>"
+        f"<span>{swatch(c, label)} {s * 1e3:.1f} ms · {s / total:.0%}</span>"
         for (label, s), c in zip(seconds.items(), colors, strict=True)
     )
     rate = record.curves.mean("samples_per_second")
     fact = f"{total * 1e3:.0f} ms per step" + (f", {rate:,.0f} samples/s" if rate is not None else "")
-    return _card(
+    return card(
         "An average training step",
         f'<div class="split">{bars}</div><div class="legend">{legend}</div>',
         fact,
@@ -391,29 +364,26 @@ def _timing(record: Record) -> str:
 def _videos(record: Record) -> str:
     films = sorted(record.films, key=lambda f: (f.label != (record.ours.label if record.ours else ""), f.label, f.seed))
     if not films:
-        return _note("No videos: videos/videos.json lists none.")
+        return note("No videos: videos/videos.json lists none.")
     embedded = sum(f.path.stat().st_size for f in films) <= EMBED_BYTES
-    return _grid([_video(film, record.run, embedded) for film in films])
+    return grid([_video(film, record.run, embedded) for film in films])
 
 
 def _video(film: Film, run: Path, embedded: bool) -> str:
-    if embedded:
-        source = "data:video/mp4;base64," + base64.b64encode(film.path.read_bytes()).decode()
-    else:
-        source = quote(film.path.relative_to(run).as_posix())
+    source = embedded_video(film.path.read_bytes()) if embedded else quote(film.path.relative_to(run).as_posix())
     return f"""<figure><video controls muted loop playsinline preload="metadata" src="{source}"></video>
-<figcaption>{_badge(film.success)}<b>{escape(film.label)}</b> seed {film.seed}, {film.steps} steps</figcaption></figure>"""
+<figcaption>{badge(film.success)}<b>{escape(film.label)}</b> seed {film.seed}, {film.steps} steps</figcaption></figure>"""
 
 
 def _settings(record: Record) -> str:
     if not record.config and not record.metadata:
-        return _note("No config.json and no checkpoint.")
+        return note("No config.json and no checkpoint.")
     cards = []
     for title, data in (("Versions and checkpoint", record.metadata), ("Settings", record.config)):
         if data:
             rows = [[escape(name), escape(value)] for name, value in _flat(data)]
-            cards.append(_card(title, _table(["", ""], rows, values=(1,))))
-    return _grid(cards)
+            cards.append(card(title, table(["", ""], rows, values=(1,))))
+    return grid(cards)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -422,44 +392,6 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
-
-
-# Pieces of HTML. Strings that come from files are escaped where they enter; `title`, heads and cells are HTML already.
-
-
-def _card(title: str, body: str, fact: str = "", *, look: str = "", sick: str = "", after: str = "", classes: str = "") -> str:
-    head = f"<h3>{title}{f'<span>{escape(fact)}</span>' if fact else ''}</h3>" if title else ""
-    how = f'<p class="how"><b>Look for</b> {escape(look)}. <b>Sick:</b> {escape(sick)}.</p>' if look else ""
-    return f'<div class="card {classes}">{head}{body}{how}{after}</div>'
-
-
-def _grid(cards: Iterable[str]) -> str:
-    """Cards side by side, notes under them."""
-    cards = list(cards)
-    notes = [card for card in cards if card.startswith('<p class="note"')]
-    plots_ = [card for card in cards if card not in notes]
-    return (f'<div class="grid">{"".join(plots_)}</div>' if plots_ else "") + "".join(notes)
-
-
-def _note(words: str, top: bool = False) -> str:
-    return f'<p class="note"{" style=margin-top:28px" if top else ""}>{escape(words)}</p>'
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterable[int] = (), values: Iterable[int] = ()) -> str:
-    classes = dict.fromkeys(numbers, ' class="number"') | dict.fromkeys(values, ' class="value"')
-    heads = list(heads)
-    top = "".join(f"<th{classes.get(i, '')}>{cell}</th>" for i, cell in enumerate(heads))
-    body = "".join("<tr>" + "".join(f"<td{classes.get(i, '')}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    top = f"<thead><tr>{top}</tr></thead>" if any(heads) else ""
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
-
-
-def _badge(success: bool) -> str:
-    return '<span class="badge good">success</span>' if success else '<span class="badge bad">failure</span>'
-
-
-def _swatch(color: str, label: str) -> str:
-    return f'<span class="swatch" style="background:{color}"></span>{escape(label)}'
 
 
 def _last(curves: Curves, name: str, form: str) -> str:

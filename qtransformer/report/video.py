@@ -159,11 +159,12 @@ def spectate(env: Env) -> np.ndarray | None:
 class Video:
     """An MP4 being written; it appears under its name when it is complete."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+        """`size` is width and height [pixel], both even: H.264 halves the resolution of colour."""
         self._path, self._temporary = path, path.with_name(f".{path.name}.partial")
         self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        self._stream.width, self._stream.height, self._stream.pix_fmt = *size, "yuv420p"
         self._stream.options = {"preset": "veryfast", "crf": "23", "tune": "animation"}
         self._stream.thread_count = 1
 

@@ -74,6 +74,11 @@ def write_dataset(path: Path, observation: ObservationSpec = OBSERVATION, action
     return path
 
 
+def loses(episode: Episode) -> bool:
+    """A label for `data relabel function=console:loses`: the opposite of what the log says."""
+    return not episode.success
+
+
 def _episode(rng: np.random.Generator, observation: ObservationSpec, action: ActionSpec, success: bool) -> Episode:
     steps = 6
     rewards, ends = np.zeros(steps, np.float32), np.zeros(steps, bool)

@@ -20,9 +20,13 @@ from console import (
 )
 from safetensors.numpy import load_file
 
+from qtransformer.cli.compose import compose_settings
 from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
+from qtransformer.cli.train import run_config
+from qtransformer.cli.training import open_dataset
 from qtransformer.metrics import read_jsonl
+from qtransformer_datasets.data_source import DataSource
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
@@ -44,7 +48,7 @@ def saved(run: Path) -> int:
 
 def test_a_run_describes_itself(trained: Path, dataset: Path) -> None:
     config = RunConfig.load(trained)
-    assert config.datasets == [str(dataset)]
+    assert config.datasets == [DataSource(path=str(dataset))]
     assert config.train.steps == 4
     assert config.train.model.embed_dim == 32
     assert read_jsonl(trained / "metrics.jsonl")[-1]["step"] == 4
@@ -142,6 +146,69 @@ def test_fine_tuning_on_other_cameras_or_actions_is_refused(what: str, trained: 
     result = qtransformer("train", f"dataset={path}", f"run={tmp_path}/run", f"init={trained}", *TINY)
     assert result.code == 1
     assert what in result.error
+    both = ["'wrist'", "'front'", "cameras={wrist:front}"] if what == "cameras" else ["'dx'", "'dz'"]
+    assert all(side in result.error for side in both)
+    assert not (tmp_path / "run").exists()
+
+
+def test_renamed_cameras_fit_a_checkpoint_that_was_trained_on_others(trained: Path, tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "other.hdf5", replace(OBSERVATION, cameras={"front": (16, 16, 3), "top": (8, 8, 3)}))
+    said = f"dataset={{path:{path},cameras:{{wrist:front}}}}"
+    arguments = [said, f"run={tmp_path}/run", f"init={trained}", "steps=2", *TINY]
+    result = qtransformer("train", *arguments, "dry_run=true")
+    assert result.code == 0, result.err
+    assert f"dataset {path} (cameras {{'wrist': 'front'}})" in result.out
+    assert "cameras wrist 16 x 16" in result.out
+    assert qtransformer("train", *arguments).code == 0
+    assert RunConfig.load(tmp_path / "run").datasets == [DataSource(path=str(path), cameras={"wrist": "front"})]
+    again = qtransformer("resume", f"run={tmp_path}/run")
+    assert again.code == 0, again.err
+
+
+def test_datasets_of_a_list_must_agree_unless_renamed(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_dataset(tmp_path / "other.hdf5", replace(OBSERVATION, cameras={"front": (16, 16, 3)}))
+    words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
+    assert main([*words, f"dataset=[{dataset},{other}]"]) == 1
+    assert "cameras={wrist:front}" in capsys.readouterr().err
+    assert main([*words, f"dataset=[{dataset},{{path:{other},cameras:{{wrist:front}}}}]"]) == 0
+    assert "16 episodes" in capsys.readouterr().out
+
+
+def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_path: Path) -> None:
+    sources = f"[{{path:{dataset},success:true,weight:2}},{{path:{dataset},success:false}}]"
+    config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset={sources}", *TINY]))
+    batch = next(open_dataset(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
+    assert int(batch.success.sum()) == 20
+
+
+def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_dataset(tmp_path / "bare.hdf5")
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["rewards"][...] = 0
+            demo.attrs["success"] = False
+    words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
+    assert main([*words, f"dataset={path}"]) == 1
+    assert "no step carries a reward" in capsys.readouterr().err
+    assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 0
+    assert "success 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("[]", "empty list"),
+        ("[3]", "expected a path"),
+        ("{file:a}", "expected a path"),
+        ("{path:a,weight:-1}", "weight"),
+        ("{path:a,rewards:dense}", "rewards"),
+    ],
+)
+def test_a_dataset_that_cannot_be_meant_is_refused(
+    said: str, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", f"dataset={said}", f"run={tmp_path}/run"]) == 2
+    assert answer in capsys.readouterr().err
 
 
 def test_resuming_with_other_data_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -171,7 +238,17 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(dataset: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "dataset: [a]\nstepz: 3\n", "dataset: !!python/object/apply:os.system ['true']\n", "a: [", ""]
+    "text",
+    [
+        "dataset: [3]\n",
+        "dataset: [{path: a, weight: x}]\n",
+        "dataset: a\n",
+        "[1, 2]",
+        "dataset: [a]\nstepz: 3\n",
+        "dataset: !!python/object/apply:os.system ['true']\n",
+        "a: [",
+        "",
+    ],
 )
 def test_a_strange_config_constructs_nothing(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text(text)

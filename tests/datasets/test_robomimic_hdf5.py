@@ -126,10 +126,18 @@ def test_a_first_demo_with_other_channels_is_refused(tmp_path, write_foreign, fo
         HDF5Episodes(path, dones="terminated")
 
 
+def test_a_demonstration_without_rewards_has_none(tmp_path, write_foreign, foreign_demo):
+    demo = foreign_demo(3)
+    del demo["rewards"]
+    episode = HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [demo]), dones="terminated").read(0)
+    assert episode.rewards.tolist() == [0, 0, 0]
+    assert episode.success
+
+
 def test_missing_parts_are_named(tmp_path, write_foreign, foreign_demo):
     demo = foreign_demo()
-    del demo["rewards"]
-    with pytest.raises(DatasetError, match="'rewards'"):
+    del demo["dones"]
+    with pytest.raises(DatasetError, match="'dones'"):
         HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [demo]), dones="terminated").read(0)
     with pytest.raises(DatasetError, match="/data/demo_<i>"):
         HDF5Episodes(write_foreign(tmp_path / "g.hdf5", []))

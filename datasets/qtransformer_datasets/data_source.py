@@ -1,0 +1,197 @@
+"""Where episodes come from, as a user says it and a run keeps it: a path, or a mapping with options.
+
+data/low.hdf5
+{path: demos.hdf5, dones: terminated, cameras: {wrist: robot0_eye_in_hand}, success: true, rewards: success}
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from qtransformer.errors import ConfigError
+from qtransformer_datasets import views
+from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
+
+LARGEST_IMAGE = 4096
+COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards")
+"""Of every dataset, whatever its format."""
+
+
+class Rewards(Enum):
+    """Where rewards come from."""
+
+    logged = "logged"
+    """As the log has them."""
+    success = "success"
+    """1 at the last step of a success, which ends the task, and 0 elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """One dataset and how it is read. Everything but `options` works for every format."""
+
+    path: str
+    """File or directory."""
+    format: str = "auto"
+    """Name of its format; by default what lies at the path tells."""
+    weight: float = 1.0
+    """How often it is drawn from, relative to the others of a training."""
+    cameras: dict[str, str] | None = None
+    """Cameras to keep, new name to the dataset's own; all others are dropped. None keeps them as they are."""
+    image_size: tuple[int, int] | None = None
+    """Make images smaller, to (h, w) [pixel]."""
+    success: bool | None = None
+    """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
+    rewards: Rewards = Rewards.logged
+    """Where rewards come from."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the format's reader."""
+
+    @classmethod
+    def parse(cls, value: Any, where: str = "dataset") -> "DataSource":
+        """From a path, or from a mapping of plain values: the fields above, and beside them the options of the reader.
+
+        Raises:
+            ConfigError: anything else; nothing is opened yet.
+        """
+        if isinstance(value, str):
+            return cls(path=value)
+        if not isinstance(value, Mapping) or not isinstance(value.get("path"), str):
+            raise ConfigError(f"{where}: expected a path, or a mapping with a path, found {value!r}")
+        own = {f.name for f in fields(cls)} - {"options"}
+        options = dict(value.get("options") or {}) | {k: v for k, v in value.items() if k not in own and k != "options"}
+        success = value.get("success")
+        if success is not None and not isinstance(success, bool):  # a reader may know more than yes and no: a list of episodes
+            options["success"] = success
+        for name, option in options.items():
+            if not isinstance(name, str) or not _is_plain(option):
+                raise ConfigError(
+                    f"{where}: option '{name}' expected a number, a text, or a list or mapping of them, found {option!r}"
+                )
+        return cls(
+            path=value["path"],
+            format=_text(value.get("format", "auto"), f"{where}.format"),
+            weight=_weight(value.get("weight", 1.0), f"{where}.weight"),
+            cameras=_cameras(value.get("cameras"), f"{where}.cameras"),
+            image_size=_size(value.get("image_size"), f"{where}.image_size"),
+            success=success if isinstance(success, bool) else None,
+            rewards=_rewards(value.get("rewards", "logged"), f"{where}.rewards"),
+            options=options,
+        )
+
+    def to_value(self) -> Any:
+        """The inverse of `parse`, in plain values: the path alone where nothing else is said."""
+        said: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in ("path", "options") and value != item.default:
+                said[item.name] = value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
+        return {"path": self.path, **said, **self.options} if said or self.options else self.path
+
+    def open(self) -> LoggedEpisodes:
+        """Its episodes.
+
+        Raises:
+            ConfigError: an option that neither datasets nor this format have.
+            DatasetError: it cannot be read.
+        """
+        check_options(self)
+        options = dict(self.options)
+        if self.cameras is not None and "cameras" in reader_options(format_of(self.path, self.format)):
+            options["cameras"] = list(dict.fromkeys(self.cameras.values()))  # what is dropped need not be decoded
+        source: LoggedEpisodes = open_episodes(self.path, self.format, **options)
+        if self.cameras is not None:
+            source = views.select_cameras(source, self.cameras)
+        if self.image_size is not None:
+            source = views.shrink_images(source, self.image_size)
+        if self.success is not None:
+            source = views.relabel_success(source, self.success)
+        return views.reward_success(source) if self.rewards is Rewards.success else source
+
+    def absolute(self) -> "DataSource":
+        """The same from any folder: its path, and options that name a file (a topic contract), made absolute."""
+        options = {name: _absolute(value) if _is_file(value) else value for name, value in self.options.items()}
+        return replace(self, path=_absolute(self.path), options=options)
+
+    def __str__(self) -> str:
+        value = self.to_value()
+        said = "" if isinstance(value, str) else ", ".join(f"{k} {v}" for k, v in value.items() if k != "path")
+        return f"{self.path} ({said})" if said else self.path
+
+
+def check_options(source: DataSource, beside: Sequence[str] = ()) -> None:
+    """Raise ConfigError at an option that the format's reader does not have.
+
+    The answer takes the options of all datasets and the names `beside` into account, of which the reader knows nothing.
+    """
+    if not source.options:
+        return
+    kind = format_of(source.path, source.format)
+    own = [*reader_options(kind), *opening_options()]
+    known = [*own, *COMMON_OPTIONS]
+    for name, value in source.options.items():
+        if name == "success" and name not in own:
+            raise ConfigError(f"{source.path}: success expected true or false, found {value!r}")
+        if name not in own:
+            close = get_close_matches(name, [*known, *beside], n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise ConfigError(f"{source.path}: {kind.name} has no option '{name}'; {hint}")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and os.path.isfile(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: expected text, found {value!r}")
+    return value
+
+
+def _weight(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: expected a number above 0, found {value!r}")
+    return float(value)
+
+
+def _cameras(value: Any, where: str) -> dict[str, str] | None:
+    """A mapping, or a list of cameras that keep their names."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        value = {name: name for name in value}
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise ConfigError(f"{where}: expected {{new: old}} or a list of cameras, found {value!r}")
+    return dict(value)
+
+
+def _size(value: Any, where: str) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    size = [value, value] if isinstance(value, int) else value
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and 1 <= n <= LARGEST_IMAGE for n in size):
+        raise ConfigError(f"{where}: expected a number of pixels or [height, width], found {value!r}")
+    return (size[0], size[1])
+
+
+def _rewards(value: Any, where: str) -> Rewards:
+    try:
+        return Rewards(value)
+    except ValueError:
+        raise ConfigError(f"{where}: expected one of {', '.join(r.value for r in Rewards)}, found {value!r}") from None

@@ -1,0 +1,165 @@
+"""A source seen otherwise, without writing it anew: other cameras, smaller images, other labels, some of its episodes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from qtransformer.errors import ConfigError, SpecMismatchError
+from qtransformer.types import Episode, ObservationSpec
+from qtransformer_datasets.episode_check import check_same_specs
+from qtransformer_datasets.formats import LoggedEpisodes
+
+Change = Callable[[int, Episode], Episode]
+"""Called with an episode and its number."""
+
+
+class EpisodeView:
+    """Another source's episodes, changed as they are read; itself a `LoggedEpisodes`."""
+
+    def __init__(
+        self,
+        source: LoggedEpisodes,
+        *,
+        change: Change | None = None,
+        observation_spec: ObservationSpec | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        """`change` must keep the number of steps; `observation_spec` is the one after it; `indices` picks and orders episodes."""
+        self.path: Path = source.path
+        self.action_spec = source.action_spec
+        self.observation_spec = observation_spec or source.observation_spec
+        self.attributes: dict[str, Any] = source.attributes
+        self.problems: Sequence[str] = getattr(source, "problems", ())
+        self._source, self._change, self._indices = source, change or _keep, indices
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps per episode."""
+        lengths = self._source.lengths
+        return lengths if self._indices is None else [lengths[i] for i in self._indices]
+
+    def __len__(self) -> int:
+        return len(self._source) if self._indices is None else len(self._indices)
+
+    def __iter__(self) -> Iterator[Episode]:
+        if self._indices is None:
+            return (self._change(index, episode) for index, episode in enumerate(self._source))
+        return map(self.read, range(len(self)))
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0."""
+        return self._change(index, self._source.read(index if self._indices is None else self._indices[index]))
+
+
+class MergedEpisodes:
+    """Several sources end to end; itself a `LoggedEpisodes`. Attributes are kept where all agree."""
+
+    def __init__(self, sources: Sequence[LoggedEpisodes]) -> None:
+        first = sources[0]
+        for other in sources[1:]:
+            expected = (first.action_spec, first.observation_spec)
+            check_same_specs(expected, (other.action_spec, other.observation_spec), str(other.path))
+        self.path, self.action_spec, self.observation_spec = first.path, first.action_spec, first.observation_spec
+        self.attributes = {
+            name: value for name, value in first.attributes.items() if all(s.attributes.get(name) == value for s in sources)
+        }
+        self._sources = sources
+        self._places = [(source, index) for source in sources for index in range(len(source))]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps per episode."""
+        return [length for source in self._sources for length in source.lengths]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return chain.from_iterable(self._sources)
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, counted from 0 over all sources."""
+        source, own = self._places[index]
+        return source.read(own)
+
+
+def select_episodes(source: LoggedEpisodes, indices: Sequence[int]) -> EpisodeView:
+    """Some episodes, in the order of `indices`."""
+    return EpisodeView(source, indices=indices)
+
+
+def select_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> EpisodeView:
+    """The cameras that `names` lists, new name to the source's own; all others are dropped.
+
+    Raises:
+        SpecMismatchError: the source has no such camera.
+    """
+    spec = source.observation_spec
+    missing = [old for old in names.values() if old not in spec.cameras]
+    if missing:
+        raise SpecMismatchError(f"{source.path}: cameras expected among {sorted(spec.cameras)}, found {missing}; name these")
+    shapes = {new: spec.cameras[old] for new, old in names.items()}
+    return EpisodeView(
+        source,
+        change=lambda _, episode: replace(episode, images={new: episode.images[old] for new, old in names.items()}),
+        observation_spec=replace(spec, cameras=shapes),
+    )
+
+
+def shrink_images(source: LoggedEpisodes, size: tuple[int, int]) -> EpisodeView:
+    """Every camera's images at `size` (h, w), each pixel the mean of the area it covers.
+
+    Raises:
+        ConfigError: a camera's images are smaller than that already.
+    """
+    spec = source.observation_spec
+    for name, (height, width, _) in spec.cameras.items():
+        if height < size[0] or width < size[1]:
+            raise ConfigError(
+                f"{source.path}: image_size expected at most camera '{name}'s {height} x {width}, found {size[0]} x {size[1]}; "
+                "images are only made smaller"
+            )
+    return EpisodeView(
+        source,
+        change=lambda _, episode: replace(episode, images={name: _shrink(rows, size) for name, rows in episode.images.items()}),
+        observation_spec=replace(spec, cameras=dict.fromkeys(spec.cameras, (*size, 3))),
+    )
+
+
+def relabel_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
+    """Every episode a success, or a failure."""
+    return EpisodeView(source, change=lambda _, episode: replace(episode, success=success))
+
+
+def reward_success(source: LoggedEpisodes) -> EpisodeView:
+    """Rewards from success; see `success_rewards`."""
+    return EpisodeView(source, change=lambda _, episode: success_rewards(episode))
+
+
+def success_rewards(episode: Episode) -> Episode:
+    """1 at the last step of a success, which thereby ends the task (terminated), and 0 elsewhere.
+
+    A log that merely stops after a success is truncated, and its last reward would be counted once more in the bootstrap. A
+    failure keeps its end.
+    """
+    rewards = np.zeros(len(episode), np.float32)
+    if not episode.success:
+        return replace(episode, rewards=rewards)
+    rewards[-1] = 1.0
+    last = np.arange(len(episode)) == len(episode) - 1
+    return replace(episode, rewards=rewards, terminated=last, truncated=np.zeros_like(last))
+
+
+def _keep(_: int, episode: Episode) -> Episode:
+    return episode
+
+
+def _shrink(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if rows.shape[1:3] == size:
+        return rows
+    return np.stack([cv2.resize(np.ascontiguousarray(row), size[::-1], interpolation=cv2.INTER_AREA) for row in rows])

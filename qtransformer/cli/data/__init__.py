@@ -1,0 +1,1 @@
+"""`qtransformer data VERB`: logged data, read and written in any format."""

@@ -1,0 +1,41 @@
+"""What the data verbs share: the source asked for, a progress bar, and results as JSON."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from qtransformer.files import write_json
+from qtransformer_datasets.data_source import DataSource, check_options
+
+
+def data_source(path: str, format: str, settings: Any) -> DataSource:
+    """The dataset at a path, read as the settings say; an option that nobody knows is refused here."""
+    source = DataSource.parse({"path": path, "format": format, **settings.options}, where=path)
+    check_options(source, beside=[item.name for item in fields(settings)])
+    return source
+
+
+def episode_bar(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    """Shows a progress bar over episodes, where there is a terminal to show it."""
+    return lambda indices: tqdm(indices, desc=what, unit="episode", disable=None)
+
+
+def save_json(path: str, data: Any) -> None:
+    """Write a result where one was asked for."""
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(path), data)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 episode`, `2 episodes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: Sequence[Any], most: int = 12) -> str:
+    """Items as text, the rest only counted."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more

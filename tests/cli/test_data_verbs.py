@@ -1,0 +1,303 @@
+"""The data verbs as a user meets them: what they print, write, refuse, and exit with."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from console import OBSERVATION, kill_hard, qtransformer, start, wait_until, write_dataset
+
+from qtransformer.cli.compose import UsageError, compose_settings
+from qtransformer.cli.data.relabel import load_function
+from qtransformer.cli.data.view import send_episode
+from qtransformer.cli.main import main
+from qtransformer.types import Episode
+from qtransformer_datasets import formats, open_episodes, robomimic_writer
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    """The command in this process: its exit code, and what it printed."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(["data", *words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def successes(path: Path) -> list[bool]:
+    return [episode.success for episode in open_episodes(path)]
+
+
+def test_the_path_needs_no_key_and_options_reach_the_reader() -> None:
+    settings = compose_settings("data inspect", ["path=a b,c.hdf5", "dones=terminated", "control_hz=20", "cameras={new:old}"])
+    assert settings.path == "a b,c.hdf5"
+    assert settings.options == {"dones": "terminated", "control_hz": 20, "cameras": {"new": "old"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("1e-3", 1e-3), ("true", True), ("/a/b (c).yaml", "/a/b (c).yaml"), ("[a,b]", ["a", "b"]), ("a,b", "a,b")]
+)
+def test_options_may_be_anything_plain(value: str, read: object) -> None:
+    assert compose_settings("data stats", ["path=a", f"thing={value}"]).options == {"thing": read}
+
+
+def test_options_of_the_writer_are_set_apart() -> None:
+    settings = compose_settings("data convert", ["path=a", "out=b", "out.crf=20", "fps=3"])
+    assert (settings.out_options, settings.options) == ({"crf": 20}, {"fps": 3})
+    with pytest.raises(UsageError, match=r"no setting 'out\.crf'"):
+        compose_settings("data inspect", ["path=a", "out.crf=20"])
+
+
+def test_inspect_prints_and_saves(run, dataset: Path, tmp_path: Path) -> None:
+    code, out, _ = run("inspect", str(dataset), f"json={tmp_path}/new/i.json")
+    assert code == 0
+    assert "episodes      8" in out
+    numbers = json.loads((tmp_path / "new" / "i.json").read_text())
+    assert (numbers["episodes"], numbers["steps"], numbers["success"]["rate"]) == (8, 48, 0.5)
+    assert [column["name"] for column in numbers["actions"]] == ["dx", "close"]
+
+
+def test_stats_of_dimensions_in_robot_units(run, dataset: Path, tmp_path: Path) -> None:
+    code, out, _ = run("stats", str(dataset), f"json={tmp_path}/s.json")
+    assert code == 0
+    assert "q99" in out
+    numbers = json.loads((tmp_path / "s.json").read_text())
+    dx = np.concatenate([e.actions[:, 0] for e in open_episodes(dataset)]).astype(float) * 0.05
+    column = numbers["actions"][0]
+    assert [column[k] for k in ("mean", "std", "q10", "max")] == pytest.approx(
+        [dx.mean(), dx.std(), np.quantile(dx, 0.1), dx.max()]
+    )
+    pixels = np.concatenate([e.images["wrist"] for e in open_episodes(dataset)]).reshape(-1, 3).astype(float)
+    assert numbers["cameras"]["wrist"]["mean"] == pytest.approx(pixels.mean(0))
+    assert numbers["cameras"]["wrist"]["std"] == pytest.approx(pixels.std(0))
+    assert numbers["instructions"][""]["episodes"] == 8
+
+
+@pytest.mark.parametrize(("option", "answer"), [("done=terminated", "did you mean dones?"), ("jsn=x", "did you mean json?")])
+def test_an_option_that_nobody_has_is_refused(run, dataset: Path, option: str, answer: str) -> None:
+    code, _, err = run("inspect", str(dataset), option)
+    assert code == 1
+    assert answer in err
+
+
+def test_validate_lists_all_of_all_and_fails(tmp_path: Path) -> None:
+    good, bad = write_dataset(tmp_path / "good.hdf5"), write_dataset(tmp_path / "sub.hdf5")
+    with h5py.File(bad, "r+") as file:
+        file["data/demo_1/actions"][0, 0] = 2
+        file["data/demo_5/rewards"][0] = np.nan
+    (tmp_path / "torn.hdf5").write_bytes(good.read_bytes()[:5000])
+    result = qtransformer("data", "validate", str(tmp_path), f"{tmp_path}/none.hdf5", f"json={tmp_path}/v.json")
+    assert result.code == 1
+    assert f"good  {good}: 8 episodes, 48 steps" in result.out
+    for word in (
+        "demo_1: actions",
+        "demo_5: rewards",
+        "torn.hdf5: the file is truncated",
+        "none.hdf5: expected an HDF5 file, found nothing",
+    ):
+        assert word in result.out
+    assert "4 datasets, 14 readable episodes, 84 steps: 4 problems in 3 datasets" in result.out
+    assert [len(v["problems"]) for v in json.loads((tmp_path / "v.json").read_text())] == [0, 2, 1, 1]
+
+
+def test_validate_of_good_data_exits_with_0(run, dataset: Path) -> None:
+    code, out, _ = run("validate", str(dataset), str(dataset))
+    assert code == 0
+    assert out.endswith("2 datasets, 16 readable episodes, 96 steps: no problems\n")
+
+
+def test_convert_keeps_every_number(run, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy.hdf5"
+    code, told, _ = run("convert", f"in={dataset}", f"out={out}")
+    assert code == 0
+    assert "everything is the same" in told
+    assert open_episodes(out).attributes["derived"]["from"] == [{"name": "tiny.hdf5"}]
+    code, _, err = run("convert", f"in={dataset}", f"out={out}")
+    assert code == 1
+    assert "expected a free path" in err
+
+
+def test_convert_with_other_cameras_and_smaller_images(run, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.hdf5"
+    assert run("convert", str(dataset), f"out={out}", "cameras={hand:wrist}", "image_size=8")[0] == 0
+    assert dict(open_episodes(out).observation_spec.cameras) == {"hand": (8, 8, 3)}
+
+
+def test_a_bad_episode_is_not_converted(run, tmp_path: Path) -> None:
+    bad = write_dataset(tmp_path / "bad.hdf5")
+    with h5py.File(bad, "r+") as file:
+        file["data/demo_1/actions"][0, 0] = 2
+    code, _, err = run("convert", str(bad), f"out={tmp_path}/a.hdf5")
+    assert code == 1
+    assert "demo_1" in err
+    assert not (tmp_path / "a.hdf5").exists()
+
+
+def test_a_dry_run_converts_nothing(run, dataset: Path, tmp_path: Path) -> None:
+    code, told, _ = run("convert", str(dataset), f"out={tmp_path}/x", "dry_run=true")
+    assert code == 0
+    assert f"8 episodes of {dataset} to {tmp_path}/x (robomimic)" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_format_loses_is_said_first_and_what_it_hides_is_an_error(
+    run, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(action_spec, observation_spec, **options):
+        return {"images": "stored as video"}
+
+    class Lossy(robomimic_writer.HDF5Writer):
+        def append(self, episode: Episode) -> None:
+            super().append(replace(episode, images={name: rows ^ 1 for name, rows in episode.images.items()}))
+
+    monkeypatch.setattr(robomimic_writer, "losses", losses, raising=False)
+    monkeypatch.setattr(robomimic_writer, "Lossy", Lossy, raising=False)
+    [kind] = [f for f in formats.FORMATS if f.name == "robomimic"]
+    lossy = replace(kind, writer="robomimic_writer:Lossy")
+    monkeypatch.setattr(formats, "FORMATS", (replace(lossy, losses="robomimic_writer:losses"),))
+    code, told, _ = run("convert", str(dataset), f"out={tmp_path}/a.hdf5")
+    assert code == 0
+    assert told.index("lost: images: stored as video") < told.index("PSNR 48.1 dB, worst episode 48.1 dB")
+    monkeypatch.setattr(formats, "FORMATS", (lossy,))
+    code, _, err = run("convert", str(dataset), f"out={tmp_path}/b.hdf5")
+    assert code == 1
+    assert "it differs from what was written (images: camera wrist)" in err
+
+
+def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
+    big = write_dataset(tmp_path / "big.hdf5", replace(OBSERVATION, cameras={"wrist": (256, 256, 3)}))
+    out = tmp_path / "out.hdf5"
+    process = start("data", "convert", f"in={big}", f"out={out}")
+    wait_until(lambda: len(list(tmp_path.glob("out.hdf5.partial/demo_*.hdf5"))) >= 2, process)
+    kill_hard(process)
+    assert not out.exists(), "killed after its end: nothing was tested"
+    result = qtransformer("data", "convert", f"in={big}", f"out={out}")
+    assert result.code == 0, result.err
+    assert "going on after" in result.out
+    assert "everything is the same" in result.out
+
+
+def test_split_writes_parts_once(run, dataset: Path, tmp_path: Path) -> None:
+    words = ["split", str(dataset), f"out={tmp_path}/parts", "train=.5", "validation=.25", "test=.25"]
+    assert run(*words, "dry_run=true")[0] == 0
+    assert not (tmp_path / "parts").exists()
+    assert run(*words)[0] == 0
+    parts = [tmp_path / "parts" / f"{name}.hdf5" for name in ("train", "validation", "test")]
+    assert [sum(successes(part)) for part in parts] == [2, 1, 1]
+    assert [len(successes(part)) for part in parts] == [4, 2, 2]
+    parts[2].unlink()
+    assert run(*words)[0] == 0, "the same command goes on with what is missing"
+    assert parts[2].exists()
+    code, _, err = run(*words, "seed=1")
+    assert code == 1
+    assert "made otherwise" in err
+
+
+def test_shares_must_add_up(run, dataset: Path, tmp_path: Path) -> None:
+    code, _, err = run("split", str(dataset), f"out={tmp_path}/p", "train=.5")
+    assert code == 2
+    assert "train=0.5 validation=0.1 test=0.1" in err
+
+
+def test_merge_joins_what_agrees(run, dataset: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other.hdf5", replace(OBSERVATION, cameras={"front": (16, 16, 3)}))
+    code, _, err = run("merge", str(dataset), str(other), f"out={tmp_path}/m.hdf5")
+    assert code == 1
+    assert "cameras={wrist:front}" in err
+    assert run("merge", str(dataset), str(dataset), f"out={tmp_path}/m.hdf5")[0] == 0
+    assert len(open_episodes(tmp_path / "m.hdf5")) == 16
+    assert run("merge", str(dataset), f"out={tmp_path}/n.hdf5")[0] == 2
+
+
+def test_relabel_by_flag_hand_and_function(run, dataset: Path, tmp_path: Path) -> None:
+    assert run("relabel", str(dataset), f"out={tmp_path}/a.hdf5", "success=true", "rewards=success")[0] == 0
+    assert [e.rewards.tolist() for e in open_episodes(tmp_path / "a.hdf5")] == [[0, 0, 0, 0, 0, 1]] * 8
+    (tmp_path / "l.csv").write_text("episode,success\n0,false\n1,true\n")
+    assert run("relabel", str(dataset), f"out={tmp_path}/b.hdf5", f"labels={tmp_path}/l.csv")[0] == 0
+    assert successes(tmp_path / "b.hdf5") == [False, True, True, False, True, False, True, False]
+    assert run("relabel", str(dataset), f"out={tmp_path}/c.hdf5", "function=console:loses")[0] == 0
+    assert successes(tmp_path / "c.hdf5") == [False, True] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "needs success=..., labels=..., function=... or rewards=success"),
+        (["success=true", "function=a:b"], "takes one of success, labels, function, found success, function"),
+        (["function=nowhere:f"], "cannot be found"),
+        (["function=console"], "cannot be found"),
+        (["function=console:COMMAND"], "expected a function, found list"),
+        (["success=maybe"], "success: expected"),
+    ],
+)
+def test_relabel_refuses_what_is_unclear(run, dataset: Path, tmp_path: Path, words: list[str], answer: str) -> None:
+    code, _, err = run("relabel", str(dataset), f"out={tmp_path}/a.hdf5", *words)
+    assert code == 2
+    assert answer in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_functions_are_found_by_name() -> None:
+    assert load_function("console:loses").__name__ == "loses"
+
+
+def test_view_writes_one_page_with_its_films(run, dataset: Path, tmp_path: Path) -> None:
+    code, told, _ = run("view", str(dataset), f"out={tmp_path}/v.html", "episodes=2")
+    assert code == 0
+    page = (tmp_path / "v.html").read_text()
+    assert f"{tmp_path}/v.html: " in told
+    assert page.count("data:video/mp4;base64,") == 2
+    assert 'id="episode-0"' in page
+    assert 'id="episode-7"' in page
+    assert "2 of 8 episodes are shown" in page
+
+
+def test_view_of_chosen_episodes(run, dataset: Path, tmp_path: Path) -> None:
+    assert run("view", str(dataset), f"out={tmp_path}/v.html", "only=[3]")[0] == 0
+    assert 'id="episode-3"' in (tmp_path / "v.html").read_text()
+    code, _, err = run("view", str(dataset), f"out={tmp_path}/w.html", "only=[8]")
+    assert code == 2
+    assert "0 to 7" in err
+
+
+def test_rerun_is_asked_for_only_where_it_is_wanted(run, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    code, _, err = run("view", str(dataset), "rerun=true")
+    assert code == 1
+    assert "pip install rerun-sdk" in err
+
+
+def test_rerun_gets_every_step(dataset: Path) -> None:
+    class Recording:
+        def __init__(self) -> None:
+            self.logged: list[tuple[int, str, Any]] = []
+            self.step = -1
+
+        def set_time(self, name: str, sequence: int) -> None:
+            self.step = sequence
+
+        def log(self, path: str, value: Any, static: bool = False) -> None:
+            self.logged.append((self.step, path, value))
+
+    recording, same = Recording(), lambda value: value
+    episodes = open_episodes(dataset)
+    send_episode(SimpleNamespace(TextDocument=same, Image=same, Scalars=same), recording, episodes, 1)
+    dx = [value for _, path, value in recording.logged if path == "action/dx"]
+    assert dx == pytest.approx(0.05 * episodes.read(1).actions[:, 0], rel=1e-5)
+    assert [step for step, path, _ in recording.logged if path == "cameras/wrist"] == list(range(7))
+    assert (-1, "episode", "failure: ") in [entry for entry in recording.logged if entry[1] == "episode"]
+
+
+@pytest.mark.parametrize("words", [["convert", "a", "b", "out=c"], ["view", "in=a", "b"]])
+def test_one_path_where_one_is_meant(run, words: list[str]) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert "takes one path, found 2" in err
