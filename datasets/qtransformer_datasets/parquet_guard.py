@@ -1,6 +1,6 @@
 """Reading parquet that somebody else wrote: page checksums are verified, and no size is believed unchecked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer_datasets.parquet_footer import declared_sizes
 
 MAX_RATIO = 1100
 """Declared over stored bytes beyond which a column is a bomb: deflate reaches 1032."""
@@ -40,7 +41,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     check_signature(path, "parquet")
     with parquet_errors(str(path)):
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        _check_sizes(file, path)
+        _check_sizes(path)
         return file
 
 
@@ -103,20 +104,11 @@ def _column(table: pa.Table, name: str, where: str) -> pa.Array:
     return table.column(name).combine_chunks()
 
 
-def has_columns(file: pq.ParquetFile, names: Sequence[str]) -> bool:
-    return set(names) <= set(file.schema_arrow.names)
-
-
-def _check_sizes(file: pq.ParquetFile, path: Path) -> None:
+def _check_sizes(path: Path) -> None:
     """Held against the file's own size: a row needs a byte somewhere, and no compression is better than deflate at its best."""
-    metadata, size = file.metadata, path.stat().st_size
-    declared = sum(
-        max(column.total_uncompressed_size, 8 * column.num_values)
-        for group in map(metadata.row_group, range(metadata.num_row_groups))
-        for column in map(group.column, range(group.num_columns))
-    )
-    if metadata.num_rows > size or declared > MAX_RATIO * size + _SLACK_BYTES:
+    declared, size = declared_sizes(path), path.stat().st_size
+    if not 0 <= declared.rows <= size or declared.bytes > MAX_RATIO * size + _SLACK_BYTES:
         raise DatasetError(
-            f"{path}: declares {metadata.num_rows} rows of {declared} bytes in a file of {size}; "
+            f"{path}: declares {declared.rows} rows of {declared.bytes} bytes in a file of {size}; "
             "the file is damaged or hostile: do not use it"
         )

@@ -14,6 +14,8 @@ import pytest
 from qtransformer.errors import DatasetError, QTransformerError
 from qtransformer_datasets.lerobot_layout import PathTemplate
 from qtransformer_datasets.lerobot_reader import LeRobotEpisodes
+from qtransformer_datasets.parquet_footer import declared_sizes
+from qtransformer_datasets.parquet_guard import open_parquet, parquet_errors
 
 CAMERA = "observation.images.wrist"
 DATA_FILE = "data/chunk-000/file-000.parquet"
@@ -186,6 +188,39 @@ def test_more_frames_than_the_videos_can_hold_are_refused_before_they_are_alloca
     source = LeRobotEpisodes(path, success="all")
     with pytest.raises(DatasetError, match=rf"declares {size} frames of camera 'wrist', its files have room for"):
         _ = source.lengths
+
+
+def test_declared_sizes_are_those_that_parquet_writes(tmp_path):
+    """Lists of lists, empty cells, several row groups, all codecs: against the library's own numbers for sound files."""
+    rows = 500
+    table = pa.table(
+        {
+            "number": pa.array(range(rows)),
+            "empty": pa.array([None, 1.5] * (rows // 2)),
+            "lists": pa.array([[[1.0], [2.0, 3.0]]] * rows),
+            "image": pa.array([{"bytes": b"x" * 300, "path": "p"}] * rows),
+            "flag": pa.array([True, False] * (rows // 2)),
+        }
+    ).replace_schema_metadata({"pandas": "x" * 5000})
+    for codec in ("none", "snappy", "zstd"):
+        pq.write_table(table, tmp_path / "a.parquet", compression=codec, row_group_size=120)
+        metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        expected = sum(max(column.total_uncompressed_size, 8 * column.num_values) for column in columns)
+        assert declared_sizes(tmp_path / "a.parquet") == (rows, expected)
+
+
+def test_a_footer_that_contradicts_itself_does_not_end_the_process(path):
+    """Where the library counts levels of a column and finds another number, its own view of the column aborts."""
+    data = bytearray((path / DATA_FILE).read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in range(footer, len(data) - 8):
+        damaged = data.copy()
+        damaged[place] ^= 1
+        (path / DATA_FILE).write_bytes(damaged)
+        with contextlib.suppress(DatasetError), open_parquet(path / DATA_FILE) as file, parquet_errors("x"):
+            file.read(columns=["episode_index", "action"])
 
 
 @pytest.mark.parametrize("shape", [[1 << 20, 1 << 20, 3], [64, 96, -3], [64, 96, 1 << 40], ["64", 96, 3], 7, [3] * 9])
