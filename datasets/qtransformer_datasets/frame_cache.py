@@ -14,8 +14,6 @@ A cache that belongs to another state of its source, or is damaged, counts as no
 """
 
 import fcntl
-import hashlib
-import io
 import json
 import os
 import shutil
@@ -23,31 +21,30 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.formats import LoggedEpisodes, opening_of
-from qtransformer_datasets.frames import (
-    EpisodeRecord,
-    Layout,
-    SourceFrames,
-    checked_episodes,
-    episode_rows,
-    image_bytes,
-    row_layout,
+from qtransformer_datasets.cache_builder import CacheBuilder
+from qtransformer_datasets.cache_layout import (
+    EPISODES,
+    MANIFEST,
+    image_names,
+    npy_header,
+    open_own,
+    sha256,
+    stored_arrays,
+    sync_folder,
 )
+from qtransformer_datasets.formats import LoggedEpisodes, opening_of
+from qtransformer_datasets.frames import EpisodeRecord, SourceFrames, image_bytes
 from qtransformer_datasets.image_rows import ImageRows
 
 VERSION = 1
 ROOT_VARIABLE = "QTRANSFORMER_CACHE"
-SYNC_BYTES = 256 << 20
-"""Bytes after which a build puts everything on disk for good: the most that a killed build does twice."""
-_MANIFEST, _EPISODES, _PROGRESS = "manifest.json", "episodes.jsonl", "progress.json"
 
 
 def open_cache(source: LoggedEpisodes) -> SourceFrames | None:
@@ -85,38 +82,40 @@ def _open(folder: Path, identity: Mapping[str, Any], source: LoggedEpisodes) -> 
         if manifest is None or manifest["identity"] != identity:
             return None
         return _open_arrays(folder, manifest, source)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         warnings.warn(f"{folder}: a damaged cache is not used ({error})", stacklevel=2)
         return None
 
 
 def _open_arrays(folder: Path, manifest: Mapping[str, Any], source: LoggedEpisodes) -> SourceFrames:
     count, sums = int(manifest["frames"]), {str(name): int(crc) for name, crc in manifest["crc32"].items()}
-    images, arrays = {}, {}
-    for camera, (name, shape) in _image_files(source).items():
-        header = _check_file(folder / f"{name}.npy", shape, np.uint8, count)
-        rows = np.memmap(folder / f"{name}.npy", np.uint8, "r", len(header), (count, *shape))
-        images[camera] = ImageRows([rows], [sums[name]])
-    for name, (shape, kind) in row_layout(source.action_spec, source.observation_spec).items():
-        header = _check_file(folder / f"{name}.npy", shape, kind, count)
-        data = _read_checked(folder / f"{name}.npy", sums[name], len(header))
-        arrays[name] = np.frombuffer(data, kind).reshape(count, *shape)
-    lines = _read_checked(folder / _EPISODES, sums[_EPISODES]).decode().splitlines()
-    return SourceFrames(images, arrays, tuple(manifest["instructions"]), _records(lines))
+    cameras, images, arrays = {name: camera for camera, name in image_names(source).items()}, {}, {}
+    for name, (shape, kind) in stored_arrays(source).items():
+        path = folder / f"{name}.npy"
+        header = _check_file(path, shape, kind, count)
+        if name in cameras:
+            rows = np.memmap(path, kind, "r", len(header), (count, *shape))
+            images[cameras[name]] = ImageRows([rows], [sums[name]])
+        else:
+            arrays[name] = np.frombuffer(_read_checked(path, sums[name], len(header)), kind).reshape(count, *shape)
+    records = _records(_read_checked(folder / EPISODES, sums[EPISODES]))
+    if sum(record.length + 1 for record in records) != count:
+        raise ValueError(f"{EPISODES} does not speak of {count} frames")
+    return SourceFrames(images, arrays, tuple(manifest["instructions"]), records)
 
 
 def _check_file(path: Path, shape: tuple[int, ...], kind: type, count: int) -> bytes:
     """The header of an array's file, once header and size are what they should be: nothing in the file decides what is read."""
-    header = _header((count, *shape), kind)
+    header = npy_header((count, *shape), kind)
     size = len(header) + count * np.dtype(kind).itemsize * int(np.prod(shape))
-    with _opened(path, os.O_RDONLY) as file:
+    with open_own(path, os.O_RDONLY) as file:
         if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
             raise ValueError(f"{path.name} is not the array of {size} bytes that the manifest speaks of")
     return header
 
 
 def _read_checked(path: Path, crc32: int, offset: int = 0) -> bytes:
-    with _opened(path, os.O_RDONLY) as file:
+    with open_own(path, os.O_RDONLY) as file:
         file.seek(offset)
         data = file.read()
     if zlib.crc32(data) != crc32:
@@ -124,11 +123,10 @@ def _read_checked(path: Path, crc32: int, offset: int = 0) -> bytes:
     return data
 
 
-def _records(lines: list[str]) -> list[EpisodeRecord]:
+def _records(lines: bytes) -> list[EpisodeRecord]:
     records, start = [], 0
-    for line in lines:
-        fields = json.loads(line)
-        records.append(EpisodeRecord(start=start, **fields))
+    for line in lines.splitlines():
+        records.append(EpisodeRecord(start=start, **json.loads(line)))
         start += records[-1].length + 1
     return records
 
@@ -137,13 +135,13 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
     identity, part = _identity(source), folder.with_name(f"{folder.name}.part")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # out of date or damaged: its room may be needed
-        with _Builder(source, part, identity) as builder:
+        with CacheBuilder(source, part, identity) as builder:
             builder.fill()
             if _identity(source) != identity:
                 raise DatasetError(f"{source.path}: changed while its cache was built; let the writer finish first")
             builder.finish()
         os.replace(part, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         written = sum(f.stat().st_size for f in part.glob("*")) if part.exists() else 0
         shutil.rmtree(part, ignore_errors=True)
@@ -154,129 +152,6 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
     except Exception:
         shutil.rmtree(part, ignore_errors=True)
         raise
-
-
-class _Builder:
-    """Writes the arrays of a cache, episode by episode, so that a kill costs no more than the last `SYNC_BYTES`."""
-
-    def __init__(self, source: LoggedEpisodes, part: Path, identity: Mapping[str, Any]) -> None:
-        self._source, self._part, self._identity = source, part, identity
-        self._lengths, self._cameras = source.lengths, _image_files(source)
-        self._layout: Layout = row_layout(source.action_spec, source.observation_spec)
-        layout = {name: (shape, np.uint8) for name, shape in self._cameras.values()} | dict(self._layout)
-        count = sum(self._lengths) + len(self._lengths)
-        headers = {f"{name}.npy": _header((count, *shape), kind) for name, (shape, kind) in layout.items()}
-        progress = _read_progress(part, identity)
-        if progress is None:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            progress = {"episodes": 0, "frames": 0, "instructions": [], "files": {}}
-        self._episodes, self._frames = int(progress["episodes"]), int(progress["frames"])
-        self._instructions = {text: i for i, text in enumerate(progress["instructions"])}
-        self._files = {
-            name: _AppendedFile(part / name, headers.get(name, b""), progress["files"].get(name)) for name in [*headers, _EPISODES]
-        }
-        self._unsynced = 0
-
-    def __enter__(self) -> "_Builder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def fill(self) -> None:
-        """Append all episodes that are not there yet."""
-        source, first = self._source, self._episodes
-        missing = sum(self._lengths[first:]) * image_bytes(source) // max(1, sum(self._lengths))
-        free = shutil.disk_usage(self._part).free
-        if missing > free:
-            raise OSError(f"{free / 1e6:.1f} MB are free on that disk")
-        rest = iter(source) if first == 0 else map(source.read, range(first, len(source)))
-        bar = tqdm(
-            checked_episodes(source, rest, self._lengths, first),
-            desc=f"cache {source.path.name}",
-            unit="episode",
-            total=len(self._lengths),
-            initial=first,
-            disable=not sys.stderr.isatty(),
-        )
-        for episode in bar:
-            instruction = self._instructions.setdefault(episode.instruction, len(self._instructions))
-            for name, rows in episode_rows(episode, self._layout, self._frames, instruction).items():
-                self._append(f"{name}.npy", rows)
-            for camera, (name, _) in self._cameras.items():
-                self._append(f"{name}.npy", episode.images[camera])
-            record = {"length": len(episode), "success": bool(episode.success)}
-            record |= {"has_final_observation": bool(episode.has_final_observation), "info": episode.info}
-            self._append(_EPISODES, np.frombuffer(json.dumps(record, default=_plain).encode() + b"\n", np.uint8))
-            self._episodes += 1
-            self._frames += len(episode) + 1
-            if self._unsynced >= SYNC_BYTES:
-                self._sync()
-
-    def finish(self) -> None:
-        """Everything on disk, and the manifest that says so."""
-        self._sync()
-        content = {
-            "identity": self._identity,
-            "frames": self._frames,
-            "instructions": list(self._instructions),
-            "crc32": {name.removesuffix(".npy"): file.crc32 for name, file in self._files.items()},
-        }
-        text = json.dumps({"sha256": _sha256(content), "content": content}, indent=1)
-        _write_synced(self._part / _MANIFEST, text)
-        (self._part / _PROGRESS).unlink()
-        _sync_folder(self._part)
-
-    def _append(self, name: str, rows: np.ndarray) -> None:
-        self._unsynced += self._files[name].append(rows)
-
-    def _sync(self) -> None:
-        for file in self._files.values():
-            file.sync()
-        progress = {
-            "identity": self._identity,
-            "episodes": self._episodes,
-            "frames": self._frames,
-            "instructions": list(self._instructions),
-            "files": {name: file.position for name, file in self._files.items()},
-        }
-        _write_synced(self._part / _PROGRESS, json.dumps(progress))
-        self._unsynced = 0
-
-
-class _AppendedFile:
-    """A header, then rows that are only ever appended, with the running CRC-32 of the rows."""
-
-    def __init__(self, path: Path, header: bytes, position: Mapping[str, int] | None) -> None:
-        self._file = _opened(path, os.O_RDWR | os.O_CREAT)
-        if position is None:
-            self._file.write(header)
-            self._size, self.crc32 = len(header), 0
-        else:  # whatever a killed build wrote after its last sync is written again
-            self._size, self.crc32 = int(position["size"]), int(position["crc32"])
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
-
-    @property
-    def position(self) -> dict[str, int]:
-        return {"size": self._size, "crc32": self.crc32}
-
-    def append(self, rows: np.ndarray) -> int:
-        """Bytes written."""
-        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
-        self._file.write(data.data)
-        self._size, self.crc32 = self._size + len(data), zlib.crc32(data.data, self.crc32)
-        return len(data)
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        with suppress(OSError):  # a full disk was reported where it was met
-            self._file.close()
 
 
 def _identity(source: LoggedEpisodes) -> dict[str, Any]:
@@ -299,15 +174,15 @@ def _stamp(path: Path) -> str:
     """Changes when a file, or any file of a folder, is replaced or written to."""
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     stats = [(str(f.relative_to(path)), f.stat()) for f in files]
-    return _sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def _folders(source: LoggedEpisodes) -> list[Path]:
     """Where a source's cache may lie, best place first."""
     opening, path = opening_of(source), Path(source.path).absolute()
     assert opening is not None
-    key = _sha256(json.loads(json.dumps([opening.format.name, dict(opening.options)], sort_keys=True, default=str)))[:12]
-    own = f"{path.name}-{_sha256(str(path))[:12]}.cache"
+    key = sha256(json.loads(json.dumps([opening.format.name, dict(opening.options)], sort_keys=True, default=str)))[:12]
+    own = f"{path.name}-{sha256(str(path))[:12]}.cache"
     root = os.environ.get(ROOT_VARIABLE)
     if root:
         return [Path(root) / own / key]
@@ -343,69 +218,12 @@ def _locked_folder(source: LoggedEpisodes) -> Iterator[Path]:
         os.close(lock)
 
 
-def _image_files(source: LoggedEpisodes) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Camera to the name of its array and the shape of its images. No name from a file becomes a path."""
-    cameras = source.observation_spec.cameras
-    return {camera: (f"image_{i}", cameras[camera]) for i, camera in enumerate(sorted(cameras))}
-
-
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
-        with _opened(folder / _MANIFEST, os.O_RDONLY) as file:
+        with open_own(folder / MANIFEST, os.O_RDONLY) as file:
             manifest = json.loads(file.read())
     except FileNotFoundError:
         return None
-    if manifest["sha256"] != _sha256(manifest["content"]):
-        raise ValueError(f"{_MANIFEST} differs from its checksum")
+    if manifest["sha256"] != sha256(manifest["content"]):
+        raise ValueError(f"{MANIFEST} differs from its checksum")
     return manifest["content"]
-
-
-def _read_progress(part: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How far a killed build of the same source came; None where there was none."""
-    try:
-        progress = json.loads((part / _PROGRESS).read_text())
-        whole = all((part / name).stat().st_size >= file["size"] for name, file in progress["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return progress if whole and progress["identity"] == identity else None
-
-
-def _header(shape: tuple[int, ...], kind: type) -> bytes:
-    """What an .npy file of this array begins with."""
-    buffer = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(kind))
-    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
-
-
-def _opened(path: Path, flags: int) -> BinaryIO:
-    """A file of the cache itself: a link to elsewhere is not followed."""
-    return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666), "rb" if flags == os.O_RDONLY else "r+b")
-
-
-def _write_synced(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays within `info`, as JSON knows them."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no JSON")

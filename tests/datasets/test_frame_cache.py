@@ -23,7 +23,7 @@ import torch
 from qtransformer.batch import Batch
 from qtransformer.errors import DatasetError
 from qtransformer.types import ObservationSpec
-from qtransformer_datasets import EpisodeDataset, HDF5Writer, frame_cache, open_episodes
+from qtransformer_datasets import EpisodeDataset, HDF5Writer, cache_builder, frame_cache, open_episodes
 from qtransformer_datasets.frames import array_fields
 
 SHAPE = {"batch_size": 3, "lead": 1, "steps": 3, "lookahead": 1, "seed": 4}
@@ -217,7 +217,7 @@ def test_verify_finds_a_flipped_bit_of_an_image(path) -> None:
 
 @pytest.mark.parametrize("sync_bytes", [1, 2700, 1 << 40])
 def test_a_killed_build_goes_on_where_it_was_safe(sync_bytes, path, monkeypatch, assert_same_episode) -> None:
-    monkeypatch.setattr(frame_cache, "SYNC_BYTES", sync_bytes)
+    monkeypatch.setattr(cache_builder, "SYNC_BYTES", sync_bytes)
 
     def until_killed() -> None:
         def checked(*args: Any) -> Iterator:
@@ -226,8 +226,8 @@ def test_a_killed_build_goes_on_where_it_was_safe(sync_bytes, path, monkeypatch,
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield episode
 
-        original = frame_cache.checked_episodes
-        frame_cache.checked_episodes = checked
+        original = cache_builder.checked_episodes
+        cache_builder.checked_episodes = checked
         EpisodeDataset(path, cache="always")
 
     assert in_child(until_killed) == -signal.SIGKILL
@@ -243,15 +243,15 @@ def test_a_killed_build_goes_on_where_it_was_safe(sync_bytes, path, monkeypatch,
 
 
 def test_what_a_killed_build_left_of_another_source_is_thrown_away(path, write_file, episodes, monkeypatch) -> None:
-    monkeypatch.setattr(frame_cache, "SYNC_BYTES", 1)
+    monkeypatch.setattr(cache_builder, "SYNC_BYTES", 1)
 
     def until_interrupted(*args: Any) -> Iterator:
         yield from islice(original(*args), 3)
         raise KeyboardInterrupt
 
-    original = frame_cache.checked_episodes
+    original = cache_builder.checked_episodes
     with monkeypatch.context() as patch:
-        patch.setattr(frame_cache, "checked_episodes", until_interrupted)
+        patch.setattr(cache_builder, "checked_episodes", until_interrupted)
         with pytest.raises(KeyboardInterrupt):
             EpisodeDataset(path, cache="always")
     assert list(path.parent.glob("*.cache/*.part/progress.json"))
@@ -318,8 +318,8 @@ def test_a_source_written_to_meanwhile_is_not_cached(path, monkeypatch) -> None:
         yield from original(*args)
         os.utime(path, ns=(1, 1))
 
-    original = frame_cache.checked_episodes
-    monkeypatch.setattr(frame_cache, "checked_episodes", touched)
+    original = cache_builder.checked_episodes
+    monkeypatch.setattr(cache_builder, "checked_episodes", touched)
     with pytest.raises(DatasetError, match="changed while its cache was built"):
         EpisodeDataset(path, cache="always")
     assert not list(path.parent.glob("*.cache/*/manifest.json"))
@@ -350,7 +350,7 @@ def test_nothing_in_a_manifest_becomes_a_path_or_is_believed(path) -> None:
     file = folder_of(path) / "manifest.json"
     content = json.loads(file.read_text())["content"]
     content["frames"] = 10**15
-    file.write_text(json.dumps({"sha256": frame_cache._sha256(content), "content": content}))
+    file.write_text(json.dumps({"sha256": frame_cache.sha256(content), "content": content}))
     with pytest.warns(UserWarning, match="damaged cache is not used"):
         assert not is_mapped(EpisodeDataset(path))
 
