@@ -58,7 +58,7 @@ class HeldOut(NamedTuple):
     q_values: Float[Tensor, "k n"]
     """Of the logged bin of every dimension."""
     log_policy: Float[Tensor, "k n"]
-    """The behaviour classifier's log-probability of it [nat]."""
+    """The behaviour classifier's log-probability of it [nat]; NaN where none is learned."""
     target: Float[Tensor, "k n"]
     """Expected value of the training target; NaN for `algo=bc`, which has none."""
     valid: Bool[Tensor, "k"]
@@ -128,6 +128,8 @@ class QLearner:
         hidden = self._hidden(batch, images, bins)
         output = self.network.judge(hidden)
         log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
+        if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
+            log_policy = torch.full_like(log_policy, torch.nan)
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:

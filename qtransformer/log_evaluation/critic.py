@@ -9,14 +9,13 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
-from qtransformer.config import Algo, ModelConfig, OptimConfig, TargetConfig, TrainConfig, ValueConfig
+from qtransformer.config import TrainConfig
 from qtransformer.learner import QLearner
 from qtransformer.log_evaluation.replay import EPISODES_AT_ONCE, chunked, stream
 from qtransformer.models.q_transformer import QTransformer

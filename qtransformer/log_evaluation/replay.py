@@ -40,10 +40,12 @@ class Replay:
     greedy_actions: Float[np.ndarray, "k n"]
     """The same action, scaled to [-1, 1]."""
     greedy_value: Float[np.ndarray, "k"]
+    bellman: Float[np.ndarray, "k"]
+    """reward + discount * `greedy_value` of the next frame: the target of a whole action over one step."""
     q_logged: Float[np.ndarray, "k n"]
     """Value of the logged bin of every dimension."""
     log_policy: Float[np.ndarray, "k n"]
-    """The behaviour classifier's log-probability of the logged bin [nat]."""
+    """The behaviour classifier's log-probability of the logged bin [nat]; NaN where none was learned."""
     target: Float[np.ndarray, "k n"]
     """The checkpoint's own training target, with itself as the target network."""
     has_target: Bool[np.ndarray, "k"]
@@ -77,9 +79,12 @@ def replay(policy: Policy, episodes: Iterable[Episode]) -> Replay:
 
 @torch.no_grad()
 def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str, np.ndarray]:
+    batch = batch.to(policy.device)
     held_out, decision = learner.judge(batch), policy.greedy(_contexts(policy, batch))
     head, nothing = policy.network.value_head, torch.nan if policy.imitates else 0.0
     steps = slice(0, batch.steps)
+    value = head.to_value(decision.chosen_probs[:, -1]) + nothing
+    ahead = policy.config.targets.discount * ~batch.terminated[0, steps] * value.roll(-1)
     tensors = {
         "has_action": batch.has_action[0, steps],
         "success": batch.success[0, steps],
@@ -87,7 +92,8 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
         "logged": held_out.bins,
         "greedy": decision.bins,
         "greedy_actions": policy.network.tokenizer.decode(decision.bins),
-        "greedy_value": head.to_value(decision.chosen_probs[:, -1]) + nothing,
+        "greedy_value": value,
+        "bellman": head.clamp(batch.rewards[0, steps] + ahead),
         "q_logged": held_out.q_values + nothing,
         "log_policy": held_out.log_policy,
         "target": held_out.target,
@@ -97,7 +103,7 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
 
 
 def _contexts(policy: Policy, batch: Batch) -> torch.Tensor:
-    network, batch = policy.network, batch.to(policy.device)
+    network = policy.network
     images = {name: images_to_float(x[:, : batch.steps]) for name, x in batch.images.items()}
     tokens = network.encode_frames(images, batch.proprio[:, : batch.steps], batch.instruction[:, : batch.steps])
     return network.windows(tokens, batch.episode_start[:, : batch.steps], 0, batch.steps)

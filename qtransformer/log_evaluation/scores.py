@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from qtransformer.log_evaluation.ranking import ranks
 from qtransformer.log_evaluation.replay import Replay
 from qtransformer.metrics import Metrics, calibration_error
 
-BVFT_RESOLUTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Widths of the cells of value that a tournament averages in, as shares of the attainable range."""
+BVFT_RESOLUTION = 0.05
+"""Width of the steps of value that a tournament averages in, as a share of the attainable range."""
 
 
-def scores(replay: Replay, v_min: float, v_max: float) -> dict[str, float]:
+def replay_scores(replay: Replay, v_min: float, v_max: float) -> dict[str, float]:
     """Everything that one checkpoint's replay says on its own.
 
     Args:
@@ -86,12 +87,6 @@ def auc(values: Float[np.ndarray, "k"], positive: Bool[np.ndarray, "k"]) -> floa
     return float((ranks(values)[positive].sum() - n * (n - 1) / 2) / (n * (len(values) - n)))
 
 
-def ranks(values: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
-    """Ranks from 0, ties sharing their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse.reshape(-1)]
-
-
 def soft_opc(q: Float[np.ndarray, "k"], positive: Bool[np.ndarray, "k"], prior: float = 1.0) -> float:
     """SoftOPC (Irpan et al. 2019): prior * E[Q | positive] - E[Q].
 
@@ -116,7 +111,11 @@ def opc(q: Float[np.ndarray, "k"], positive: Bool[np.ndarray, "k"], prior: float
 
 
 def bvft(
-    q: Float[np.ndarray, "m k"], target: Float[np.ndarray, "m k"], v_min: float, v_max: float, resolution: float
+    q: Float[np.ndarray, "m k"],
+    target: Float[np.ndarray, "m k"],
+    v_min: float,
+    v_max: float,
+    resolution: float = BVFT_RESOLUTION,
 ) -> Float[np.ndarray, "m"]:
     """Losses of the batch value-function tournament (Xie and Jiang 2021; Zhang and Jiang 2021); lower is better.
 
