@@ -11,7 +11,8 @@ from qtransformer.checkpoint import set_best
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.settings import ActorKind, EvalSettings
 from qtransformer.files import write_json
-from qtransformer.log_evaluation.judging import CriticConfig, LogJudge, Verdict, best, checkpoints_of, judge_all, selection_score
+from qtransformer.log_evaluation import CriticConfig
+from qtransformer.log_evaluation.judging import LogJudge, Verdict, best, checkpoints_of, judge_all, selection_score
 from qtransformer.policy import Policy
 from qtransformer_datasets import EpisodeDataset
 

@@ -91,9 +91,9 @@ class EvalSettings:
     """Held-out episodes to judge checkpoints from: a file or a list of them, successes and failures. No simulator is needed."""
     critic_data: Any = ""
     """With dataset=...: episodes that the independent critic learns from, more than are held out; empty takes `dataset`."""
-    critic_steps: int = 1000
+    critic_steps: int = 1200
     """With dataset=...: gradient steps of the independent critic."""
-    fqe_steps: int = 300
+    fqe_steps: int = 200
     """With dataset=...: gradient steps of fitted Q evaluation for every checkpoint; 0 leaves it and the critic out."""
     select: bool = False
     """With dataset=...: make the best checkpoint of every run its best (best.json), which eval and resume then take."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from qtransformer.checkpoint import complete_checkpoints, resolve_checkpoint
-from qtransformer.config import Algo, ModelConfig, OptimConfig, TargetConfig, TrainConfig, ValueConfig
 from qtransformer.errors import DatasetError
 from qtransformer.log_evaluation import scores
-from qtransformer.log_evaluation.critic import Transitions, action_values, encode, evaluate_policy, fit_behaviour
+from qtransformer.log_evaluation.behaviour import CriticConfig, critic_config, fit_behaviour
+from qtransformer.log_evaluation.fitted_q import Transitions, action_values, encode, evaluate_policy
 from qtransformer.log_evaluation.replay import Replay, replay
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
@@ -46,18 +46,6 @@ class Verdict:
             "scores": {name: _number_or_none(value) for name, value in self.scores.items()},
             "td_error_per_dimension": [_number_or_none(value) for value in self.td_error_per_dimension],
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CriticConfig:
-    """The independent judge."""
-
-    steps: int = 1000
-    """Gradient steps of the behaviour's critic."""
-    fqe_steps: int = 300
-    """Gradient steps of fitted Q evaluation for every checkpoint; 0 leaves critic and evaluation out."""
-    seed: int = 0
-    """Seed of the critic and of its draws."""
 
 
 @dataclass
@@ -156,27 +144,6 @@ def judge_all(
     return [replace(v, scores=v.scores | {"bvft": losses.get(v.checkpoint, math.nan)}) for v in verdicts]
 
 
-def critic_config(like: TrainConfig, config: CriticConfig) -> TrainConfig:
-    """A small Q-Transformer that regresses returns, with history, action bins and range of another."""
-    return TrainConfig(
-        algo=Algo.mc,
-        steps=config.steps,
-        seed=config.seed,
-        value=ValueConfig(v_min=like.value.v_min, v_max=like.value.v_max),
-        model=ModelConfig(
-            encoder_width=16,
-            embed_dim=64,
-            num_layers=1,
-            ff_dim=128,
-            tokens_per_image=4,
-            history=like.model.history,
-            action_bins=like.model.action_bins,
-        ),
-        targets=TargetConfig(discount=like.targets.discount, conservative_weight=0.0, conservative_bins=1, behavior_mask=0.0),
-        optim=OptimConfig(),
-    )
-
-
 def checkpoints_of(run: str | Path) -> list[Path]:
     """All complete checkpoints of a run, oldest first; a path that is a checkpoint itself stands alone."""
     path = Path(run)
@@ -191,7 +158,7 @@ def selection_score(verdicts: Iterable[Verdict]) -> str:
             return name
     raise DatasetError(
         f"no score exists for all {len(verdicts)} checkpoints: some learned no behaviour classifier, and fitted Q evaluation is "
-        "off; set fqe_steps=300"
+        "off; set fqe_steps=200"
     )
 
 

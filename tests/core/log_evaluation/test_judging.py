@@ -70,7 +70,7 @@ def test_the_score_that_chooses_is_one_that_all_have() -> None:
     assert selection_score(both) == "likelihood_gap"
     mixed = [*both, verdict(3, likelihood_gap=np.nan, fqe=0.2)]
     assert selection_score(mixed) == "fqe"
-    with pytest.raises(DatasetError, match="fqe_steps=300"):
+    with pytest.raises(DatasetError, match="fqe_steps=200"):
         selection_score([verdict(1, likelihood_gap=np.nan)])
 
 

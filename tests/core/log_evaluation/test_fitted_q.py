@@ -8,7 +8,7 @@ import torch
 from tabular import DISCOUNT, MDP, learned_q, random_mdp, tabular_network
 
 from qtransformer.config import ValueConfig, ValueKind
-from qtransformer.log_evaluation.critic import action_values, encode, evaluate_policy, q_of
+from qtransformer.log_evaluation.fitted_q import action_values, encode, evaluate_policy, q_of
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import Episode
 from qtransformer.value_heads import make_value_head
@@ -40,8 +40,7 @@ def fit(mdp: MDP, policy: np.ndarray, kind: ValueKind = ValueKind.hl_gauss, epis
     log = encode(network, episodes)
     states = np.concatenate([e.proprio[:, 0] for e in episodes]).astype(int)
     bins = torch.from_numpy(mdp.actions[policy[states]])
-    rate = 0.3 if kind is not ValueKind.mse else 1.0
-    return evaluate_policy(network, log, bins, discount=DISCOUNT, steps=500, batch_size=512, learning_rate=rate, target_rate=0.2)
+    return evaluate_policy(network, log, bins, discount=DISCOUNT, steps=400, batch_size=512, learning_rate=0.3, target_rate=0.2)
 
 
 @pytest.mark.parametrize(("bins", "seed"), [((4,), 0), ((3, 2), 1), ((2, 2, 2), 2)])

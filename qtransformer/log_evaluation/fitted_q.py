@@ -1,8 +1,7 @@
-"""An independent judge: a small Q-function learned from the log, once for its behaviour and once for every checkpoint's policy.
+"""Fitted Q evaluation (Le et al. 2019): what a policy is worth, learned from the log by a network that is not its own.
 
-* The behaviour's critic regresses logged actions on the returns that followed. It is the same for all checkpoints.
-* Fitted Q evaluation (Le et al. 2019) goes on from it for one policy: targets bootstrap with the action that policy would take in
-  the next state, so the fixed point is that policy's own value. There is no maximum, hence no optimism.
+Targets bootstrap with the action the judged policy would take in the next state. There is no maximum, so the fixed point is that
+policy's own value, whatever the policy believes of itself.
 """
 
 import copy
@@ -14,13 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qtransformer.batch import Batch
-from qtransformer.checkpoint import build_network
-from qtransformer.config import TrainConfig
-from qtransformer.learner import QLearner
 from qtransformer.log_evaluation.replay import EPISODES_AT_ONCE, chunked, stream
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
-from qtransformer.trainer import TrainingData
 from qtransformer.types import Episode
 
 
@@ -82,28 +77,6 @@ def action_values(critic: QTransformer, log: Transitions, bins: Int[Tensor, "k n
     """Value of one action at every frame of a log."""
     frames = torch.arange(len(bins), device=bins.device).split(batch_size)
     return torch.cat([critic.value_head.q_values(q_of(critic, log, part, bins[part])) for part in frames])
-
-
-def fit_behaviour(
-    config: TrainConfig, dataset: TrainingData, device: torch.device, tick: Callable[[], object] = lambda: None
-) -> QTransformer:
-    """The behaviour's critic, by regression of Monte-Carlo returns."""
-    torch.manual_seed(config.seed)
-    stats = {"proprio_mean": dataset.stats.proprio_mean.tolist(), "proprio_std": dataset.stats.proprio_std.tolist()}
-    critic = build_network(config, dataset.action_spec, dataset.observation_spec, stats).to(device)
-    learner = QLearner(config, critic, device)
-    batches = dataset.segments(
-        batch_size=config.optim.batch_segments,
-        lead=learner.lead,
-        steps=config.optim.segment_steps,
-        lookahead=learner.lookahead,
-        seed=config.seed,
-    )
-    critic.train()
-    for step in range(config.steps):
-        learner.update(next(batches), step)
-        tick()
-    return critic.eval()
 
 
 def evaluate_policy(
