@@ -108,10 +108,8 @@ def evaluate_policy(
     """
     online, target = copy.deepcopy(critic).requires_grad_(True), copy.deepcopy(critic).requires_grad_(False)
     optimizer = torch.optim.Adam(online.parameters(), lr=learning_rate)
-    generator, usable = torch.Generator().manual_seed(seed), log.usable.nonzero()[:, 0]
-    head = critic.value_head
-    for step in range(steps):
-        now = usable[torch.randint(len(usable), (batch_size,), generator=generator).to(usable.device)]
+    order, head = epochs(log.usable.nonzero()[:, 0], steps * batch_size, seed), critic.value_head
+    for step, now in enumerate(order.split(batch_size)):
         with torch.no_grad():
             # After a termination the next frame is no part of the episode's future; its value is multiplied by 0.
             ahead = head.activate(q_of(target, log, now + 1, policy_bins[now + 1]))
@@ -125,3 +123,10 @@ def evaluate_policy(
             for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
                 slow.lerp_(fast, target_rate)
     return online.requires_grad_(False)
+
+
+def epochs(items: Int[Tensor, "k"], count: int, seed: int) -> Int[Tensor, "m"]:
+    """`count` items, each as often as any other (but for a last, cut epoch), every epoch in another random order."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = -(-count // len(items))
+    return torch.cat([items[torch.randperm(len(items), generator=generator).to(items.device)] for _ in range(rounds)])[:count]
