@@ -96,9 +96,6 @@ def run_episode(env: Env, actor: Actor, seed: int, discount: float = 1.0, on_ste
 
 def judge(episode: Episode, seed: int, discount: float) -> EpisodeResult:
     """The outcome of a finished episode."""
-    returns = np.zeros(len(episode) + 1)
-    for t in range(len(episode) - 1, -1, -1):
-        returns[t] = episode.rewards[t] + discount * returns[t + 1]
     values = episode.info.get("values", [])
     return EpisodeResult(
         seed=seed,
@@ -107,8 +104,17 @@ def judge(episode: Episode, seed: int, discount: float) -> EpisodeResult:
         reward=float(episode.rewards.sum()),
         terminated=bool(episode.terminated[-1]),
         values=tuple(float(v) for v in values),
-        returns=tuple(float(r) for r in returns[:-1]) if values else (),
+        returns=tuple(returns_to_go(episode.rewards, discount).tolist()) if values else (),
     )
+
+
+def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
+    """Discounted return that followed each step of an episode, float64 (T,)."""
+    returns, ahead = np.zeros(len(rewards)), 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        ahead = float(rewards[t]) + discount * ahead
+        returns[t] = ahead
+    return returns
 
 
 def evaluate(env: Env, actor: Actor, seeds: Sequence[int], discount: float = 1.0) -> Evaluation:

@@ -51,6 +51,20 @@ class Judged(NamedTuple):
     """Which of the c bins exist and were not taken."""
 
 
+class HeldOut(NamedTuple):
+    """What a network says of logged actions, beside what it would be told of them."""
+
+    bins: Int[Tensor, "k n"]
+    q_values: Float[Tensor, "k n"]
+    """Of the logged bin of every dimension."""
+    log_policy: Float[Tensor, "k n"]
+    """The behaviour classifier's log-probability of it [nat]; NaN where none is learned."""
+    target: Float[Tensor, "k n"]
+    """Expected value of the training target; NaN for `algo=bc`, which has none."""
+    valid: Bool[Tensor, "k"]
+    """Steps that have a target."""
+
+
 class QLearner:
     """Learns a Q-Transformer from segments; `algo` chooses Q-learning, Monte-Carlo regression or behaviour cloning.
 
@@ -86,7 +100,7 @@ class QLearner:
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
             batch, images = self._augmented(batch.to(self.device), generator)
-            bins = self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
+            bins = self._logged_bins(batch)
         with watch.section("forward"):
             hidden = self._hidden(batch, images, bins)
         if self.config.algo is Algo.bc:
@@ -104,6 +118,27 @@ class QLearner:
         with watch.section("backward"):
             self._descend(loss, step, metrics)
         return metrics
+
+    @torch.no_grad()
+    def judge(self, batch: Batch) -> HeldOut:
+        """Values and targets of a batch as `update` would see them, without augmentation and without learning."""
+        batch = batch.to(self.device)
+        images = {name: images_to_float(x) for name, x in batch.images.items()}
+        bins = self._logged_bins(batch)
+        hidden = self._hidden(batch, images, bins)
+        output = self.network.judge(hidden)
+        log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
+        if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
+            log_policy = torch.full_like(log_policy, torch.nan)
+        if self.config.algo is Algo.bc:
+            target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
+        else:
+            probs, valid = self._target(batch, images, hidden, bins, Metrics({}))
+            target = self.head.to_value(probs)
+        return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
+
+    def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
+        return self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
 
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
         """The batch with noisy proprioception, and its images for the network."""

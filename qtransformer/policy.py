@@ -14,7 +14,7 @@ from torch import Tensor
 from qtransformer.checkpoint import read_checkpoint
 from qtransformer.config import Algo, TrainConfig
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
-from qtransformer.models.q_transformer import QTransformer
+from qtransformer.models.q_transformer import Decision, QTransformer
 from qtransformer.preprocess import encode_instruction, images_to_float
 from qtransformer.types import ActionSpec, Observation, ObservationSpec
 
@@ -111,9 +111,7 @@ class Policy:
         self._tokens.append(self._encode(observation))
         missing = self.config.model.history - len(self._tokens)
         window = torch.cat([self._tokens[0]] * missing + list(self._tokens), dim=1)
-        imitate = self.config.algo is Algo.bc
-        mask = 0.0 if imitate else self.config.targets.behavior_mask
-        decision = self.network.greedy(self.network.add_age(window), mask, imitate)
+        decision = self.greedy(self.network.add_age(window))
         scaled = self.network.tokenizer.decode(decision.bins)[0]
         result = PolicyDecision(
             action=self.action_spec.to_units(scaled.cpu().numpy()),
@@ -122,8 +120,17 @@ class Policy:
             allowed=decision.allowed[0].cpu().numpy(),
             value_probs=decision.chosen_probs[0].cpu().numpy(),
         )
-        self.value = None if imitate else result.value
+        self.value = None if self.imitates else result.value
         return result
+
+    @property
+    def imitates(self) -> bool:
+        """Whether it follows the behaviour classifier, because its values were never trained (`algo=bc`)."""
+        return self.config.algo is Algo.bc
+
+    def greedy(self, context: Float[Tensor, "b s e"]) -> Decision:
+        """The decision for windows of observation tokens: one rule for the frame a robot sees and for all frames of a log."""
+        return self.network.greedy(context, 0.0 if self.imitates else self.config.targets.behavior_mask, self.imitates)
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
         """An observation and what this policy makes of it, as arrays to be replayed after loading."""

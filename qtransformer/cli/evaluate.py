@@ -1,4 +1,4 @@
-"""`qtransformer eval`: matched scenes on all cores."""
+"""`qtransformer eval`: matched scenes on all cores, or logs alone where dataset=... is given."""
 
 from pathlib import Path
 from time import perf_counter
@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from qtransformer.cli import log_evaluation
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.factories import (
     SIMULATOR,
@@ -27,6 +28,10 @@ from qtransformer.trainer import check_specs
 
 
 def run(settings: EvalSettings) -> int:
+    if settings.dataset:
+        return log_evaluation.run(settings)
+    if not isinstance(settings.run, str):
+        raise UsageError("run=[...]: several runs are judged together only from logs; name them with dataset=...")
     policy = load_policy(settings)
     env = env_factory(settings, policy)
     check_fit(env, policy, settings.run)

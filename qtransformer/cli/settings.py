@@ -86,10 +86,21 @@ class ResumeSettings:
 
 @dataclass(kw_only=True, slots=True)
 class EvalSettings:
-    """Count how often an actor succeeds, on all cores, on the same scenes for every actor."""
+    """Count how often an actor succeeds, on all cores, on the same scenes for every actor. With dataset=... instead: judge the
+    checkpoints of one or several runs from logged episodes alone, without a simulator, and name the best."""
 
-    run: str = ""
-    """Run or checkpoint directory; may be left out for actor=expert and actor=random."""
+    run: Any = ""
+    """Run or checkpoint directory; may be left out for actor=expert and actor=random. With dataset=... also a list: [a,b]."""
+    dataset: Any = ""
+    """Held-out episodes to judge checkpoints from: a file or a list of them, successes and failures. No simulator is needed."""
+    critic_data: Any = ""
+    """With dataset=...: episodes that the independent critic learns from, more than are held out; empty takes `dataset`."""
+    critic_steps: int = 1200
+    """With dataset=...: gradient steps of the independent critic."""
+    fqe_steps: int = 200
+    """With dataset=...: gradient steps of fitted Q evaluation for every checkpoint; 0 leaves it and the critic out."""
+    select: bool = False
+    """With dataset=...: make the best checkpoint of every run its best (best.json), which eval and resume then take."""
     actor: ActorKind = ActorKind.policy
     """Who acts."""
     episodes: int = 200
@@ -103,7 +114,7 @@ class EvalSettings:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the environment, over those it was trained in: {num_objects: 5}."""
     json: str = ""
-    """File for the result: success, low, high, episodes, seconds, and every episode."""
+    """File for the result: success, low, high, episodes, seconds, and every episode; with dataset=... all scores."""
     videos: int = 0
     """Episodes to film into videos/ of the run."""
     device: str = "auto"

@@ -1,11 +1,15 @@
 """A small robot, its data and its network."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # `tabular` is a module of this folder; importlib mode adds none
 
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network

@@ -1,0 +1,172 @@
+"""Judges checkpoints one after the other on the same log, and names the best."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qtransformer.checkpoint import complete_checkpoints, resolve_checkpoint
+from qtransformer.errors import DatasetError
+from qtransformer.log_evaluation import scores
+from qtransformer.log_evaluation.behaviour import CriticConfig, critic_config, fit_behaviour
+from qtransformer.log_evaluation.fitted_q import Transitions, action_values, encode, evaluate_policy
+from qtransformer.log_evaluation.replay import Replay, replay
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.policy import Policy
+from qtransformer.trainer import TrainingData, check_specs
+
+SELECTION = ("likelihood_gap", "fqe")
+"""The score that chooses: the first one that all checkpoints have. Why this one: docs/log_evaluation.md."""
+LOWER_IS_BETTER = ("td_error", "calibration_error", "bvft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a log says of one checkpoint."""
+
+    checkpoint: Path
+    algo: str
+    scores: dict[str, float]
+    """NaN where a score does not exist for this checkpoint."""
+    td_error_per_dimension: tuple[float, ...]
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint.name.removeprefix("step_"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; what does not exist is null."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "algo": self.algo,
+            "scores": {name: _number_or_none(value) for name, value in self.scores.items()},
+            "td_error_per_dimension": [_number_or_none(value) for value in self.td_error_per_dimension],
+        }
+
+
+@dataclass
+class LogJudge:
+    """Judges policies on one log.
+
+    Args:
+        data: held-out episodes, successes and failures.
+        name: what to call them in errors.
+        config: the critic's settings.
+        critic_data: what the behaviour's critic learns from; the held-out episodes themselves where None.
+    """
+
+    data: TrainingData
+    name: str
+    config: CriticConfig = field(default_factory=CriticConfig)
+    critic_data: TrainingData | None = None
+
+    def __post_init__(self) -> None:
+        outcomes = [episode.success for episode in self.data.episodes()]
+        if all(outcomes) or not any(outcomes):
+            kind = "success" if all(outcomes) else "failure"
+            raise DatasetError(
+                f"{self.name}: expected successful and failed episodes, found {len(outcomes)} of {kind} alone; "
+                "what tells good from bad is learned from both: add the others, or relabel them"
+            )
+        self._critic: QTransformer | None = None
+        self._log: Transitions | None = None
+        self._discount = 0.0
+        self._values: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+
+    def prepare(self, like: Policy, tick: Callable[[], object] = lambda: None) -> None:
+        """Learn the behaviour's critic, with history, range and discount of a policy. `tick` is called at every step."""
+        if self.config.fqe_steps == 0:
+            return
+        self._discount = like.config.targets.discount
+        data = self.critic_data or self.data
+        self._critic = fit_behaviour(critic_config(like.config, self.config), data, like.device, tick)
+        self._log = encode(self._critic, self.data.episodes())
+
+    def judge(self, policy: Policy, checkpoint: Path) -> Verdict:
+        """All scores of one checkpoint but the tournament's, which needs the others.
+
+        Raises:
+            SpecMismatchError: the policy was made for other cameras, proprioception or actions than the log's.
+        """
+        where = f"{checkpoint} on {self.name}"
+        check_specs(policy.action_spec, policy.observation_spec, self.data.action_spec, self.data.observation_spec, where)
+        seen = replay(policy, self.data.episodes())
+        head = policy.network.value_head
+        found = scores.replay_scores(seen, head.v_min, head.v_max) | self._fitted(seen)
+        if seen.has_values:
+            self._values[checkpoint] = seen.q_logged[seen.has_action, -1], seen.bellman[seen.has_action]
+        return Verdict(
+            checkpoint=checkpoint,
+            algo=policy.config.algo.value,
+            scores=found,
+            td_error_per_dimension=tuple(scores.td_error_per_dimension(seen).tolist()),
+        )
+
+    def tournament(self, v_min: float, v_max: float) -> dict[Path, float]:
+        """BVFT losses of the checkpoints judged so far, those that have values."""
+        if not self._values:
+            return {}
+        q, bellman = (np.stack(rows) for rows in zip(*self._values.values(), strict=True))
+        return dict(zip(self._values, scores.bvft(q, bellman, v_min, v_max).tolist(), strict=True))
+
+    def _fitted(self, seen: Replay) -> dict[str, float]:
+        """What the critic thinks of the actions the policy would take."""
+        if self._critic is None or self._log is None:
+            return {}
+        log, device = self._log, self._log.tokens.device
+        bins = self._critic.tokenizer.encode(torch.from_numpy(seen.greedy_actions).to(device))
+        fitted = evaluate_policy(
+            self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps, seed=self.config.seed
+        )
+        acted = torch.from_numpy(seen.has_action).to(device)
+        return {
+            "fqe": float(action_values(fitted, log, bins)[log.first].mean()),
+            "behaviour_q": float(action_values(self._critic, log, bins)[acted].mean()),
+        }
+
+
+def judge_all(
+    judge: LogJudge, checkpoints: Sequence[Path], device: str = "auto", tick: Callable[[str], object] = lambda done: None
+) -> list[Verdict]:
+    """Verdicts in the order of the checkpoints; `tick` is told what was just done: "critic step" or "checkpoint"."""
+    policy = Policy.from_checkpoint(checkpoints[0], device)
+    judge.prepare(policy, lambda: tick("critic step"))
+    verdicts = []
+    for checkpoint in checkpoints:
+        verdicts.append(judge.judge(Policy.from_checkpoint(checkpoint, device), checkpoint))
+        tick("checkpoint")
+    value = policy.config.value
+    losses = judge.tournament(value.v_min, value.v_max)
+    return [replace(v, scores=v.scores | {"bvft": losses.get(v.checkpoint, math.nan)}) for v in verdicts]
+
+
+def checkpoints_of(run: str | Path) -> list[Path]:
+    """All complete checkpoints of a run, oldest first; a path that is a checkpoint itself stands alone."""
+    path = Path(run)
+    return complete_checkpoints(path / "checkpoints") or [resolve_checkpoint(path)]
+
+
+def selection_score(verdicts: Iterable[Verdict]) -> str:
+    """The score by which these checkpoints are compared: the first of `SELECTION` that all of them have."""
+    verdicts = list(verdicts)
+    for name in SELECTION:
+        if all(math.isfinite(v.scores.get(name, math.nan)) for v in verdicts):
+            return name
+    raise DatasetError(
+        f"no score exists for all {len(verdicts)} checkpoints: some learned no behaviour classifier, and fitted Q evaluation is "
+        "off; set fqe_steps=200"
+    )
+
+
+def best(verdicts: Sequence[Verdict], score: str) -> Verdict:
+    """The checkpoint with the best score; a tie goes to the later one."""
+    sign = -1 if score in LOWER_IS_BETTER else 1
+    return max(reversed(verdicts), key=lambda verdict: sign * verdict.scores[score])
+
+
+def _number_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,151 @@
+"""What a checkpoint makes of every frame of a log: the one forward pass from which all log-only scores are taken."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from qtransformer.batch import Batch
+from qtransformer.evaluate import returns_to_go
+from qtransformer.learner import QLearner
+from qtransformer.policy import Policy
+from qtransformer.preprocess import encode_instruction, images_to_float
+from qtransformer.types import Episode
+
+EPISODES_AT_ONCE = 16
+"""Episodes per forward pass; bounds the memory that images take as floats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """`k` frames in the order of the log: T + 1 for every episode of T steps, the last without an action.
+
+    Values are those of whole actions (of the last dimension); NaN where a cloned policy has none.
+    """
+
+    episode: Int[np.ndarray, "k"]
+    """Which episode a frame belongs to, counted from 0."""
+    has_action: Bool[np.ndarray, "k"]
+    success: Bool[np.ndarray, "k"]
+    """Whether the frame's episode succeeded."""
+    mc_return: Float[np.ndarray, "k"]
+    """Return that followed, under the checkpoint's own discount."""
+    logged: Int[np.ndarray, "k n"]
+    """Bins of the logged action."""
+    greedy: Int[np.ndarray, "k n"]
+    """Bins the policy chooses."""
+    greedy_actions: Float[np.ndarray, "k n"]
+    """The same action, scaled to [-1, 1]."""
+    greedy_value: Float[np.ndarray, "k"]
+    bellman: Float[np.ndarray, "k"]
+    """reward + discount * `greedy_value` of the next frame: the target of a whole action over one step."""
+    q_logged: Float[np.ndarray, "k n"]
+    """Value of the logged bin of every dimension."""
+    log_policy: Float[np.ndarray, "k n"]
+    """The behaviour classifier's log-probability of the logged bin [nat]; NaN where none was learned."""
+    target: Float[np.ndarray, "k n"]
+    """The checkpoint's own training target, with itself as the target network."""
+    has_target: Bool[np.ndarray, "k"]
+
+    @property
+    def first(self) -> Bool[np.ndarray, "k"]:
+        """First frames of episodes."""
+        return np.diff(self.episode, prepend=-1) > 0
+
+    @property
+    def last(self) -> Bool[np.ndarray, "k"]:
+        """Frames of episodes' last actions."""
+        return self.has_action & ~np.append(self.has_action[1:], False)
+
+    @property
+    def has_values(self) -> bool:
+        return bool(np.isfinite(self.greedy_value).all())
+
+
+def replay(policy: Policy, episodes: Iterable[Episode]) -> Replay:
+    """Run a policy over logged episodes, a few at a time."""
+    learner = QLearner(policy.config, policy.network, policy.device)
+    parts, count = list[dict[str, np.ndarray]](), 0
+    for chunk in chunked(episodes, EPISODES_AT_ONCE):
+        part = _replay_stream(policy, learner, stream(chunk, policy.config.targets.discount, learner.lookahead))
+        part["episode"] = np.repeat(np.arange(count, count + len(chunk)), [len(e) + 1 for e in chunk])
+        count += len(chunk)
+        parts.append(part)
+    return Replay(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+@torch.no_grad()
+def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str, np.ndarray]:
+    batch = batch.to(policy.device)
+    held_out, decision = learner.judge(batch), policy.greedy(_contexts(policy, batch))
+    head, nothing = policy.network.value_head, torch.nan if policy.imitates else 0.0
+    steps = slice(0, batch.steps)
+    value = head.to_value(decision.chosen_probs[:, -1]) + nothing
+    ahead = policy.config.targets.discount * ~batch.terminated[0, steps] * value.roll(-1)
+    tensors = {
+        "has_action": batch.has_action[0, steps],
+        "success": batch.success[0, steps],
+        "mc_return": batch.mc_return[0, steps],
+        "logged": held_out.bins,
+        "greedy": decision.bins,
+        "greedy_actions": policy.network.tokenizer.decode(decision.bins),
+        "greedy_value": value,
+        "bellman": head.clamp(batch.rewards[0, steps] + ahead),
+        "q_logged": held_out.q_values + nothing,
+        "log_policy": held_out.log_policy,
+        "target": held_out.target,
+        "has_target": held_out.valid,
+    }
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _contexts(policy: Policy, batch: Batch) -> torch.Tensor:
+    network = policy.network
+    images = {name: images_to_float(x[:, : batch.steps]) for name, x in batch.images.items()}
+    tokens = network.encode_frames(images, batch.proprio[:, : batch.steps], batch.instruction[:, : batch.steps])
+    return network.windows(tokens, batch.episode_start[:, : batch.steps], 0, batch.steps)
+
+
+def stream(episodes: Sequence[Episode], discount: float, lookahead: int) -> Batch:
+    """Whole episodes end to end as one segment, every frame of it a step: nothing is left out and nothing drawn twice.
+
+    The lookahead frames repeat the last one; as it has no action, no target reads them.
+    """
+    lengths = [len(episode) for episode in episodes]
+    starts = np.concatenate([[0], np.cumsum([length + 1 for length in lengths])[:-1]])
+    frames = sum(lengths) + len(lengths)
+
+    def rows(arrays: Iterable[np.ndarray], pad: bool = True) -> torch.Tensor:
+        """Per-step arrays (a row of zeros is added for the final observation) or per-frame ones, joined and extended."""
+        whole = np.concatenate([np.concatenate([a, np.zeros_like(a[:1])]) if pad else a for a in arrays])
+        return torch.from_numpy(np.concatenate([whole, np.repeat(whole[-1:], lookahead, 0)]))[None]
+
+    def spread(per_episode: Sequence[np.ndarray] | Sequence[bool] | np.ndarray) -> torch.Tensor:
+        return rows([np.repeat(np.asarray(per_episode), [length + 1 for length in lengths], 0)], pad=False)
+
+    bootstrapped = [e.truncated & ~e.terminated for e in episodes]
+    return Batch(
+        lead=0,
+        steps=frames,
+        images={name: rows([e.images[name] for e in episodes], pad=False) for name in episodes[0].images},
+        proprio=rows([e.proprio for e in episodes], pad=False),
+        instruction=spread(np.stack([encode_instruction(e.instruction) for e in episodes])),
+        episode_start=spread(starts),
+        has_action=rows([np.ones(length, bool) for length in lengths]),
+        actions=rows([e.actions for e in episodes]),
+        rewards=rows([e.rewards for e in episodes]),
+        terminated=rows([e.terminated for e in episodes]),
+        truncated=rows(bootstrapped),
+        lost_final=rows([b & (not e.has_final_observation) for b, e in zip(bootstrapped, episodes, strict=True)]),
+        mc_return=rows([returns_to_go(e.rewards, discount).astype(np.float32) for e in episodes]),
+        success=spread([e.success for e in episodes]),
+    )
+
+
+def chunked(episodes: Iterable[Episode], size: int) -> Iterator[list[Episode]]:
+    iterator = iter(episodes)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,89 @@
+"""Verdicts on a small run, and the choice among them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.log_evaluation import CriticConfig, LogJudge, Verdict, best, judge_all, selection_score
+from qtransformer.log_evaluation.judging import checkpoints_of
+from qtransformer.trainer import Trainer
+
+SMALL = CriticConfig(steps=2, fqe_steps=2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_config, make_dataset) -> Path:
+    """Two checkpoints of Q-learning."""
+    return Trainer(make_config(), make_dataset(), tmp_path_factory.mktemp("run"), progress=False).fit().directory
+
+
+def verdict(step: int, **scores: float) -> Verdict:
+    return Verdict(checkpoint=Path(f"checkpoints/step_{step:07d}"), algo="q", scores=scores, td_error_per_dimension=(0.1,))
+
+
+def test_every_checkpoint_gets_every_score(run: Path, make_dataset) -> None:
+    done = []
+    verdicts = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run), "cpu", done.append)
+    assert [v.step for v in verdicts] == [4, 8]
+    assert done == ["critic step"] * 2 + ["checkpoint"] * 2
+    for v in verdicts:
+        assert all(np.isfinite(x) for x in v.scores.values()), v.scores
+        assert len(v.td_error_per_dimension) == 3
+        assert {"likelihood_gap", "fqe", "bvft", "td_error", "opc", "soft_opc", "auc_episode"} <= v.scores.keys()
+    assert verdicts[0].scores["td_error"] != verdicts[1].scores["td_error"]
+
+
+def test_verdicts_do_not_depend_on_their_company(run: Path, make_dataset) -> None:
+    together = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run), "cpu")
+    alone = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run)[1:], "cpu")
+    names = set(together[1].scores) - {"bvft"}
+    assert {k: alone[0].scores[k] for k in names} == pytest.approx({k: together[1].scores[k] for k in names})
+
+
+def test_without_fitted_q_evaluation_no_critic_is_learned(run: Path, make_dataset) -> None:
+    done = []
+    judge = LogJudge(make_dataset(), "held.hdf5", replace(SMALL, fqe_steps=0))
+    [found] = judge_all(judge, checkpoints_of(run)[1:], "cpu", done.append)
+    assert "fqe" not in found.scores
+    assert done == ["checkpoint"]
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_a_log_of_one_kind_of_outcome_is_refused(success: bool, make_dataset, make_episode) -> None:
+    data = make_dataset([make_episode(3, i, success=success) for i in range(4)])
+    with pytest.raises(DatasetError, match=f"held.hdf5: .* found 4 of {'success' if success else 'failure'} alone"):
+        LogJudge(data, "held.hdf5")
+
+
+def test_another_robots_log_is_refused_naming_both(run: Path, make_dataset, make_episode) -> None:
+    data = make_dataset()
+    data.action_spec = replace(data.action_spec, low=(-0.2, 0.0, -0.2))
+    with pytest.raises(SpecMismatchError, match=r"step_0000004 on held.hdf5 does not fit: action lower limits: .*-0.1.*-0.2"):
+        judge_all(LogJudge(data, "held.hdf5", SMALL), checkpoints_of(run), "cpu")
+
+
+def test_the_score_that_chooses_is_one_that_all_have() -> None:
+    both = [verdict(1, likelihood_gap=0.1, fqe=0.3), verdict(2, likelihood_gap=0.2, fqe=0.1)]
+    assert selection_score(both) == "likelihood_gap"
+    mixed = [*both, verdict(3, likelihood_gap=np.nan, fqe=0.2)]
+    assert selection_score(mixed) == "fqe"
+    with pytest.raises(DatasetError, match="fqe_steps=200"):
+        selection_score([verdict(1, likelihood_gap=np.nan)])
+
+
+def test_the_best_is_the_highest_or_for_errors_the_lowest_and_the_later_of_equals() -> None:
+    verdicts = [verdict(1, fqe=0.5, td_error=0.1), verdict(2, fqe=0.7, td_error=0.2), verdict(3, fqe=0.7, td_error=0.3)]
+    assert best(verdicts, "fqe").step == 3
+    assert best(verdicts, "td_error").step == 1
+
+
+def test_what_does_not_exist_is_null_in_json() -> None:
+    assert verdict(1, fqe=np.nan, opc=0.5).to_dict()["scores"] == {"fqe": None, "opc": 0.5}
+
+
+def test_a_checkpoint_stands_alone_and_a_run_for_all_of_its_checkpoints(run: Path) -> None:
+    assert [p.name for p in checkpoints_of(run)] == ["step_0000004", "step_0000008"]
+    assert checkpoints_of(run / "checkpoints" / "step_0000004") == [run / "checkpoints" / "step_0000004"]
