@@ -37,6 +37,11 @@ from qtransformer.errors import QTransformerError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets import create_writer, open_episodes, verify
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from robot_bag import write_bag
+
+CONTRACT = Path(__file__).with_name("contract.yaml")
+"""What the topics of the bags mean: `robot_bag.contract(ACTIONS, OBSERVATIONS)`, written down."""
 CPU_SECONDS = 5.0
 """Processor time a case may take before it counts as hung: the clock says little on a busy machine."""
 WALL_SECONDS = 600.0
@@ -64,15 +69,41 @@ class Outcome(NamedTuple):
     detail: str
 
 
+ACTIONS = ActionSpec(names=("dx", "grip"), low=(-0.1, 0.0), high=(0.1, 1.0), units=("m", "1"), discrete=(0, 0))
+OBSERVATIONS = ObservationSpec(cameras={"wrist": (12, 16, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=10.0)
+
+
 def make_ours(folder: Path) -> Path:
-    actions = ActionSpec(names=("dx", "grip"), low=(-0.1, 0.0), high=(0.1, 1.0), units=("m", "1"), discrete=(0, 2))
-    observations = ObservationSpec(
-        cameras={"wrist": (12, 16, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=10.0
-    )
-    with create_writer(folder / "demo.hdf5", actions, observations, {"recipe": "fuzz"}) as writer:
+    return _written(folder / "demo.hdf5")
+
+
+def make_lerobot(folder: Path) -> Path:
+    return _written(folder / "pictures", format="lerobot")
+
+
+def make_lerobot_video(folder: Path) -> Path:
+    return _written(folder / "video", format="lerobot", images="h264")
+
+
+def make_bag(folder: Path) -> Path:
+    return _bags(folder, "mcap")
+
+
+def make_sqlite_bag(folder: Path) -> Path:
+    return _bags(folder, "sqlite3")
+
+
+def _written(path: Path, **options: Any) -> Path:
+    with create_writer(path, ACTIONS, OBSERVATIONS, {"recipe": "fuzz"}, **options) as writer:
         for seed in range(3):
             writer.append(_episode(5 + seed, seed))
-    return folder / "demo.hdf5"
+    return path
+
+
+def _bags(folder: Path, storage: str) -> Path:
+    for seed in range(2):
+        write_bag(folder / f"bag_{seed}", _episode(5 + seed, seed), ACTIONS, OBSERVATIONS, storage)
+    return folder
 
 
 def make_foreign(folder: Path) -> Path:
@@ -135,6 +166,10 @@ SAMPLES = (
     Sample("robomimic, ours", "robomimic", make_ours, checksums=True),
     Sample("robomimic, foreign", "robomimic", make_foreign, checksums=False, options={"dones": "terminated"}),
     Sample("minari", "minari", make_minari, checksums=False, options={"control_hz": 10.0}),
+    Sample("lerobot, pictures", "lerobot", make_lerobot, checksums=False),
+    Sample("lerobot, video", "lerobot", make_lerobot_video, checksums=False),
+    Sample("rosbag, mcap", "rosbag", make_bag, checksums=False, options={"contract": str(CONTRACT)}),
+    Sample("rosbag, sqlite3", "rosbag", make_sqlite_bag, checksums=False, options={"contract": str(CONTRACT)}),
 )
 
 
