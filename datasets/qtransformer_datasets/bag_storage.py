@@ -202,6 +202,8 @@ def _types(files: tuple[Path, ...]) -> dict[str, str]:
 
 
 def _check_definition(topic: str, ros_type: str, digest: str) -> None:
+    if not isinstance(topic, str) or not isinstance(ros_type, str):  # sqlite3 keeps whatever is put into a column
+        raise DatasetError(f"its table of topics is damaged: expected a name and a type, found {topic!r} and {ros_type!r}")
     if digest and ros_type in BY_ROS_NAME and digest != typestore().hash_rihs01(ros_type):
         raise DatasetError(f"{topic} was recorded with a {ros_type} that is not the standard one; convert it before recording")
 

@@ -274,7 +274,10 @@ def main() -> None:
     arguments.add_argument("--only", default="", help="samples whose name holds this")
     given = arguments.parse_args()
     samples = [sample for sample in SAMPLES if given.only in sample.name]
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=given.cases, unit="case", disable=None) as bar:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        tqdm(total=given.cases, unit="case", disable=None) as bar,
+    ):
         for number, sample in enumerate(samples):
             cases = range(given.cases * number // len(samples), given.cases * (number + 1) // len(samples))
             kinds = Counter[str]()
