@@ -5,7 +5,7 @@
 Every checkpoint of every run is judged from the log (as `qtransformer eval dataset=...` does) and acts the same validation scenes.
 Both results are kept under --cache by the checkpoint's manifest, so an interrupted measurement goes on and a new run costs only
 itself. Writes OUT.csv (all scores of all checkpoints), OUT.md (Spearman of each score with success, with bootstrap intervals over
-checkpoints and episodes) and OUT.png (the selection score against success).
+checkpoints and episodes) and OUT.png (two scores against success).
 """
 
 import argparse
@@ -26,12 +26,14 @@ from qtransformer.errors import QTransformerError
 from qtransformer.evaluate import Evaluation, evaluate
 from qtransformer.files import write_json
 from qtransformer.log_evaluation import CriticConfig
-from qtransformer.log_evaluation.judging import LOWER_IS_BETTER, SELECTION, LogJudge, checkpoints_of, judge_all
+from qtransformer.log_evaluation.judging import LOWER_IS_BETTER, LogJudge, checkpoints_of, judge_all
 from qtransformer.log_evaluation.ranking import Agreement, agreement
 from qtransformer.policy import Policy
 from qtransformer.trainer import VALIDATION_SEED
 from qtransformer_datasets import EpisodeDataset
 
+PLOTTED = ("likelihood_gap", "fqe")
+"""The score that chooses, and the one that theory would have choose."""
 MIN_CHECKPOINTS = 4
 """Below these no agreement is worth printing."""
 
@@ -209,7 +211,7 @@ def plot(judged: list[Judged], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), SELECTION, strict=True):
+    for axes, name in zip(figure.subplots(1, 2), PLOTTED, strict=True):
         for algo, marker in (("bc", "o"), ("q", "^"), ("mc", "s")):
             chosen = [j for j in judged if j.algo == algo and math.isfinite(j.scores.get(name, math.nan))]
             axes.scatter(

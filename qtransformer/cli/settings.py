@@ -86,8 +86,7 @@ class ResumeSettings:
 
 @dataclass(kw_only=True, slots=True)
 class EvalSettings:
-    """Count how often an actor succeeds, on all cores, on the same scenes for every actor. With dataset=... instead: judge the
-    checkpoints of one or several runs from logged episodes alone, without a simulator, and name the best."""
+    """Count how often an actor succeeds, on the same scenes for all; with dataset=... judge checkpoints from logs alone."""
 
     run: Any = ""
     """Run or checkpoint directory; may be left out for actor=expert and actor=random. With dataset=... also a list: [a,b]."""

@@ -19,7 +19,7 @@ from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
 from qtransformer.trainer import TrainingData, check_specs
 
-SELECTION = ("likelihood_gap", "fqe")
+SELECTION = ("likelihood_gap", "match_gap")
 """The score that chooses: the first one that all checkpoints have. Why this one: docs/log_evaluation.md."""
 LOWER_IS_BETTER = ("td_error", "calibration_error", "bvft")
 
@@ -151,15 +151,9 @@ def checkpoints_of(run: str | Path) -> list[Path]:
 
 
 def selection_score(verdicts: Iterable[Verdict]) -> str:
-    """The score by which these checkpoints are compared: the first of `SELECTION` that all of them have."""
+    """The score by which these checkpoints are compared: the first of `SELECTION` that all of them have (the last always)."""
     verdicts = list(verdicts)
-    for name in SELECTION:
-        if all(math.isfinite(v.scores.get(name, math.nan)) for v in verdicts):
-            return name
-    raise DatasetError(
-        f"no score exists for all {len(verdicts)} checkpoints: some learned no behaviour classifier, and fitted Q evaluation is "
-        "off; set fqe_steps=200"
-    )
+    return next(name for name in SELECTION if all(math.isfinite(v.scores[name]) for v in verdicts))
 
 
 def best(verdicts: Sequence[Verdict], score: str) -> Verdict:

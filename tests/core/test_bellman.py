@@ -5,12 +5,13 @@ The network is the real `QTransformer` with a table in place of what it would le
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from tabular import DISCOUNT, MDP, Table, learned_q, log_of, random_mdp, tabular_network
-from torch import Tensor
+from torch import Tensor, nn
 
 from qtransformer.batch import Batch
 from qtransformer.config import TrainConfig, ValueConfig, ValueKind

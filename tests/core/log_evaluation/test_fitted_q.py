@@ -55,7 +55,7 @@ def test_values_are_those_of_exact_policy_evaluation(bins: tuple[int, ...], seed
 def test_every_head_can_judge(kind: ValueKind) -> None:
     mdp = random_mdp((3, 2), 4)
     policy = np.array([5, 0, 2])
-    np.testing.assert_allclose(learned_q(fit(mdp, policy, kind), mdp), mdp.q_of(policy), atol=0.015)
+    np.testing.assert_allclose(learned_q(fit(mdp, policy, kind), mdp), mdp.q_of(policy), atol=0.03)
 
 
 def test_a_better_policy_is_told_from_a_worse_one_and_neither_is_taken_for_the_best() -> None:

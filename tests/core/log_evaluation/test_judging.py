@@ -66,12 +66,9 @@ def test_another_robots_log_is_refused_naming_both(run: Path, make_dataset, make
 
 
 def test_the_score_that_chooses_is_one_that_all_have() -> None:
-    both = [verdict(1, likelihood_gap=0.1, fqe=0.3), verdict(2, likelihood_gap=0.2, fqe=0.1)]
+    both = [verdict(1, likelihood_gap=0.1, match_gap=0.3), verdict(2, likelihood_gap=0.2, match_gap=0.1)]
     assert selection_score(both) == "likelihood_gap"
-    mixed = [*both, verdict(3, likelihood_gap=np.nan, fqe=0.2)]
-    assert selection_score(mixed) == "fqe"
-    with pytest.raises(DatasetError, match="fqe_steps=200"):
-        selection_score([verdict(1, likelihood_gap=np.nan)])
+    assert selection_score([*both, verdict(3, likelihood_gap=np.nan, match_gap=0.2)]) == "match_gap"
 
 
 def test_the_best_is_the_highest_or_for_errors_the_lowest_and_the_later_of_equals() -> None:
