@@ -25,5 +25,5 @@ def logged_bin_chosen(policy: Policy, episode: Episode) -> np.ndarray:
     policy.reset()
     chosen = np.stack([policy.decide(observation).bins for observation in observations(episode)])
     policy.reset()
-    logged = policy.network.tokenizer.encode(torch.from_numpy(episode.actions)).numpy()
+    logged = policy.network.tokenizer.encode(torch.tensor(episode.actions)).numpy()
     return chosen == logged

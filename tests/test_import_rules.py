@@ -10,7 +10,20 @@ ROOT = Path(__file__).parents[1]
 SIM, DATASETS = ROOT / "sim" / "qtransformer_sim", ROOT / "datasets" / "qtransformer_datasets"
 CORE = ROOT / "qtransformer"
 EDGE = (CORE / "cli", CORE / "report")
-HEAVY = {"pybullet", "rclpy", "h5py", "cv2", "hydra", "omegaconf", "gymnasium", "matplotlib", "av", "tensorboard"}
+HEAVY = {
+    "pybullet",
+    "rclpy",
+    "h5py",
+    "cv2",
+    "hydra",
+    "omegaconf",
+    "gymnasium",
+    "matplotlib",
+    "av",
+    "tensorboard",
+    "pyarrow",
+    "rosbags",
+}
 
 
 def sources(*folders: Path) -> Iterator[Path]:
