@@ -18,9 +18,9 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from qtransformer_datasets.rosbag_reader import BagEpisodes
-from qtransformer_datasets.strict_yaml import parse
-from qtransformer_datasets.topic_contract import TopicContract
+from qtransformer_datasets.rosbag.reader import BagEpisodes
+from qtransformer_datasets.rosbag.strict_yaml import parse
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 ROUNDS = 3
 SECOND, START = 1_000_000_000, 1_700_000_000_000_000_000

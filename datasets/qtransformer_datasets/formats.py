@@ -130,14 +130,14 @@ FORMATS: tuple[Format, ...] = (
     Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
     Format(
         "lerobot",
-        "lerobot_reader:LeRobotEpisodes",
-        "lerobot_writer:LeRobotWriter",
+        "lerobot.reader:LeRobotEpisodes",
+        "lerobot.writer:LeRobotWriter",
         "lerobot",
         _is_lerobot,
         slow=True,
-        losses="lerobot_writer:losses",
+        losses="lerobot.writer:losses",
     ),
-    Format("rosbag", "rosbag_reader:BagEpisodes", None, "rosbag", _is_rosbag),
+    Format("rosbag", "rosbag.reader:BagEpisodes", None, "rosbag", _is_rosbag),
 )
 """In the order in which they are asked whether a path is theirs."""
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.lerobot_layout import PathTemplate
-from qtransformer_datasets.lerobot_reader import LeRobotEpisodes
-from qtransformer_datasets.parquet_footer import declared_sizes
-from qtransformer_datasets.parquet_guard import open_parquet, parquet_errors
+from qtransformer_datasets.lerobot.layout import PathTemplate
+from qtransformer_datasets.lerobot.parquet_footer import declared_sizes
+from qtransformer_datasets.lerobot.parquet_guard import open_parquet, parquet_errors
+from qtransformer_datasets.lerobot.reader import LeRobotEpisodes
 
 CAMERA = "observation.images.wrist"
 DATA_FILE = "data/chunk-000/file-000.parquet"

@@ -9,7 +9,7 @@ import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import EpisodeDataset, open_episodes
-from qtransformer_datasets.lerobot_reader import LeRobotEpisodes
+from qtransformer_datasets.lerobot.reader import LeRobotEpisodes
 
 CAMERA = "observation.images.wrist"
 DATA_FILE = "data/chunk-000/file-000.parquet"
@@ -141,7 +141,7 @@ def test_episodes_are_found_by_value_whatever_is_missing_before_them(tmp_path, w
 
 def test_no_other_files_are_read_for_lengths(tmp_path, write, three, monkeypatch):
     source = LeRobotEpisodes(write(tmp_path / "set", three), success="all")
-    monkeypatch.setattr("qtransformer_datasets.lerobot_reader.read_frames", lambda *_: pytest.fail("decoded a frame"))
+    monkeypatch.setattr("qtransformer_datasets.lerobot.reader.read_frames", lambda *_: pytest.fail("decoded a frame"))
     assert source.lengths == [5, 9, 4]
 
 

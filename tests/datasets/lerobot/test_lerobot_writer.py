@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets import HDF5Episodes, HDF5Writer, create_writer, open_episodes
-from qtransformer_datasets.lerobot_reader import LeRobotEpisodes
-from qtransformer_datasets.lerobot_writer import LeRobotWriter
+from qtransformer_datasets.lerobot.reader import LeRobotEpisodes
+from qtransformer_datasets.lerobot.writer import LeRobotWriter
 
 VIDEO_SPEC = ObservationSpec(
     cameras={"wrist": (64, 96, 3), "front": (96, 64, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=7.5
@@ -231,9 +231,9 @@ def test_statistics_are_those_of_all_frames(tmp_path, make_episode, action_spec,
 
 
 def test_files_are_begun_anew_where_they_would_grow_too_large(tmp_path, make_episode, action_spec, monkeypatch):
-    monkeypatch.setattr("qtransformer_datasets.lerobot_merge.DATA_MEGABYTES", 0)
-    monkeypatch.setattr("qtransformer_datasets.lerobot_merge.VIDEO_MEGABYTES", 0)
-    monkeypatch.setattr("qtransformer_datasets.lerobot_merge.CHUNK_FILES", 2)
+    monkeypatch.setattr("qtransformer_datasets.lerobot.merge.DATA_MEGABYTES", 0)
+    monkeypatch.setattr("qtransformer_datasets.lerobot.merge.VIDEO_MEGABYTES", 0)
+    monkeypatch.setattr("qtransformer_datasets.lerobot.merge.CHUNK_FILES", 2)
     episodes = [smooth_episode(make_episode, 3, seed) for seed in range(3)]
     with LeRobotWriter(tmp_path / "set", action_spec, VIDEO_SPEC, images="h264") as writer:
         for episode in episodes:
@@ -361,7 +361,7 @@ ENDLESS_WRITER = """
 import itertools, sys
 sys.path.insert(0, sys.argv[2])
 from conftest import ACTION_SPEC, OBSERVATION_SPEC, _make_episode
-from qtransformer_datasets.lerobot_writer import LeRobotWriter
+from qtransformer_datasets.lerobot.writer import LeRobotWriter
 writer = LeRobotWriter.open_or_resume(sys.argv[1], ACTION_SPEC, OBSERVATION_SPEC, {"seed": 3})
 for seed in itertools.count(len(writer)):
     writer.append(_make_episode(1 + seed % 5, seed))

@@ -15,10 +15,11 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets import bag_salvage, bag_storage
-from qtransformer_datasets.bag_report import inspect_bag
-from qtransformer_datasets.bag_salvage import zstd
-from qtransformer_datasets.rosbag_reader import BagEpisodes
+from qtransformer_datasets.rosbag import bag_storage
+from qtransformer_datasets.rosbag import salvage as bag_salvage
+from qtransformer_datasets.rosbag.reader import BagEpisodes
+from qtransformer_datasets.rosbag.report import inspect_bag
+from qtransformer_datasets.rosbag.salvage import zstd
 
 
 def cut(path: Path, share: float) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import HDF5Episodes, HDF5Writer, bag_decoder, open_episodes
-from qtransformer_datasets.ros_messages import encode_observation
-from qtransformer_datasets.rosbag_reader import BagEpisodes
-from qtransformer_datasets.topic_contract import TopicContract
+from qtransformer_datasets.rosbag.reader import BagEpisodes
+from qtransformer_datasets.rosbag.ros_messages import encode_observation
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtransformer_datasets.tick_sync import Stream, Ticks, synchronise
+from qtransformer_datasets.rosbag.tick_sync import Stream, Ticks, synchronise
 
 MS = 1_000_000
 

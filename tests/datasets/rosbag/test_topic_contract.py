@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_datasets import topic_contract as module
-from qtransformer_datasets.strict_yaml import parse
-from qtransformer_datasets.topic_contract import ActionTopic, Clock, TopicContract
+from qtransformer_datasets.rosbag import topic_contract as module
+from qtransformer_datasets.rosbag.strict_yaml import parse
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, Clock, TopicContract
 
 EXAMPLE = Path(__file__).parents[3] / "datasets" / "contracts" / "ur5e_two_cameras.yaml"
 POSE = "proprio:\n  - {topic: /pose, type: PoseStamped}\n"

@@ -29,13 +29,13 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_episode
 from qtransformer_datasets.episode_parts import EpisodeParts, plain_json, refuse_unfinished
-from qtransformer_datasets.image_bytes import encode_png
-from qtransformer_datasets.lerobot_extras import FORMAT_VERSION, extras_row
-from qtransformer_datasets.lerobot_layout import ACTION, CAMERA_PREFIX, STATE, is_plain_key
-from qtransformer_datasets.lerobot_merge import EXTRAS, HISTOGRAM, MERGED, PART, ROWS, merge
-from qtransformer_datasets.lerobot_outcome import DONE, REWARD, SUCCESS, TRUNCATED
-from qtransformer_datasets.lerobot_stats import histogram
-from qtransformer_datasets.video_frames import video_rate, write_video
+from qtransformer_datasets.lerobot.extras import FORMAT_VERSION, extras_row
+from qtransformer_datasets.lerobot.image_bytes import encode_png
+from qtransformer_datasets.lerobot.layout import ACTION, CAMERA_PREFIX, STATE, is_plain_key
+from qtransformer_datasets.lerobot.merge import EXTRAS, HISTOGRAM, MERGED, PART, ROWS, merge
+from qtransformer_datasets.lerobot.outcome import DONE, REWARD, SUCCESS, TRUNCATED
+from qtransformer_datasets.lerobot.stats import histogram
+from qtransformer_datasets.lerobot.video_frames import video_rate, write_video
 
 Images = Literal["png", "av1", "h264"]
 

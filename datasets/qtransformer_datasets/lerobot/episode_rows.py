@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.parquet_guard import integers, open_parquet, parquet_errors
+from qtransformer_datasets.lerobot.parquet_guard import integers, open_parquet, parquet_errors
 
 EPISODE = "episode_index"
 

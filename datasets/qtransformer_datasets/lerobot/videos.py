@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.episode_rows import EPISODE
-from qtransformer_datasets.lerobot_layout import Layout, PathTemplate
-from qtransformer_datasets.parquet_guard import open_parquet, parquet_errors, values
+from qtransformer_datasets.lerobot.episode_rows import EPISODE
+from qtransformer_datasets.lerobot.layout import Layout, PathTemplate
+from qtransformer_datasets.lerobot.parquet_guard import open_parquet, parquet_errors, values
 
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 SPAN_FIELDS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")

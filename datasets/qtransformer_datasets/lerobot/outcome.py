@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.parquet_guard import numbers
+from qtransformer_datasets.lerobot.parquet_guard import numbers
 
 REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "next.truncated"
 COLUMNS = (REWARD, DONE, SUCCESS, TRUNCATED)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.parquet_footer import declared_sizes
+from qtransformer_datasets.lerobot.parquet_footer import declared_sizes
 
 MAX_RATIO = 1100
 """Declared over stored bytes beyond which a column is a bomb: deflate reaches 1032."""

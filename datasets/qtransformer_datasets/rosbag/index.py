@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.bag_storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
-from qtransformer_datasets.message_types import (
+from qtransformer_datasets.rosbag.message_types import (
     BY_ROS_NAME,
     CAMERA_TYPES,
     REWARD_TYPES,
@@ -19,10 +18,11 @@ from qtransformer_datasets.message_types import (
     VECTOR_TYPES,
     WORD_TYPES,
 )
-from qtransformer_datasets.ros_messages import encode_image, word_of
-from qtransformer_datasets.strict_yaml import nearest
-from qtransformer_datasets.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
-from qtransformer_datasets.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract
+from qtransformer_datasets.rosbag.ros_messages import encode_image, word_of
+from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
+from qtransformer_datasets.rosbag.strict_yaml import nearest
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
+from qtransformer_datasets.rosbag.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract
 
 FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec
-from qtransformer_datasets.lerobot_layout import Feature, Layout
-from qtransformer_datasets.parquet_guard import numbers
+from qtransformer_datasets.lerobot.layout import Feature, Layout
+from qtransformer_datasets.lerobot.parquet_guard import numbers
 
 MAX_IMAGE_BYTES = 1 << 28
 

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.lerobot_layout import Layout, read_json_lines
-from qtransformer_datasets.parquet_guard import integers, open_parquet, parquet_errors, values
+from qtransformer_datasets.lerobot.layout import Layout, read_json_lines
+from qtransformer_datasets.lerobot.parquet_guard import integers, open_parquet, parquet_errors, values
 
 TASK = "task_index"
 

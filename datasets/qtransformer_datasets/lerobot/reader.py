@@ -20,13 +20,14 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_check import check_episode
 from qtransformer_datasets.episode_parts import parts_folder
-from qtransformer_datasets.episode_rows import RowReader, index_rows, row_reader
-from qtransformer_datasets.image_bytes import decode_image
-from qtransformer_datasets.lerobot_extras import apply_extras, extras_columns, find_extras
-from qtransformer_datasets.lerobot_layout import ACTION, STATE, Feature, Layout
-from qtransformer_datasets.lerobot_outcome import COLUMNS as OUTCOME_COLUMNS
-from qtransformer_datasets.lerobot_outcome import REWARD, SUCCESS, Successes, outcome, succeeding
-from qtransformer_datasets.lerobot_specs import (
+from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
+from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, find_extras
+from qtransformer_datasets.lerobot.image_bytes import decode_image
+from qtransformer_datasets.lerobot.layout import ACTION, STATE, Feature, Layout
+from qtransformer_datasets.lerobot.outcome import COLUMNS as OUTCOME_COLUMNS
+from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, Successes, outcome, succeeding
+from qtransformer_datasets.lerobot.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
+from qtransformer_datasets.lerobot.specs import (
     ColumnRange,
     action_spec,
     camera_features,
@@ -35,10 +36,9 @@ from qtransformer_datasets.lerobot_specs import (
     image_shape,
     value_names,
 )
-from qtransformer_datasets.lerobot_tasks import TASK, read_tasks
-from qtransformer_datasets.lerobot_videos import EpisodeVideos
-from qtransformer_datasets.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
-from qtransformer_datasets.video_frames import image_size, read_frames
+from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
+from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
+from qtransformer_datasets.lerobot.videos import EpisodeVideos
 
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5

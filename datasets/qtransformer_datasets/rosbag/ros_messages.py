@@ -14,8 +14,8 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import Observation
-from qtransformer_datasets.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
-from qtransformer_datasets.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
+from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
 
 MAX_PIXELS = 1 << 26
 """Pixels a compressed image may declare: decoding allocates them all."""

@@ -17,9 +17,9 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from qtransformer.errors import ConfigError, DatasetError, QTransformerError
-from qtransformer_datasets.bag_salvage import check_mcap, salvage_mcap, salvage_sqlite, unpack_zstd
-from qtransformer_datasets.message_types import BY_ROS_NAME
-from qtransformer_datasets.strict_yaml import read_yaml
+from qtransformer_datasets.rosbag.message_types import BY_ROS_NAME
+from qtransformer_datasets.rosbag.salvage import check_mcap, salvage_mcap, salvage_sqlite, unpack_zstd
+from qtransformer_datasets.rosbag.strict_yaml import read_yaml
 
 SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from qtransformer_datasets.lerobot_extras import EPISODES, SPECS
-from qtransformer_datasets.lerobot_layout import CAMERA_PREFIX, PathTemplate
-from qtransformer_datasets.lerobot_stats import column_stats, image_stats
-from qtransformer_datasets.lerobot_videos import EPISODES_PATH
-from qtransformer_datasets.parquet_guard import numbers
-from qtransformer_datasets.video_frames import join_videos, video_details, video_rate
+from qtransformer_datasets.lerobot.extras import EPISODES, SPECS
+from qtransformer_datasets.lerobot.layout import CAMERA_PREFIX, PathTemplate
+from qtransformer_datasets.lerobot.parquet_guard import numbers
+from qtransformer_datasets.lerobot.stats import column_stats, image_stats
+from qtransformer_datasets.lerobot.video_frames import join_videos, video_details, video_rate
+from qtransformer_datasets.lerobot.videos import EPISODES_PATH
 
 ROWS, EXTRAS, PART, HISTOGRAM, MERGED = "rows.parquet", "extras.parquet", "part.json", ".histogram.npy", "merged"
 """Names within `<path>.partial/`."""

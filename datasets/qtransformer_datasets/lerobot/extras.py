@@ -18,10 +18,10 @@ import pyarrow as pa
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episode_parts import plain_json
-from qtransformer_datasets.episode_rows import EPISODE, RowRange, index_rows
-from qtransformer_datasets.image_bytes import decode_image, encode_png
-from qtransformer_datasets.lerobot_layout import Layout, read_json
-from qtransformer_datasets.parquet_guard import numbers, values
+from qtransformer_datasets.lerobot.episode_rows import EPISODE, RowRange, index_rows
+from qtransformer_datasets.lerobot.image_bytes import decode_image, encode_png
+from qtransformer_datasets.lerobot.layout import Layout, read_json
+from qtransformer_datasets.lerobot.parquet_guard import numbers, values
 
 SPECS, EPISODES = "qtransformer/specs.json", "qtransformer/episodes.parquet"
 FORMAT_VERSION = 1

@@ -26,8 +26,15 @@ from typing import Any, TypeVar
 
 from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec, ObservationSpec
-from qtransformer_datasets.message_types import ARRAY_TYPES, CAMERA_TYPES, FIXED_TYPES, JOINT_TYPES, NUMBER_TYPES, VECTOR_TYPES
-from qtransformer_datasets.strict_yaml import nearest, parse, read_yaml
+from qtransformer_datasets.rosbag.message_types import (
+    ARRAY_TYPES,
+    CAMERA_TYPES,
+    FIXED_TYPES,
+    JOINT_TYPES,
+    NUMBER_TYPES,
+    VECTOR_TYPES,
+)
+from qtransformer_datasets.rosbag.strict_yaml import nearest, parse, read_yaml
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.parquet_guard import check_signature
+from qtransformer_datasets.lerobot.parquet_guard import check_signature
 
 Codec = Literal["av1", "h264"]
 _ENCODERS = {

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.bag_decoder import decode
-from qtransformer_datasets.bag_index import BagIndex, Piece, Window, index_bag, pieces, windows
-from qtransformer_datasets.bag_report import BagReport, report_bag
-from qtransformer_datasets.bag_storage import find_bags
 from qtransformer_datasets.episode_check import ACTION_TOLERANCE, check_episode
-from qtransformer_datasets.tick_sync import NANOSECONDS, Gap
-from qtransformer_datasets.topic_contract import OUTCOMES, TextRule, TopicContract
+from qtransformer_datasets.rosbag.decoder import decode
+from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
+from qtransformer_datasets.rosbag.report import BagReport, report_bag
+from qtransformer_datasets.rosbag.storage import find_bags
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.rosbag.topic_contract import OUTCOMES, TextRule, TopicContract
 
 OnGap = Literal["error", "split"]
 Outcome = Literal["success", "failure", "timeout"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.parquet_guard import check_signature
+from qtransformer_datasets.lerobot.parquet_guard import check_signature
 
 CAMERA_PREFIX = "observation.images."
 ACTION, STATE = "action", "observation.state"
