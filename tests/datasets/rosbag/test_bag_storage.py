@@ -15,8 +15,8 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag import bag_storage
-from qtransformer_datasets.rosbag import salvage as bag_salvage
+from qtransformer_datasets.rosbag import salvage
+from qtransformer_datasets.rosbag import storage as bag_storage
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.report import inspect_bag
 from qtransformer_datasets.rosbag.salvage import zstd
@@ -85,7 +85,7 @@ def test_a_bad_chunk_costs_its_messages_only(robot, write_bag, contract_file, tm
     path = write_bag(robot.demonstration(steps=120))
     file = path / "bag.mcap"
     data = bytearray(file.read_bytes())
-    chunks = [begin for op, begin, _ in bag_salvage._records(memoryview(data)) if op == 6]
+    chunks = [begin for op, begin, _ in salvage._records(memoryview(data)) if op == 6]
     struct.pack_into("<Q", data, chunks[1] + 16, 5)  # declares five bytes
     struct.pack_into("<I", data, chunks[1] + 28, 4)  # of a compression of four letters
     data[chunks[1] + 32 : chunks[1] + 36] = b"zstd"
@@ -166,7 +166,7 @@ def test_a_bomb_is_stopped_before_it_unfolds() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(DatasetError, match="unpacks to more than"):
-            bag_salvage.unpack_zstd(bomb, 1000)
+            salvage.unpack_zstd(bomb, 1000)
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
     finally:
         tracemalloc.stop()

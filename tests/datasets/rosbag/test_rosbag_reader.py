@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets import HDF5Episodes, HDF5Writer, bag_decoder, open_episodes
+from qtransformer_datasets import HDF5Episodes, HDF5Writer, open_episodes
+from qtransformer_datasets.rosbag import decoder
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.ros_messages import encode_observation
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -394,11 +395,11 @@ def test_only_messages_that_a_tick_uses_are_deserialised(robot, write_bag, contr
     ]
     source, count = BagEpisodes(write_bag(sent + extra), contract=contract_file()), [0]
 
-    def counting(bag: Any, message: Any, original: Callable[..., Any] = bag_decoder.deserialize) -> Any:
+    def counting(bag: Any, message: Any, original: Callable[..., Any] = decoder.deserialize) -> Any:
         count[0] += message.topic == "/joint_states"
         return original(bag, message)
 
-    monkeypatch.setattr(bag_decoder, "deserialize", counting)
+    monkeypatch.setattr(decoder, "deserialize", counting)
     source.read(0)
     assert count[0] == 6
 
