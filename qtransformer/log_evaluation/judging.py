@@ -34,10 +34,6 @@ class Verdict:
     """NaN where a score does not exist for this checkpoint."""
     td_error_per_dimension: tuple[float, ...]
 
-    @property
-    def step(self) -> int:
-        return int(self.checkpoint.name.removeprefix("step_"))
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; what does not exist is null."""
         return {
@@ -72,6 +68,10 @@ class LogJudge:
                 f"{self.name}: expected successful and failed episodes, found {len(outcomes)} of {kind} alone; "
                 "what tells good from bad is learned from both: add the others, or relabel them"
             )
+        if self.critic_data is not None:
+            ours, theirs = self.data, self.critic_data
+            specs = ours.action_spec, ours.observation_spec, theirs.action_spec, theirs.observation_spec
+            check_specs(*specs, f"critic_data beside {self.name}")
         self._critic: QTransformer | None = None
         self._log: Transitions | None = None
         self._discount = 0.0
@@ -82,18 +82,18 @@ class LogJudge:
         if self.config.fqe_steps == 0:
             return
         self._discount = like.config.targets.discount
-        data = self.critic_data or self.data
+        data = self.data if self.critic_data is None else self.critic_data
         self._critic = fit_behaviour(critic_config(like.config, self.config), data, like.device, tick)
         self._log = encode(self._critic, self.data.episodes())
 
-    def judge(self, policy: Policy, checkpoint: Path) -> Verdict:
-        """All scores of one checkpoint but the tournament's, which needs the others.
-
-        Raises:
-            SpecMismatchError: the policy was made for other cameras, proprioception or actions than the log's.
-        """
+    def check(self, policy: Policy, checkpoint: Path) -> None:
+        """Raise SpecMismatchError if a policy was made for other cameras, proprioception or actions than the log's."""
         where = f"{checkpoint} on {self.name}"
         check_specs(policy.action_spec, policy.observation_spec, self.data.action_spec, self.data.observation_spec, where)
+
+    def judge(self, policy: Policy, checkpoint: Path) -> Verdict:
+        """All scores of one checkpoint but the tournament's, which needs the others."""
+        self.check(policy, checkpoint)
         seen = replay(policy, self.data.episodes())
         head = policy.network.value_head
         found = scores.replay_scores(seen, head.v_min, head.v_max) | self._fitted(seen)
@@ -132,8 +132,13 @@ class LogJudge:
 def judge_all(
     judge: LogJudge, checkpoints: Sequence[Path], device: str = "auto", tick: Callable[[str], object] = lambda done: None
 ) -> list[Verdict]:
-    """Verdicts in the order of the checkpoints; `tick` is told what was just done: "critic step" or "checkpoint"."""
+    """Verdicts in the order of the checkpoints; `tick` is told what was just done: "critic step" or "checkpoint".
+
+    Raises:
+        SpecMismatchError: a checkpoint was made for another robot than the log's.
+    """
     policy = Policy.from_checkpoint(checkpoints[0], device)
+    judge.check(policy, checkpoints[0])  # before the critic learns for minutes
     judge.prepare(policy, lambda: tick("critic step"))
     verdicts = []
     for checkpoint in checkpoints:

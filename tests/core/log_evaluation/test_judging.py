@@ -27,7 +27,7 @@ def verdict(step: int, **scores: float) -> Verdict:
 def test_every_checkpoint_gets_every_score(run: Path, make_dataset) -> None:
     done = []
     verdicts = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run), "cpu", done.append)
-    assert [v.step for v in verdicts] == [4, 8]
+    assert [v.checkpoint.name for v in verdicts] == ["step_0000004", "step_0000008"]
     assert done == ["critic step"] * 2 + ["checkpoint"] * 2
     for v in verdicts:
         assert all(np.isfinite(x) for x in v.scores.values()), v.scores
@@ -65,6 +65,13 @@ def test_another_robots_log_is_refused_naming_both(run: Path, make_dataset, make
         judge_all(LogJudge(data, "held.hdf5", SMALL), checkpoints_of(run), "cpu")
 
 
+def test_a_critic_needs_episodes_of_the_same_robot(make_dataset) -> None:
+    other = make_dataset()
+    other.action_spec = replace(other.action_spec, low=(-0.2, 0.0, -0.2))
+    with pytest.raises(SpecMismatchError, match=r"critic_data beside held.hdf5 does not fit: action lower limits"):
+        LogJudge(make_dataset(), "held.hdf5", SMALL, other)
+
+
 def test_the_score_that_chooses_is_one_that_all_have() -> None:
     both = [verdict(1, likelihood_gap=0.1, match_gap=0.3), verdict(2, likelihood_gap=0.2, match_gap=0.1)]
     assert selection_score(both) == "likelihood_gap"
@@ -73,8 +80,8 @@ def test_the_score_that_chooses_is_one_that_all_have() -> None:
 
 def test_the_best_is_the_highest_or_for_errors_the_lowest_and_the_later_of_equals() -> None:
     verdicts = [verdict(1, fqe=0.5, td_error=0.1), verdict(2, fqe=0.7, td_error=0.2), verdict(3, fqe=0.7, td_error=0.3)]
-    assert best(verdicts, "fqe").step == 3
-    assert best(verdicts, "td_error").step == 1
+    assert best(verdicts, "fqe") is verdicts[2]
+    assert best(verdicts, "td_error") is verdicts[0]
 
 
 def test_what_does_not_exist_is_null_in_json() -> None:
