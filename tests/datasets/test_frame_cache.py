@@ -232,6 +232,9 @@ def test_a_killed_build_goes_on_where_it_was_safe(sync_bytes, path, monkeypatch,
 
     assert in_child(until_killed) == -signal.SIGKILL
     assert not list(path.parent.glob("*.cache/*/manifest.json"))
+    for file in path.parent.glob("*.cache/*.part/*.npy"):  # what was on its way when the power went
+        with file.open("ab") as unsafe:
+            unsafe.write(b"half a row")
     read: list[int] = []
     reader = type(open_episodes(path))
     one = reader._read
@@ -353,6 +356,14 @@ def test_nothing_in_a_manifest_becomes_a_path_or_is_believed(path) -> None:
     file.write_text(json.dumps({"sha256": frame_cache.sha256(content), "content": content}))
     with pytest.warns(UserWarning, match="damaged cache is not used"):
         assert not is_mapped(EpisodeDataset(path))
+
+
+def test_a_manifest_that_was_altered_is_not_believed(path) -> None:
+    EpisodeDataset(path, cache="always")
+    file = folder_of(path) / "manifest.json"
+    file.write_text(file.read_text().replace("task 1", "task 9"))
+    with pytest.warns(UserWarning, match=r"damaged.*manifest\.json differs from its checksum"):
+        assert "task 9" not in EpisodeDataset(path).frames().instructions
 
 
 def test_unknown_names_are_refused(path) -> None:
