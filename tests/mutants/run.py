@@ -240,8 +240,8 @@ OURS = [
     Mutant(
         "the behaviour mask is forgotten when acting",
         "policy.py",
-        "mask = 0.0 if imitate else self.config.targets.behavior_mask",
-        "mask = 0.0",
+        "0.0 if self.imitates else self.config.targets.behavior_mask",
+        "0.0",
         "test_policy.py twenty_steps",
     ),
     Mutant(
