@@ -26,6 +26,14 @@ def test_an_interval_narrows_with_episodes_and_checkpoints() -> None:
     assert width(30, 200) < width(8, 200)
 
 
+def test_other_episodes_could_have_ranked_otherwise() -> None:
+    """The score is the success itself, so whichever checkpoints are drawn agree: only the draw of episodes can disagree."""
+    outcomes = np.random.default_rng(2).random((12, 20)) < 0.5
+    found = agreement(outcomes.mean(1), outcomes, draws=300)
+    assert found.rho == pytest.approx(1.0)
+    assert found.low < 0.9
+
+
 def test_a_score_that_says_nothing_has_an_interval_around_zero() -> None:
     rng = np.random.default_rng(1)
     outcomes = rng.random((40, 100)) < np.linspace(0.2, 0.8, 40)[:, None]

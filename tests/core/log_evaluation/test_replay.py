@@ -75,11 +75,12 @@ def test_monte_carlo_targets_are_the_returns(make_policy, make_episode) -> None:
 def test_a_whole_actions_target_is_reward_and_discounted_value_of_the_next_choice(make_policy, make_episode) -> None:
     discount = 0.9
     policy = make_policy(targets={"discount": discount})
-    ended, cut = (replay(policy, [make_episode(2, 0, end=end, success=True)]) for end in ("terminated", "truncated"))
+    ended, cut = (replay(policy, [make_episode(2, 0, end=end, success=False)]) for end in ("terminated", "truncated"))
     value = cut.greedy_value
-    expected = np.clip([discount * value[1], 1.0 + discount * value[2]], 0, 1)
-    np.testing.assert_allclose(cut.bellman[:2], expected, atol=1e-6)
-    assert ended.bellman[1] == pytest.approx(1.0)
+    np.testing.assert_allclose(cut.bellman[:2], discount * value[1:], atol=1e-6)
+    assert ended.bellman[1] == 0.0
+    rewarded = replay(policy, [make_episode(2, 0, end="terminated", success=True)])
+    assert rewarded.bellman[1] == pytest.approx(1.0)
 
 
 def test_temporal_targets_bootstrap_from_the_checkpoint_itself(make_policy, make_episode) -> None:
