@@ -124,7 +124,7 @@ def our_samples(path: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     found = {}
-    shape = {"batch_size": SEGMENTS, "lead": HISTORY - 1, "steps": SEGMENT_STEPS, "lookahead": 1, "seed": 0}
+    shape: Any = {"batch_size": SEGMENTS, "lead": HISTORY - 1, "steps": SEGMENT_STEPS, "lookahead": 1, "seed": 0}
     for name, cache in [("memory", "never"), ("cache", "always")]:
         batches = EpisodeDataset(path, cache=cache).segments(**shape)
         size = sum(images.numel() for images in next(batches).images.values())
@@ -200,5 +200,5 @@ if __name__ == "__main__":
         samples = {"ours": our_samples, "theirs": their_samples}[sys.argv[2]]
         print(json.dumps(samples(Path(sys.argv[3]))))
         sys.exit()
-    words = sys.argv[1:]
-    sys.exit(main(*([int(words[0])] if words else []), *(map(float, words[1:2])), *words[2:]))
+    kinds: Any = (int, float, str)
+    sys.exit(main(*(kind(word) for kind, word in zip(kinds, sys.argv[1:], strict=False))))

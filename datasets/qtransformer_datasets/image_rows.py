@@ -93,7 +93,10 @@ class ImageRows:
 
 
 class Buffers:
-    """Arrays of one shape, handed out again once nobody holds them: memory fresh from the system costs more than the copy."""
+    """Arrays of one shape, handed out again once nobody holds them: memory fresh from the system costs more than the copy.
+
+    Ordinary memory, not pinned: a copy to a GPU has read it by the time it returns.
+    """
 
     KEPT = 4
 

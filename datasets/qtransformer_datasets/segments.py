@@ -103,12 +103,13 @@ class BatchPlan:
     def batches(self, start: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Group and first step frame of every segment of the rank's batch `start` and of all that follow, int64 (batch_size,)."""
         epochs: dict[tuple[int, int], np.ndarray] = {}
+        lengths, places = np.array([plan.segments_per_epoch for plan in self.plans]), np.arange(self.batch_size)
         for number in itertools.count(start * world_size + rank, world_size):
-            groups, nth = self.turns(number * self.batch_size + np.arange(self.batch_size))
-            lengths = np.array([self.plans[g].segments_per_epoch for g in groups])
-            wanted = list(zip(groups.tolist(), (nth // lengths).tolist(), strict=True))
+            groups, nth = self.turns(number * self.batch_size + places)
+            epoch, segment = np.divmod(nth, lengths[groups])
+            wanted = list(zip(groups.tolist(), epoch.tolist(), strict=True))
             epochs = {key: epochs[key] if key in epochs else self.plans[key[0]].epoch(key[1]) for key in _still(epochs, wanted)}
-            yield groups, np.array([epochs[key][i] for key, i in zip(wanted, nth % lengths, strict=True)])
+            yield groups, np.array([epochs[key][i] for key, i in zip(wanted, segment.tolist(), strict=True)])
 
 
 def _still(epochs: dict[tuple[int, int], np.ndarray], wanted: list[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -162,7 +163,9 @@ class SegmentReader:
         images, pieces = {}, None
         for camera, rows in self._frames.images.items():
             shape = (*index.shape, *rows.shape[1:])
-            into = self._buffers.setdefault(shape, Buffers(shape)).take()
+            if shape not in self._buffers:
+                self._buffers[shape] = Buffers(shape)
+            into = self._buffers[shape].take()
             pieces = rows.pieces(index) if pieces is None else pieces
             rows.copy(pieces, into)
             images[camera] = torch.from_numpy(into)
