@@ -136,13 +136,13 @@ class EpisodeDataset:
         return self._frames
 
     def episodes(self) -> Iterator[Episode]:
-        """The episodes as they were logged; their arrays are views of the stream."""
+        """The episodes as they were logged; their arrays are views of the stream, or copies of what only a cache holds."""
         frames = self._frames
         for record in self._records:
             steps = slice(record.start, record.start + record.length)
             rows = slice(steps.start, steps.stop + 1)
             yield Episode(
-                images={camera: images[rows] for camera, images in frames.images.items()},
+                images={camera: np.require(images[rows], requirements="W") for camera, images in frames.images.items()},
                 proprio=frames.proprio[rows],
                 actions=frames.actions[steps],
                 rewards=frames.rewards[steps],

@@ -97,7 +97,8 @@ def _open_arrays(folder: Path, manifest: Mapping[str, Any], source: LoggedEpisod
             rows = np.memmap(path, kind, "r", len(header), (count, *shape))
             images[cameras[name]] = ImageRows([rows], [sums[name]])
         else:
-            arrays[name] = np.frombuffer(_read_checked(path, sums[name], len(header)), kind).reshape(count, *shape)
+            data = bytearray(_read_checked(path, sums[name], len(header)))  # arrays that are writable, as those from memory
+            arrays[name] = np.frombuffer(data, kind).reshape(count, *shape)
     records = _records(_read_checked(folder / EPISODES, sums[EPISODES]))
     if sum(record.length + 1 for record in records) != count:
         raise ValueError(f"{EPISODES} does not speak of {count} frames")

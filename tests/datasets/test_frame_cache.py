@@ -81,6 +81,8 @@ def same_data(found: EpisodeDataset, expected: EpisodeDataset, assert_same_episo
     assert found.fingerprint == expected.fingerprint
     for a, b in zip(found, expected, strict=True):
         assert_same_episode(a, b)
+        assert a.images["wrist"].flags.writeable
+        assert a.proprio.flags.writeable
         assert (a.timestamps is None) == (b.timestamps is None)
         assert a.timestamps is None or np.array_equal(a.timestamps, b.timestamps)
     settings = [{}, {"balance": "success"}, {"filter": "success"}, {"balance": "instruction", "rank": 1, "world_size": 3}]
