@@ -1,5 +1,6 @@
 """Building a cache, episode by episode, so that a kill costs no more than the last `SYNC_BYTES`. See `frame_cache`."""
 
+import errno
 import json
 import os
 import shutil
@@ -67,7 +68,7 @@ class CacheBuilder:
         missing = (sum(self._lengths[first:]) + len(self._lengths[first:])) * frame_bytes(source.observation_spec)
         free = shutil.disk_usage(self._folder).free
         if missing > free:
-            raise OSError(f"{free / 1e6:.1f} MB are free on that disk")
+            raise OSError(errno.ENOSPC, f"{free / 1e6:.1f} MB are free on that disk")
         rest = iter(source) if first == 0 else map(source.read, range(first, len(source)))
         bar = tqdm(
             checked_episodes(source, rest, self._lengths, first),

@@ -292,9 +292,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     try:
-        with pytest.raises(
-            DatasetError, match=r"the cache of .*demo\.hdf5 needs 0\.0 MB and cannot be written.*QTRANSFORMER_CACHE"
-        ):
+        with pytest.raises(DatasetError, match=r"the cache of .*demo\.hdf5 needs 0\.0 MB; the disk is full.*QTRANSFORMER_CACHE"):
             EpisodeDataset(path, cache="always")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
