@@ -120,7 +120,8 @@ def _actions(contract: TopicContract, state: np.ndarray, commands: list[np.ndarr
     columns, remaining = list[np.ndarray](), iter(commands)
     for entry in contract.action:
         if isinstance(entry, ActionTopic):
-            columns.append(next(remaining))
+            column = next(remaining)
+            columns.append(column / contract.control_hz if entry.per_step else column)
             continue
         chosen = state[:, [contract.proprio_names.index(name) for name in entry.of]]
         columns.append(np.diff(chosen, axis=0) if entry.next_state is NextStateMode.difference else chosen[1:])

@@ -164,10 +164,19 @@ class ActionTopic(VectorTopic):
     high: tuple[float, ...] = ()
     discrete: tuple[int, ...] = (0,)
     """Number of distinct values of a dimension that is a switch, else 0."""
+    per_step: bool = False
+    """TwistStamped, Twist: the action is how far that velocity goes within one control period, in m and rad."""
 
     def __post_init__(self) -> None:
         VectorTopic.__post_init__(self)  # `super()` does not survive `slots=True` in Python 3.10
         _check_limits(self.low, self.high, self.discrete, len(self))
+        if self.per_step and self.type not in ("TwistStamped", "Twist"):
+            raise ConfigError(f"per_step turns velocities into increments, and {self.type} is no twist: remove it")
+
+    @property
+    def dimension_units(self) -> tuple[str, ...]:
+        units = VectorTopic.dimension_units.__get__(self)
+        return tuple(unit.removesuffix("/s") for unit in units) if self.per_step else units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
