@@ -26,6 +26,7 @@ SCHEMAS: dict[str, Any] = {
     "train": settings.TrainSettings,
     "resume": settings.ResumeSettings,
     "eval": settings.EvalSettings,
+    "calibrate": settings.CalibrateSettings,
     "data inspect": data_settings.InspectSettings,
     "data validate": data_settings.ValidateSettings,
     "data convert": data_settings.ConvertSettings,

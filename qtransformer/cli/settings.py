@@ -125,6 +125,26 @@ class EvalSettings:
 
 
 @dataclass(kw_only=True, slots=True)
+class CalibrateSettings:
+    """Find the Q-value below which a policy should stop and ask, and measure on other objects what that costs and catches."""
+
+    run: str = MISSING
+    """Run or checkpoint directory."""
+    false_stops: float = 0.05
+    """Share of successful episodes that may be stopped."""
+    episodes: int = 300
+    """Episodes to calibrate on (validation objects), and as many to measure on (test objects)."""
+    seed: int = 700000
+    """Episode i is scene seed + i."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`."""
+    workers: int = 0
+    """Processes; 0 takes every core."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
 class DoctorSettings:
     """Check whether this machine can do the work, and say what to mend."""
 

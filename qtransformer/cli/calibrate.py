@@ -1,0 +1,45 @@
+"""`qtransformer calibrate`: the Q-value below which a policy should stop, and what that costs and catches on other objects."""
+
+from pathlib import Path
+
+from qtransformer.checkpoint import resolve_checkpoint
+from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, load_policy
+from qtransformer.cli.factories import run_directory
+from qtransformer.cli.settings import CalibrateSettings, EvalSettings, Split
+from qtransformer.evaluate import Evaluation
+from qtransformer.files import write_json
+from qtransformer.value_threshold import calibrate_threshold, stops
+
+FILE = "value_threshold.json"
+
+
+def run(settings: CalibrateSettings) -> int:
+    path = run_directory(Path(settings.run)) / FILE
+    if settings.dry_run:
+        print(f"would act {settings.episodes} validation and {settings.episodes} test episodes, then write {path}")
+        return 0
+    calibration = _act(settings, Split.validation, settings.seed)
+    threshold = calibrate_threshold(calibration.results, settings.false_stops)
+    measured = stops(_act(settings, Split.test, settings.seed + settings.episodes).results, threshold)
+    found = {
+        "checkpoint": resolve_checkpoint(settings.run).name,
+        "asked_false_stops": settings.false_stops,
+        "calibrated_on": stops(calibration.results, threshold).to_dict(),
+        "measured_on_test_objects": measured.to_dict(),
+        "threshold": threshold,
+    }
+    write_json(path, found)
+    print(f"on the validation objects it was calibrated on: {stops(calibration.results, threshold)}")
+    print(f"on test objects: {measured}")
+    print(f"threshold {threshold:.4f} for {settings.false_stops:g} false stops: {path}")
+    return 0
+
+
+def _act(settings: CalibrateSettings, split: Split, seed: int) -> Evaluation:
+    asked = EvalSettings(
+        run=settings.run, episodes=settings.episodes, seed=seed, split=split, workers=settings.workers, device=settings.device
+    )
+    policy = load_policy(asked)
+    env = env_factory(asked, policy)
+    check_fit(env, policy, settings.run)
+    return evaluate_in_parallel(asked, env, policy, split.value)
