@@ -8,12 +8,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from qtransformer.cli import ros_doctor
+from qtransformer.cli.findings import Finding
 from qtransformer.cli.settings import DoctorSettings
 from qtransformer.parallel import default_workers
 
@@ -35,20 +36,10 @@ LITTLE_DISK = 2e9
 LITTLE_SHARED_MEMORY = 64e6
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A line of the report."""
-
-    name: str
-    state: str
-    remedy: str = ""
-    """What to do about it; empty where all is well."""
-    fatal: bool = False
-    """Nothing works until it is mended."""
-
-
 def run(settings: DoctorSettings) -> int:
-    findings = [*machine(), *packages(), *video(), *places(Path(settings.path)), *leftovers(Path(settings.path))]
+    folder = Path(settings.path)
+    findings = [*machine(), *packages(), *video(), *places(folder), *leftovers(folder), *ros_doctor.ros()]
+    findings += ros_doctor.graph(Path(settings.contract)) if settings.contract else []
     for finding in findings:
         mark = "FAIL" if finding.fatal else "note" if finding.remedy else "ok"
         print(f"{mark:5}{finding.name:24}{finding.state}")

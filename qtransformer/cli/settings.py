@@ -150,6 +150,8 @@ class DoctorSettings:
 
     path: str = "."
     """Folder that holds data/ and runs/."""
+    contract: str = ""
+    """Topic contract: look for five seconds at who talks on its topics, before a policy does."""
 
 
 @dataclass(kw_only=True, slots=True)
