@@ -132,7 +132,7 @@ def _topic(seen: dict[str, Any]) -> Finding:
         return Finding(name, state, "nobody publishes it: start the driver, or correct the topic in the contract")
     size = seen.get("bytes", 0)
     if size > SEGMENT_BYTES and not any(os.environ.get(v) for v in PROFILE_VARIABLES):
-        variables = " or ".join(PROFILE_VARIABLES)
+        names = " or ".join(PROFILE_VARIABLES)
         remedy = f"beyond Fast DDS's shared memory, best-effort images are lost: let {names} name launch/fastdds_large_images.xml"
         return Finding(name, f"{state}, {size} bytes a message", remedy)
     return Finding(name, f"{state}, {size} bytes a message" if size else state)
