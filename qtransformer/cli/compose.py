@@ -27,6 +27,7 @@ SCHEMAS: dict[str, Any] = {
     "resume": settings.ResumeSettings,
     "eval": settings.EvalSettings,
     "calibrate": settings.CalibrateSettings,
+    "ros-demo": settings.RosDemoSettings,
     "data inspect": data_settings.InspectSettings,
     "data validate": data_settings.ValidateSettings,
     "data convert": data_settings.ConvertSettings,

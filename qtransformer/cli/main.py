@@ -11,7 +11,7 @@ from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quot
 from qtransformer.cli.help import overview, verb_help
 from qtransformer.errors import QTransformerError
 
-MODULES = {"eval": "evaluate"}
+MODULES = {"eval": "evaluate", "ros-demo": "ros_demo"}
 """Verbs whose module is called otherwise; `data view` is in `data/view.py`. Each module has `run(settings) -> exit code`."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130

@@ -145,6 +145,30 @@ class CalibrateSettings:
 
 
 @dataclass(kw_only=True, slots=True)
+class RosDemoSettings:
+    """Let a policy act as a ROS 2 node on the simulated arm, record it, make a dataset of it, and compare with `eval`."""
+
+    run: str = "runs/demo"
+    """Run or checkpoint directory."""
+    episodes: int = 50
+    """Episodes to act."""
+    seed: int = 1000
+    """Episode i is scene seed + i."""
+    split: Split = Split.test
+    """Which objects."""
+    contract: str = "datasets/contracts/simulated_kuka.yaml"
+    """Topic contract of the simulated arm."""
+    out: str = ""
+    """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again."""
+    compare: bool = True
+    """Act the same scenes without ROS, too, and count how often the outcome is the same."""
+    domain: int = 42
+    """ROS domain; nothing leaves this machine."""
+    dry_run: bool = False
+    """Print the nodes' parameters and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
 class DoctorSettings:
     """Check whether this machine can do the work, and say what to mend."""
 
