@@ -35,6 +35,7 @@ class EpisodeView:
         self.observation_spec = observation_spec or source.observation_spec
         self.attributes: dict[str, Any] = source.attributes
         self.problems: Sequence[str] = getattr(source, "problems", ())
+        self.reports: Sequence[Any] = getattr(source, "reports", ())
         self._source, self._change, self._indices = source, change or _keep, indices
 
     @property

@@ -47,8 +47,11 @@ class ValidateSettings:
     """Their format; by default what lies at a path tells."""
     options: dict[str, Any] = field(default_factory=dict)
     """How they are read, written as key=value; see `data inspect`."""
+    timeout: float = 60.0
+    """Processor time [s] for opening a dataset or reading an episode, beside 1 s per 20 MB of the dataset, before it counts as
+    hung: a damaged file can catch its library in an endless loop."""
     json: str = ""
-    """File for the verdicts: path, episodes, steps, problems."""
+    """File for the verdicts: path, episodes, steps, problems, and the reports of bags."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -108,6 +108,29 @@ def test_validate_lists_all_of_all_and_fails(tmp_path: Path) -> None:
     assert [len(v["problems"]) for v in json.loads((tmp_path / "v.json").read_text())] == [0, 2, 1, 1]
 
 
+def test_validate_outlives_a_file_that_hangs_its_library(run, dataset: Path, tmp_path: Path) -> None:
+    """A blank object on the heap of strings is followed by itself, for ever: libhdf5 never returns."""
+    hangs = tmp_path / "a_hangs.hdf5"
+    with h5py.File(hangs, "w") as file:
+        file.create_group("data/demo_0").attrs["num_samples"] = 1
+        file["data"].attrs["env_args"] = "{}"
+    raw = bytearray(hangs.read_bytes())
+    heap = raw.index(b"GCOL")
+    raw[heap + 16 : heap + 32] = bytes(16)
+    hangs.write_bytes(raw)
+    (tmp_path / "b.hdf5").write_bytes(dataset.read_bytes())
+    code, out, _ = run("validate", str(tmp_path), "timeout=2")
+    assert code == 1
+    assert f"{hangs}: its reader hung and was stopped while it was opened; restore the file from its source" in out
+    assert f"good  {tmp_path}/b.hdf5: 8 episodes, 48 steps" in out
+
+
+def test_validate_refuses_an_option_that_nobody_has(run, dataset: Path) -> None:
+    code, _, err = run("validate", str(dataset), "done=terminated")
+    assert code == 1
+    assert "did you mean dones?" in err
+
+
 def test_validate_of_good_data_exits_with_0(run, dataset: Path) -> None:
     code, out, _ = run("validate", str(dataset), str(dataset))
     assert code == 0
