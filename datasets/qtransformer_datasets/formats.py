@@ -72,6 +72,7 @@ class Opening:
 
     format: "Format"
     options: Mapping[str, Any]
+    """Of the reader; and where a view changes pixels, what it does."""
 
 
 @dataclass(frozen=True, slots=True)
