@@ -115,7 +115,9 @@ class SplitSettings(CopySettings):
     """Divide a dataset by episode into datasets of their own, each with its share of the successes. The original stays as it is."""
 
     out: str = MISSING
-    """Folder for the parts, named train, validation and test."""
+    """Folder for the parts, named train, validation and test; with masks=true, one file."""
+    masks: bool = False
+    """Write one file, a copy of a robomimic file with filter masks: train, valid and test; with filter_key=x, x_train and so on."""
     train: float = 0.8
     """Share of the episodes for training."""
     validation: float = 0.1
