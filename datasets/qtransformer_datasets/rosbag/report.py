@@ -48,7 +48,8 @@ class BagReport:
     topics: tuple[TopicReport, ...] = ()
     gaps: tuple[tuple[str, float, float], ...] = ()
     """Gaps that cost ticks: topic, begin from the bag's first sample on [s], length [s]; negative where a clock jumps back."""
-    episodes: int = 0
+    episodes: int | None = 0
+    """None where no contract says what an episode is."""
     problems: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -87,7 +88,8 @@ class BagReport:
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
         gaps = [self.gaps_text()] if self.gaps else []
-        return "\n".join([f"bag           {self.path}", f"episodes      {self.episodes}", *table, *gaps, *self.problems])
+        episodes = [] if self.episodes is None else [f"episodes      {self.episodes}"]
+        return "\n".join([f"bag           {self.path}", *episodes, *table, *gaps, *self.problems])
 
     def gaps_text(self) -> str:
         """`/wrist: nothing for 0.512 s at 3.10 s, ...`"""
@@ -128,7 +130,7 @@ def _inspected(path: Path) -> BagReport:
     try:
         return inspect_bag(path)
     except DatasetError as error:
-        return BagReport(path, problems=(str(error),))
+        return BagReport(path, episodes=None, problems=(str(error),))
 
 
 def _inspect(bag: Bag, clock: Clock) -> BagReport:
@@ -137,14 +139,14 @@ def _inspect(bag: Bag, clock: Clock) -> BagReport:
         times[message.topic][0].append(message.receive_ns)
         times[message.topic][1].append(time)
     topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
-    return _report(bag, topics, (), 0, bag.damage)
+    return _report(bag, topics, (), None, bag.damage)
 
 
 def _report(
     bag: Bag,
     topics: dict[str, TopicTimes],
     gaps: Sequence[Gap],
-    episodes: int,
+    episodes: int | None,
     problems: tuple[str, ...],
 ) -> BagReport:
     origin = min((int(topic.times.min()) for topic in topics.values() if len(topic)), default=0)

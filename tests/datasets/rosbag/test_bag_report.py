@@ -41,6 +41,7 @@ def test_lost_messages_are_those_that_the_metadata_counts_and_nobody_finds(bag) 
 def test_a_bag_without_a_contract_is_inspected_by_topic(bag) -> None:
     text = inspect_dataset(bag)
     assert "say so: contract=FILE.yaml" in text
+    assert "episodes" not in text
     assert row(text, "/wrist/image_raw")[1:4] == ["sensor_msgs/msg/Image", "6", "10.0"]
 
 
