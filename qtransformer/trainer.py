@@ -223,7 +223,7 @@ class Trainer:
             golden=self.policy.golden_sample(self._golden),
         )
         success = self._validate(step, log) if validate else -1.0
-        position = {"step": step, "best_success": max(success, self._best_success)}
+        position = {"step": step, "best_success": max(success, self._best_success), "world_size": _rank()[1]}
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
         if success >= self._best_success and success >= 0:  # a tie goes to the longer training
             self._best_success = success
@@ -262,6 +262,7 @@ class Trainer:
         load_weights(self.learner.network, directory)
         self._keep_normalisation(json.loads((directory / "stats.json").read_text()), str(directory))
         state, position = read_training_state(directory)
+        _warn_of_other_order(position, str(directory))
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
         return int(position["step"])
@@ -321,6 +322,19 @@ def _rank() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def _warn_of_other_order(position: Mapping[str, Any], where: str) -> None:
+    """Say once what changes when another number of processes goes on: step k of w processes takes batches k * w to (k + 1) * w."""
+    rank, world_size = _rank()
+    before = position.get("world_size", world_size)  # earlier checkpoints do not say
+    if before != world_size and rank == 0:
+        told = "batches are left out" if world_size > before else "batches are drawn again"
+        warnings.warn(
+            f"{where} was saved by {before} process(es) and {world_size} go on: the order of samples changes, and some "
+            f"{told}; resume with {before} to go on as if never stopped",
+            stacklevel=2,
+        )
 
 
 def check_specs(

@@ -105,9 +105,11 @@ class DataSource:
             options["cameras"] = list(dict.fromkeys(self.cameras.values()))  # what is dropped need not be decoded
         source: LoggedEpisodes = open_episodes(self.path, self.format, **options)
         if self.cameras is not None:
-            source = views.select_cameras(source, self.cameras)
+            source = views.keep_cameras(source, set(self.cameras.values()))
         if self.image_size is not None:
             source = views.shrink_images(source, self.image_size)
+        if self.cameras is not None:  # after all that changes pixels: one cache serves all names
+            source = views.select_cameras(source, self.cameras)
         if self.success is not None:
             source = views.relabel_success(source, self.success)
         return views.reward_success(source) if self.rewards is Rewards.success else source

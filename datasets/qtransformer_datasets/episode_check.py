@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import DatasetError, QTransformerError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec, rename_hint
 
 ACTION_TOLERANCE = 1e-6
@@ -17,6 +17,11 @@ class EpisodeError(DatasetError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems[0])
         self.problems = problems
+
+
+def problems_of(error: QTransformerError) -> list[str]:
+    """All that an error tells."""
+    return error.problems if isinstance(error, EpisodeError) else [str(error)]
 
 
 def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: ObservationSpec, where: str) -> None:

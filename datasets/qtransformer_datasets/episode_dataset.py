@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import cast
 
 import numpy as np
@@ -27,12 +27,14 @@ from qtransformer_datasets.frames import (
     discounted_returns,
     image_bytes,
     join,
+    logged_episode,
     read_into_memory,
 )
 from qtransformer_datasets.groups import grouped
 from qtransformer_datasets.memory import machine_memory
 from qtransformer_datasets.prefetch import prefetched
 from qtransformer_datasets.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
+from qtransformer_datasets.views import EpisodeView, under_views
 
 CACHES = ("auto", "always", "never")
 _NOT_CONTENT = ("mc_return", "source_id", "timestamps")
@@ -51,7 +53,7 @@ class EpisodeDataset:
         cache: "never" reads everything into memory. "always" keeps what was decoded in a cache on disk (see `frame_cache`) and
             maps it, so that neither memory nor the time of a start depends on the data's size. "auto" uses a cache that is there,
             and builds one of videos, and where images would take more than `memory_limit`. A source that is neither a path nor
-            was opened by `open_episodes` is always read into memory. Batches are the same bit for bit.
+            was opened by `open_episodes` or a `DataSource` is always read into memory. Batches are the same bit for bit.
         memory_limit: bytes; by default a quarter of the machine's memory, which leaves room for as many trainings beside this one.
     """
 
@@ -137,23 +139,11 @@ class EpisodeDataset:
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes as they were logged; their arrays are views of the stream, or copies of what only a cache holds."""
-        frames = self._frames
+        frames, arrays = self._frames, dict(array_fields(self._frames))
         for record in self._records:
-            steps = slice(record.start, record.start + record.length)
-            rows = slice(steps.start, steps.stop + 1)
-            yield Episode(
-                images={camera: np.require(images[rows], requirements="W") for camera, images in frames.images.items()},
-                proprio=frames.proprio[rows],
-                actions=frames.actions[steps],
-                rewards=frames.rewards[steps],
-                terminated=frames.terminated[steps],
-                truncated=frames.truncated[steps],
-                timestamps=None if np.isnan(frames.timestamps[record.start]) else frames.timestamps[rows],
-                instruction=frames.instructions[frames.instruction_id[record.start]],
-                success=record.success,
-                has_final_observation=record.has_final_observation,
-                info=record.info,
-            )
+            rows = slice(record.start, record.start + record.length + 1)
+            images = {camera: np.require(images[rows], requirements="W") for camera, images in frames.images.items()}
+            yield logged_episode(arrays, frames.instructions, record, images)
 
     def with_discount(self, discount: float) -> "EpisodeDataset":
         """The same data, sharing its arrays, with returns under another discount."""
@@ -206,15 +196,20 @@ def _load(sources: Sequence[EpisodeSource], cache: str, memory_limit: int) -> li
     """Each source from its cache or into memory; see `EpisodeDataset`."""
     if cache not in CACHES:
         raise DatasetError(f"cache expected one of {', '.join(CACHES)}, found {cache!r}; choose one")
-    cacheable = [i for i, source in enumerate(sources) if opening_of(source) and cache != "never"]
-    found = {i: open_cache(cast(LoggedEpisodes, sources[i])) for i in cacheable}
+    bases, views = zip(*map(under_views, sources), strict=True)
+    cacheable = [i for i, base in enumerate(bases) if opening_of(base) and cache != "never"]
+    found = {i: open_cache(cast(LoggedEpisodes, bases[i])) for i in cacheable}
     missing = [i for i in cacheable if found[i] is None]
     too_large = cache == "auto" and sum(image_bytes(sources[i]) for i in missing) > memory_limit
     for i in missing:
-        opening = opening_of(sources[i])
+        opening = opening_of(bases[i])
         if cache == "always" or too_large or (opening and opening.format.slow):
-            found[i] = build_cache(cast(LoggedEpisodes, sources[i]))
-    return [found.get(i) or read_into_memory(source) for i, source in enumerate(sources)]
+            found[i] = build_cache(cast(LoggedEpisodes, bases[i]))
+    return [_seen(frames, views[i]) if (frames := found.get(i)) else read_into_memory(source) for i, source in enumerate(sources)]
+
+
+def _seen(frames: SourceFrames, views: Sequence[EpisodeView]) -> SourceFrames:
+    return reduce(lambda seen, view: view.seen(seen), views, frames)
 
 
 def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float] | None:

@@ -21,7 +21,7 @@ class LoggedEpisodes(Protocol):
     """What every reader is: an `EpisodeSource` that knows its file.
 
     A reader may also have `problems`, sentences on what is wrong with the dataset as a whole that reading its episodes does not
-    raise; `data inspect` and `data validate` list them.
+    raise, and `reports`, one per part of the dataset, whose `text()` describes it; `data inspect` and `data validate` print both.
     """
 
     path: Path
@@ -72,6 +72,7 @@ class Opening:
 
     format: "Format"
     options: Mapping[str, Any]
+    """Of the reader; and where a view changes pixels, what it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Format:
     losses: str | None = None
     """`module:function` called with the two specs and the writer's options: what the writer cannot keep, as a mapping from
     a part (a field of `Episode`, or `action_spec`, `observation_spec`, `attributes`) to a sentence. None: it keeps everything."""
+    report: str | None = None
+    """`module:function` called with a path: `reports` as of a reader, of whatever lies there, without any options."""
 
     def load(self, target: str) -> Callable[..., Any]:
         """The reader's or the writer's class."""
@@ -137,7 +140,7 @@ FORMATS: tuple[Format, ...] = (
         slow=True,
         losses="lerobot.writer:losses",
     ),
-    Format("rosbag", "rosbag.reader:BagEpisodes", None, "rosbag", _is_rosbag),
+    Format("rosbag", "rosbag.reader:BagEpisodes", None, "rosbag", _is_rosbag, report="rosbag.report:report_path"),
 )
 """In the order in which they are asked whether a path is theirs."""
 

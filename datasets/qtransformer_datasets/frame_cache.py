@@ -1,6 +1,6 @@
 """The cache of a source: its frames, decoded once and kept on disk as flat arrays that are memory-mapped ever after.
 
-    low.hdf5.cache/<key>/           one folder per way of reading low.hdf5 (format and options)
+    low.hdf5.cache/<key>/           one folder per way of reading low.hdf5 (format, options, cameras kept, image size)
         image_0.npy ...             uint8 (N, h, w, 3), cameras in the order of their names
         proprio.npy ...             the arrays of `frames.row_layout`, (N, ...)
         episodes.jsonl              a line per episode: length, success, has_final_observation, info

@@ -112,6 +112,23 @@ def episode_rows(episode: Episode, layout: Layout, start: int, instruction_id: i
     return rows
 
 
+def logged_episode(
+    arrays: Mapping[str, np.ndarray], instructions: Sequence[str], record: EpisodeRecord, images: dict[str, np.ndarray]
+) -> Episode:
+    """The inverse of `episode_rows`: an episode of views of the arrays, with the images given."""
+    steps, rows = slice(record.start, record.start + record.length), slice(record.start, record.start + record.length + 1)
+    return Episode(
+        images=images,
+        **{name: arrays[name][steps] for name in ("actions", "rewards", "terminated", "truncated")},
+        proprio=arrays["proprio"][rows],
+        timestamps=None if np.isnan(arrays["timestamps"][record.start]) else arrays["timestamps"][rows],
+        instruction=instructions[int(arrays["instruction_id"][record.start])],
+        success=record.success,
+        has_final_observation=record.has_final_observation,
+        info=record.info,
+    )
+
+
 def checked_episodes(
     source: EpisodeSource, episodes: Iterable[Episode], lengths: Sequence[int], first: int = 0
 ) -> Iterator[Episode]:

@@ -11,10 +11,22 @@ import numpy as np
 from qtransformer.errors import QTransformerError
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import format_of
-from qtransformer_datasets.survey import Column, Progress, Share, Summary, open_anyway, size_on_disk, summarise, survey
+from qtransformer_datasets.survey import (
+    Column,
+    Progress,
+    Share,
+    Summary,
+    open_anyway,
+    reports_on,
+    size_on_disk,
+    summarise,
+    survey,
+)
 
 MAX_LINES = 12
 """Problems, instructions and attributes listed before the rest is only counted."""
+MAX_PARTS = 3
+"""Parts of a dataset (bags of a folder) described before the rest is only counted."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -34,15 +46,17 @@ def inspect_source(source: DataSource, progress: Progress = iter) -> Report:
     """The report on a dataset; of one that cannot be opened, the reasons alone."""
     problems, head = list[str](), dataset_head(source)
     episodes = open_anyway(source, problems)
+    reports = reports_on(source, episodes)
     if episodes is None:
-        return Report(f"{head}\n\n{_problems(problems)}", {"path": source.path, "problems": problems})
+        text = "\n\n".join([head, *_parts(reports), _problems(problems)])
+        return Report(text, {"path": source.path, "problems": problems, "reports": reports})
     found = survey(episodes, progress)
     found.problems[:0] = problems
     summary = summarise(found)
-    return Report(inspect_text(summary, head), asdict(summary))
+    return Report(inspect_text(summary, head, reports), asdict(summary) | {"reports": reports})
 
 
-def inspect_text(summary: Summary, head: str) -> str:
+def inspect_text(summary: Summary, head: str, reports: Sequence[str] = ()) -> str:
     """One screen."""
     cameras = [[name, " x ".join(map(str, numbers["shape"]))] for name, numbers in summary.cameras.items()]
     sections = [
@@ -53,6 +67,7 @@ def inspect_text(summary: Summary, head: str) -> str:
         _action_table(summary.actions),
         _counted("instructions", {text: share.episodes for text, share in summary.instructions.items()}),
         _attributes(summary.attributes),
+        *_parts(reports),
         _problems(summary.problems),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -176,6 +191,11 @@ def _problems(problems: Sequence[str]) -> str:
     lines = [f"  - {problem}" for problem in problems[:MAX_LINES]]
     more = [f"  and {len(problems) - MAX_LINES} more"] if len(problems) > MAX_LINES else []
     return "\n".join([f"problems      {len(problems)}", *lines, *more])
+
+
+def _parts(reports: Sequence[str]) -> list[str]:
+    more = len(reports) - MAX_PARTS
+    return [*reports[:MAX_PARTS], *([f"and {more} more; `qtransformer data validate` shows all"] if more > 0 else [])]
 
 
 def _and_more(count: int) -> list[list[str]]:

@@ -23,6 +23,7 @@ class ReadableEpisodes:
     def __init__(self, source: "LoggedEpisodes") -> None:
         self.path: Path = source.path
         self.action_spec, self.observation_spec, self.attributes = source.action_spec, source.observation_spec, source.attributes
+        self.reports = getattr(source, "reports", ())
         self.skipped: dict[int, str] = {}
         """Number in the file to what is wrong, of every episode left out."""
         self._source, self._good, self.lengths = source, list[int](), list[int]()

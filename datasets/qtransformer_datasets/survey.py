@@ -13,7 +13,7 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.evaluate import wilson
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.episode_check import EpisodeError
+from qtransformer_datasets.episode_check import problems_of
 from qtransformer_datasets.formats import LoggedEpisodes, format_of
 
 HISTOGRAM_BINS = 16
@@ -84,22 +84,34 @@ def open_anyway(source: DataSource, problems: list[str]) -> LoggedEpisodes | Non
     return episodes
 
 
+def problems_of_whole(source: LoggedEpisodes) -> list[str]:
+    """What is wrong with a dataset beside its episodes."""
+    try:
+        return list(getattr(source, "problems", ()))
+    except QTransformerError as error:  # damage that its episodes will tell again
+        return [str(error)]
+
+
+def reports_on(source: DataSource, episodes: LoggedEpisodes | None) -> list[str]:
+    """What a format tells of a dataset part by part (of bags: topics, rates, gaps), also of one that could not be opened."""
+    try:
+        if episodes is None:
+            kind = format_of(source.path, source.format)
+            return [part.text() for part in kind.load(kind.report)(Path(source.path))] if kind.report else []
+        return [part.text() for part in getattr(episodes, "reports", ())]
+    except QTransformerError:  # why it could not be opened is told already
+        return []
+
+
 def survey(source: LoggedEpisodes, progress: Progress = iter) -> Survey:
     """Read every episode once."""
-    found = Survey(source)
-    try:
-        found.problems += getattr(source, "problems", ())
-    except QTransformerError as error:  # damage that its episodes will tell again
-        found.problems.append(str(error))
+    found = Survey(source, problems=problems_of_whole(source))
     colors: dict[str, ColorStats] = defaultdict(ColorStats)
     for index in progress(range(len(source))):
         try:
             episode = source.read(index)
-        except EpisodeError as error:
-            found.problems += error.problems
-            continue
         except QTransformerError as error:
-            found.problems.append(str(error))
+            found.problems += problems_of(error)
             continue
         for camera, rows in episode.images.items():
             colors[camera].add(rows)

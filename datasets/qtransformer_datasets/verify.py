@@ -1,8 +1,15 @@
-"""Reading a whole dataset in a process of its own first, because libraries can hang or crash on damaged files.
+"""Reading whole datasets in a process of its own first, because libraries can hang or crash on damaged files.
 
 A damaged heap of strings sends libhdf5 into an endless loop, and other damage can end its process; nothing inside a process can
 guard against either. `verify` can: whatever a file does to its reader, the caller gets a list of problems, in bounded time. What
 it found sound can then be read in the caller's own process, as long as the file does not change.
+
+`Verifier` keeps its child from one dataset to the next, for a child takes a second to start. Both sides speak JSON, a line each:
+
+    to the child    {"source": DataSource.to_value(), "start": first episode, "timeout": seconds}
+    from the child  ["opening"], then ["report", text] and ["problem", sentence] on the whole, ["count", episodes],
+                    of every episode ["at", index] and ["sound", index, steps] or ["problem", sentence], ["done"];
+                    anywhere ["warning", text]
 """
 
 import json
@@ -12,27 +19,47 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.episode_check import problems_of
+from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.survey import open_anyway, problems_of_whole, reports_on, size_on_disk
 
 TIMEOUT = 60.0
 """Processor time that opening a dataset or reading one episode may take [s]: busy machines and slow disks do not count."""
+BYTES_PER_SECOND = 20e6
+"""At this speed the whole dataset may be read beside that: opening bags scans all of them."""
 WALL_FACTOR = 10.0
 """Times this on the clock, a child that waits for something is stopped, too."""
+MAX_STUCK = 20
+"""Episodes of one dataset that may end their reader before the rest is given up."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of episodes read so far, and of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What reading everything found."""
 
+    path: str
     lengths: dict[int, int] = field(default_factory=dict)
     """Number of every sound episode to its steps."""
     problems: list[str] = field(default_factory=list)
     """One sentence each."""
+    reports: list[str] = field(default_factory=list)
+    """What the format tells of the parts of a dataset: of bags, the rates and gaps of every topic."""
+
+    @property
+    def steps(self) -> int:
+        return sum(self.lengths.values())
 
 
 def verify(path: str | os.PathLike[str], format: str = "auto", *, timeout: float = TIMEOUT, **options: Any) -> Verdict:
@@ -41,21 +68,12 @@ def verify(path: str | os.PathLike[str], format: str = "auto", *, timeout: float
     Args:
         path: file or directory.
         format: name in `formats.FORMATS`, or "auto".
-        timeout: seconds of processor time after which a child that is stuck at opening or at one episode is stopped.
-        options: of that format's reader; what JSON can hold.
+        timeout: seconds of processor time (more where the dataset is large) after which a child that is stuck at opening or at
+            one episode is stopped.
+        options: as of `DataSource`: of every dataset, and of that format's reader.
     """
-    verdict, start, count = Verdict(), 0, None
-    while count is None or start < count:
-        request = {"path": str(path), "format": format, "options": options, "start": start, "timeout": timeout}
-        count, stuck, how = _one_child(request, verdict)
-        if how is None:
-            break
-        if stuck is None:
-            verdict.problems.append(f"{path}: {how} while it was opened; restore the file from its source")
-            break
-        verdict.problems.append(f"{path}, episode {stuck}: {how}; remove the episode, or restore the file from its source")
-        start = stuck + 1
-    return verdict
+    with Verifier(timeout) as verifier:
+        return verifier.verify(DataSource.parse({"path": str(path), "format": format, **options}))
 
 
 def check_sound(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> None:
@@ -66,33 +84,98 @@ def check_sound(path: str | os.PathLike[str], format: str = "auto", **options: A
         raise DatasetError(problems[0] + more)
 
 
-def _one_child(request: dict[str, Any], verdict: Verdict) -> tuple[int | None, int | None, str | None]:
-    """Let a child read from episode `start` on. How many episodes there are, at which it stuck, and how (None: it did not)."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", __name__, json.dumps(request)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
-    count, at, how = None, None, None
-    try:
-        for kind, *rest in _messages(process, WALL_FACTOR * request["timeout"]):
-            if kind == "count":
-                count = rest[0]
-            elif kind == "at":
-                at = rest[0]
-            elif kind == "sound":
-                verdict.lengths[rest[0]] = rest[1]
-            elif kind == "problem":
-                verdict.problems.append(rest[0])
-            elif kind == "done":
-                return count, None, None
-        how = _ending(process.wait())
-    except TimeoutError:
-        how = "its reader hung and was stopped"
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-    return count, at, how
+class Verifier:
+    """Reads datasets, one after the other, in a child process that is replaced when one of them ends it. A context."""
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        self._timeout = timeout
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Verifier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def verify(self, source: DataSource, progress: Progress = lambda done, count: None) -> Verdict:
+        """Everything that is wrong with a dataset; a setting that does not exist counts as such, too."""
+        verdict, start, count = Verdict(source.path), 0, None
+        for _ in range(MAX_STUCK):
+            count, stuck, how = self._read(source, start, verdict, progress)
+            if how is None:
+                return verdict
+            if count is None or stuck is None:
+                verdict.problems.append(f"{source.path}: {how} while it was opened; restore the file from its source")
+                return verdict
+            remedy = "remove the episode, or restore the file from its source"
+            verdict.problems.append(f"{source.path}, episode {stuck}: {how}; {remedy}")
+            start = stuck + 1
+            if start == count:
+                return verdict
+        verdict.problems.append(
+            f"{source.path}: after {MAX_STUCK} episodes that ended their reader, those from {start} on were not read; "
+            "restore the file from its source"
+        )
+        return verdict
+
+    def _read(
+        self, source: DataSource, start: int, verdict: Verdict, progress: Progress
+    ) -> tuple[int | None, int | None, str | None]:
+        """Let the child read from episode `start` on. How many there are, at which it stuck, and how (None: it did not)."""
+        size = size_on_disk(Path(source.path)) if os.path.exists(source.path) else 0
+        timeout = self._timeout + size / BYTES_PER_SECOND
+        count, at = None, None
+        try:
+            process = self._ask({"source": source.to_value(), "start": start, "timeout": timeout})
+            for kind, *rest in _messages(process, WALL_FACTOR * timeout):
+                if kind == "count":
+                    [count] = rest
+                elif kind == "at":
+                    [at] = rest
+                    progress(at, count or 0)
+                elif kind == "sound":
+                    verdict.lengths[rest[0]] = rest[1]
+                elif kind == "problem":
+                    verdict.problems.append(rest[0])
+                elif kind == "report":
+                    verdict.reports.append(rest[0])
+                elif kind == "warning":
+                    warnings.warn(rest[0], stacklevel=3)
+                elif kind == "done":
+                    progress(count or 0, count or 0)
+                    return count, None, None
+            return count, at, _ending(process.wait())
+        except TimeoutError:
+            self._stop()
+            return count, at, "its reader hung and was stopped"
+
+    def _ask(self, request: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Send a request to the child, a new one if need be."""
+        if self._process is None or self._process.poll() is not None:
+            self._stop()
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                bufsize=0,
+            )
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # its silence tells
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        return self._process
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process = None
 
 
 def _messages(process: subprocess.Popen[bytes], patience: float) -> Iterator[list[Any]]:
@@ -122,30 +205,51 @@ def _ending(code: int) -> str:
     return f"its reader ended with exit code {code}"
 
 
-def _child(request: dict[str, Any]) -> None:
-    """Read everything from episode `start` on, and say on standard output how it goes."""
-    from qtransformer_datasets.formats import open_episodes
+def _serve() -> None:
+    """Answer the requests on standard input until it is closed."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    for line in sys.stdin:
+        request = json.loads(line)
 
-    def say(*message: Any) -> None:
-        signal.setitimer(signal.ITIMER_PROF, request["timeout"])  # unhandled, its signal ends even a loop inside a library
-        print(json.dumps(message), flush=True)
+        def say(*message: Any, timeout: float = request["timeout"]) -> None:
+            signal.setitimer(signal.ITIMER_PROF, timeout)  # unhandled, its signal ends even a loop inside a library
+            print(json.dumps(message), file=answers, flush=True)
 
-    say("opening")
-    try:
-        source = open_episodes(Path(request["path"]), request["format"], **request["options"])
-    except QTransformerError as error:
-        say("problem", str(error))
+        warnings.showwarning = lambda message, *_, say=say, **__: say("warning", str(message))
+        say("opening")
+        _tell_all(DataSource.parse(request["source"]), request["start"], say)
         say("done")
+
+
+def _tell_all(source: DataSource, start: int, say: Callable[..., None]) -> None:
+    """Read everything from episode `start` on, and say how it goes; what is true of the whole only where `start` is the first."""
+    problems = list[str]()
+    episodes = _opened(source, problems)
+    if start == 0:
+        for report in reports_on(source, episodes):
+            say("report", report)
+        for problem in [*problems, *(problems_of_whole(episodes) if episodes else [])]:
+            say("problem", problem)
+    if episodes is None:
         return
-    say("count", len(source))
-    for index in range(request["start"], len(source)):
+    say("count", len(episodes))
+    for index in range(start, len(episodes)):
         say("at", index)
         try:
-            say("sound", index, len(source.read(index)))
+            say("sound", index, len(episodes.read(index)))
         except QTransformerError as error:
-            say("problem", str(error))
-    say("done")
+            for problem in problems_of(error):
+                say("problem", problem)
+
+
+def _opened(source: DataSource, problems: list[str]) -> LoggedEpisodes | None:
+    try:
+        return open_anyway(source, problems)
+    except QTransformerError as error:  # a setting that does not fit this dataset, whatever it does for others
+        problems.append(str(error))
+        return None
 
 
 if __name__ == "__main__":
-    _child(json.loads(sys.argv[1]))
+    _serve()

@@ -1,6 +1,6 @@
 """A source seen otherwise, without writing it anew: other cameras, smaller images, other labels, some of its episodes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -10,16 +10,21 @@ import cv2
 import numpy as np
 
 from qtransformer.errors import ConfigError, SpecMismatchError
-from qtransformer.types import Episode, ObservationSpec
+from qtransformer.types import Episode, EpisodeSource, ObservationSpec
 from qtransformer_datasets.episode_check import check_same_specs
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.formats import LoggedEpisodes, Opening, opening_of
+from qtransformer_datasets.frames import SourceFrames, episode_rows, logged_episode, row_layout
 
 Change = Callable[[int, Episode], Episode]
 """Called with an episode and its number."""
 
 
 class EpisodeView:
-    """Another source's episodes, changed as they are read; itself a `LoggedEpisodes`."""
+    """Another source's episodes, changed as they are read; itself a `LoggedEpisodes`.
+
+    A view that changes pixels knows its `opening` where its source does, and has a cache of its own. One that `keeps_pixels` is
+    applied to the frames of its source, cached or not, without an image being read: see `under_views`.
+    """
 
     def __init__(
         self,
@@ -28,32 +33,62 @@ class EpisodeView:
         change: Change | None = None,
         observation_spec: ObservationSpec | None = None,
         indices: Sequence[int] | None = None,
+        cameras: Mapping[str, str] | None = None,
+        keeps_pixels: bool = False,
+        opening: Opening | None = None,
     ) -> None:
-        """`change` must keep the number of steps; `observation_spec` is the one after it; `indices` picks and orders episodes."""
+        """`change` must keep the number of steps; `observation_spec` is the one after it; `indices` picks and orders episodes.
+
+        `cameras` picks and names cameras, new name to the source's own. With `keeps_pixels`, `change` gives an episode other
+        rewards, ends or success only, and gets it without images when it is applied to frames.
+        """
         self.path: Path = source.path
         self.action_spec = source.action_spec
         self.observation_spec = observation_spec or source.observation_spec
         self.attributes: dict[str, Any] = source.attributes
         self.problems: Sequence[str] = getattr(source, "problems", ())
-        self._source, self._change, self._indices = source, change or _keep, indices
+        self.reports: Sequence[Any] = getattr(source, "reports", ())
+        self.source, self.keeps_pixels, self.opening = source, keeps_pixels, opening
+        self._change, self._indices, self._cameras = change, indices, cameras
 
     @property
     def lengths(self) -> list[int]:
         """Steps per episode."""
-        lengths = self._source.lengths
+        lengths = self.source.lengths
         return lengths if self._indices is None else [lengths[i] for i in self._indices]
 
     def __len__(self) -> int:
-        return len(self._source) if self._indices is None else len(self._indices)
+        return len(self.source) if self._indices is None else len(self._indices)
 
     def __iter__(self) -> Iterator[Episode]:
         if self._indices is None:
-            return (self._change(index, episode) for index, episode in enumerate(self._source))
+            return (self._seen(index, episode) for index, episode in enumerate(self.source))
         return map(self.read, range(len(self)))
 
     def read(self, index: int) -> Episode:
         """Episode `index`, counted from 0."""
-        return self._change(index, self._source.read(index if self._indices is None else self._indices[index]))
+        return self._seen(index, self.source.read(index if self._indices is None else self._indices[index]))
+
+    def seen(self, frames: SourceFrames) -> SourceFrames:
+        """The source's frames as this view, which keeps pixels, shows them."""
+        if self._cameras is not None:
+            frames = replace(frames, images=_picked(frames.images, self._cameras))
+        if self._change is None:
+            return frames
+        layout, records = row_layout(self.action_spec, self.observation_spec), []
+        arrays = {name: rows.copy() for name, rows in frames.arrays.items()}
+        for index, record in enumerate(frames.records):
+            episode = self._change(index, logged_episode(frames.arrays, frames.instructions, record, {}))
+            instruction = int(arrays["instruction_id"][record.start])
+            for name, rows in episode_rows(episode, layout, record.start, instruction).items():
+                arrays[name][record.start : record.start + len(rows)] = rows
+            records.append(replace(record, success=episode.success))
+        return replace(frames, arrays=arrays, records=records)
+
+    def _seen(self, index: int, episode: Episode) -> Episode:
+        if self._cameras is not None:
+            episode = replace(episode, images=_picked(episode.images, self._cameras))
+        return episode if self._change is None else self._change(index, episode)
 
 
 class MergedEpisodes:
@@ -93,22 +128,36 @@ def select_episodes(source: LoggedEpisodes, indices: Sequence[int]) -> EpisodeVi
     return EpisodeView(source, indices=indices)
 
 
+def under_views(source: EpisodeSource) -> tuple[EpisodeSource, list[EpisodeView]]:
+    """The source under all views that keep pixels, and these views, the innermost first."""
+    views = list[EpisodeView]()
+    while isinstance(source, EpisodeView) and source.keeps_pixels:
+        views.insert(0, source)
+        source = source.source
+    return source, views
+
+
 def select_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> EpisodeView:
     """The cameras that `names` lists, new name to the source's own; all others are dropped.
 
     Raises:
         SpecMismatchError: the source has no such camera.
     """
-    spec = source.observation_spec
-    missing = [old for old in names.values() if old not in spec.cameras]
-    if missing:
-        raise SpecMismatchError(f"{source.path}: cameras expected among {sorted(spec.cameras)}, found {missing}; name these")
-    shapes = {new: spec.cameras[old] for new, old in names.items()}
-    return EpisodeView(
-        source,
-        change=lambda _, episode: replace(episode, images={new: episode.images[old] for new, old in names.items()}),
-        observation_spec=replace(spec, cameras=shapes),
-    )
+    spec = _spec_of_cameras(source, names)
+    return EpisodeView(source, observation_spec=spec, cameras=names, keeps_pixels=True)
+
+
+def keep_cameras(source: LoggedEpisodes, names: Collection[str]) -> LoggedEpisodes:
+    """These cameras under their own names, as a source to be cached without the others.
+
+    Raises:
+        SpecMismatchError: the source has no such camera.
+    """
+    kept = {name: name for name in sorted(names)}
+    spec = _spec_of_cameras(source, kept)
+    if spec.cameras.keys() == source.observation_spec.cameras.keys():
+        return source
+    return EpisodeView(source, observation_spec=spec, cameras=kept, opening=_opening(source, cameras=list(kept)))
 
 
 def shrink_images(source: LoggedEpisodes, size: tuple[int, int]) -> EpisodeView:
@@ -128,17 +177,18 @@ def shrink_images(source: LoggedEpisodes, size: tuple[int, int]) -> EpisodeView:
         source,
         change=lambda _, episode: replace(episode, images={name: _shrink(rows, size) for name, rows in episode.images.items()}),
         observation_spec=replace(spec, cameras=dict.fromkeys(spec.cameras, (*size, 3))),
+        opening=_opening(source, image_size=list(size)),
     )
 
 
 def relabel_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
     """Every episode a success, or a failure."""
-    return EpisodeView(source, change=lambda _, episode: replace(episode, success=success))
+    return EpisodeView(source, change=lambda _, episode: replace(episode, success=success), keeps_pixels=True)
 
 
 def reward_success(source: LoggedEpisodes) -> EpisodeView:
     """Rewards from success; see `success_rewards`."""
-    return EpisodeView(source, change=lambda _, episode: success_rewards(episode))
+    return EpisodeView(source, change=lambda _, episode: success_rewards(episode), keeps_pixels=True)
 
 
 def success_rewards(episode: Episode) -> Episode:
@@ -155,8 +205,22 @@ def success_rewards(episode: Episode) -> Episode:
     return replace(episode, rewards=rewards, terminated=last, truncated=np.zeros_like(last))
 
 
-def _keep(_: int, episode: Episode) -> Episode:
-    return episode
+def _spec_of_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> ObservationSpec:
+    spec = source.observation_spec
+    missing = [old for old in names.values() if old not in spec.cameras]
+    if missing:
+        raise SpecMismatchError(f"{source.path}: cameras expected among {sorted(spec.cameras)}, found {missing}; name these")
+    return replace(spec, cameras=_picked(spec.cameras, names))
+
+
+def _picked(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {new: values[old] for new, old in names.items()}
+
+
+def _opening(source: LoggedEpisodes, **view: Any) -> Opening | None:
+    """How a view of the source is told apart from it in a cache; None where the source itself is not cached."""
+    opening = opening_of(source)
+    return opening and replace(opening, options={**opening.options, **view})
 
 
 def _shrink(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:

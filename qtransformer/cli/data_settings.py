@@ -47,8 +47,11 @@ class ValidateSettings:
     """Their format; by default what lies at a path tells."""
     options: dict[str, Any] = field(default_factory=dict)
     """How they are read, written as key=value; see `data inspect`."""
+    timeout: float = 60.0
+    """Processor time [s] for opening a dataset or reading an episode, beside 1 s per 20 MB of the dataset, before it counts as
+    hung: a damaged file can catch its library in an endless loop."""
     json: str = ""
-    """File for the verdicts: path, episodes, steps, problems."""
+    """File for the verdicts: path, episodes, steps, problems, and the reports of bags."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,7 +115,9 @@ class SplitSettings(CopySettings):
     """Divide a dataset by episode into datasets of their own, each with its share of the successes. The original stays as it is."""
 
     out: str = MISSING
-    """Folder for the parts, named train, validation and test."""
+    """Folder for the parts, named train, validation and test; with masks=true, one file."""
+    masks: bool = False
+    """Write one file, a copy of a robomimic file with filter masks: train, valid and test; with filter_key=x, x_train and so on."""
     train: float = 0.8
     """Share of the episodes for training."""
     validation: float = 0.1

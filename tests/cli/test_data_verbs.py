@@ -108,6 +108,29 @@ def test_validate_lists_all_of_all_and_fails(tmp_path: Path) -> None:
     assert [len(v["problems"]) for v in json.loads((tmp_path / "v.json").read_text())] == [0, 2, 1, 1]
 
 
+def test_validate_outlives_a_file_that_hangs_its_library(run, dataset: Path, tmp_path: Path) -> None:
+    """A blank object on the heap of strings is followed by itself, for ever: libhdf5 never returns."""
+    hangs = tmp_path / "a_hangs.hdf5"
+    with h5py.File(hangs, "w") as file:
+        file.create_group("data/demo_0").attrs["num_samples"] = 1
+        file["data"].attrs["env_args"] = "{}"
+    raw = bytearray(hangs.read_bytes())
+    heap = raw.index(b"GCOL")
+    raw[heap + 16 : heap + 32] = bytes(16)
+    hangs.write_bytes(raw)
+    (tmp_path / "b.hdf5").write_bytes(dataset.read_bytes())
+    code, out, _ = run("validate", str(tmp_path), "timeout=2")
+    assert code == 1
+    assert f"{hangs}: its reader hung and was stopped while it was opened; restore the file from its source" in out
+    assert f"good  {tmp_path}/b.hdf5: 8 episodes, 48 steps" in out
+
+
+def test_validate_refuses_an_option_that_nobody_has(run, dataset: Path) -> None:
+    code, _, err = run("validate", str(dataset), "done=terminated")
+    assert code == 1
+    assert "did you mean dones?" in err
+
+
 def test_validate_of_good_data_exits_with_0(run, dataset: Path) -> None:
     code, out, _ = run("validate", str(dataset), str(dataset))
     assert code == 0
@@ -199,6 +222,56 @@ def test_split_writes_parts_once(run, dataset: Path, tmp_path: Path) -> None:
     code, _, err = run(*words, "seed=1")
     assert code == 1
     assert "made otherwise" in err
+
+
+def test_split_by_masks_copies_the_file_and_names_the_parts(run, dataset: Path, tmp_path: Path) -> None:
+    original, out = dataset.read_bytes(), tmp_path / "new" / "masked.hdf5"
+    words = ["split", str(dataset), f"out={out}", "masks=true", "train=.5", "validation=.25", "test=.25"]
+    assert run(*words, "dry_run=true")[0] == 0
+    assert not out.exists()
+    code, told, _ = run(*words)
+    assert code == 0
+    assert f"{out}, mask valid: 2 episodes, 1 successful: " in told
+    assert dataset.read_bytes() == original
+    kept = {name: [e.success for e in open_episodes(out, filter_key=name)] for name in ("train", "valid", "test")}
+    assert {name: (len(won), sum(won)) for name, won in kept.items()} == {"train": (4, 2), "valid": (2, 1), "test": (2, 1)}
+    assert run("validate", str(out))[0] == 0
+    assert run("split", str(dataset), f"out={tmp_path}/parts", "train=.5", "validation=.25", "test=.25")[0] == 0
+    for part, mask in {"train": "train", "validation": "valid", "test": "test"}.items():
+        apart, masked = open_episodes(tmp_path / "parts" / f"{part}.hdf5"), open_episodes(out, filter_key=mask)
+        assert [e.actions.tobytes() for e in apart] == [e.actions.tobytes() for e in masked]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "expected a free path" in err
+
+
+def test_masks_within_a_mask_are_named_after_both(run, dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masked.hdf5"
+    words = ["split", str(dataset), f"out={out}", "masks=true", "filter_key=train", "train=.5", "validation=.5", "test=0"]
+    with h5py.File(dataset) as file:
+        before = set(file["mask/train"][()].tolist())
+    assert run(*words)[0] == 0
+    with h5py.File(out) as file:
+        masks = {name: set(names[()].tolist()) for name, names in file["mask"].items()}
+    assert set(masks) == {"train", "valid", "train_train", "train_valid"}
+    assert masks["train"] == before == masks["train_train"] | masks["train_valid"]
+    assert not masks["train_train"] & masks["train_valid"]
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("image_size=8", "found image_size; apply that with `data convert`"),
+        ("on_bad_episode=skip", "found on_bad_episode"),
+        ("out.crf=3", "found out.crf"),
+        ("format=lerobot", "found lerobot and robomimic"),
+    ],
+)
+def test_a_copy_with_masks_changes_nothing_else(run, dataset: Path, tmp_path: Path, word: str, answer: str) -> None:
+    code, _, err = run("split", str(dataset), f"out={tmp_path}/m.hdf5", "masks=true", word)
+    assert code == 2
+    assert answer in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_shares_must_add_up(run, dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from qtransformer import ObservationSpec, Policy, Trainer
 from qtransformer.batch import Batch
 from qtransformer.config import TrainConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
+from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
 from qtransformer_datasets import EpisodeDataset
 
@@ -340,6 +342,30 @@ def test_steps_are_balanced_and_dealt_out_to_ranks(fit, make_config, dataset, mo
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     fit(make_config(steps=1, data={"balance": "success"}), "together", data=data)
     assert asked == [["none", 0, 1], ["success", 2, 4]]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(1, 4, "left out"), (4, 2, "drawn again"), (2, 2, ""), (None, 4, "")])
+def test_resuming_with_other_processes_says_that_the_order_of_samples_changes(
+    before: int | None, after: int, told: str, fit, make_config, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: before or 1)
+    run = fit(make_config(steps=1))
+    if before is None:  # a checkpoint from before world sizes were kept
+        state = run / "checkpoints/step_0000001/training_state"
+        position = json.loads((state / "position.json").read_text())
+        del position["world_size"]
+        (state / "position.json").write_text(json.dumps(position))
+        write_manifest(state)
+        write_manifest(state.parent)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: after)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(make_config(steps=1), resume=True)
+    found = [str(w.message) for w in caught if "order of samples" in str(w.message)]
+    assert len(found) == bool(told)
+    assert not told or (told in found[0] and f"saved by {before} process(es) and {after} go on" in found[0])
 
 
 def test_a_resumed_training_keeps_its_normalisation(fit, make_config, dataset, tmp_path) -> None:

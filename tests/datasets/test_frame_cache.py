@@ -375,13 +375,15 @@ GROWTH = """
 import sys
 from pathlib import Path
 from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.data_source import DataSource
 
 def anonymous_bytes():
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
     return int(line.split()[1]) * 1024
 
 before = most = anonymous_bytes()
-dataset = EpisodeDataset(sys.argv[1], cache=sys.argv[2], memory_limit=int(sys.argv[3]))
+view = {"cameras": {"hand": "wrist"}, "image_size": [191, 255], "rewards": "success"} if sys.argv[4:] else {}
+dataset = EpisodeDataset(DataSource.parse({"path": sys.argv[1], **view}).open(), cache=sys.argv[2], memory_limit=int(sys.argv[3]))
 batches = dataset.segments(batch_size=2, lead=1, steps=4, lookahead=1, seed=0)
 for _ in range(2 * dataset.num_frames // 8):
     next(batches)
@@ -404,10 +406,11 @@ def test_memory_stays_flat_on_data_four_times_as_large_as_it_may_use(tmp_path, m
             writer.append(make_episode(16, i, observation_spec=spec, images={"wrist": images.copy()}))
     assert 41 * images.nbytes >= 4 * limit
 
-    def growth(cache: str) -> int:
-        command = [sys.executable, "-c", GROWTH, str(path), cache, str(limit)]
+    def growth(cache: str, *view: str) -> int:
+        command = [sys.executable, "-c", GROWTH, str(path), cache, str(limit), *view]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     built, opened, held = growth("auto"), growth("auto"), growth("never")
     assert max(built, opened) < limit
+    assert max(growth("auto", "view"), growth("auto", "view")) < limit
     assert held > 4 * limit, "the measure sees what is held in memory"

@@ -60,7 +60,7 @@ class BagEpisodes:
         if outcome not in (None, *OUTCOMES):
             raise ConfigError(f"outcome expected one of {', '.join(OUTCOMES)}, found {outcome!r}; choose one")
         if contract is None:
-            raise ConfigError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
+            raise DatasetError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
         self._clip, self._outcome = clip_actions, outcome
@@ -84,6 +84,11 @@ class BagEpisodes:
     def lengths(self) -> list[int]:
         """Steps per episode."""
         return [len(plan.piece.ticks.times) - 1 for plan in self._plans]
+
+    @property
+    def problems(self) -> list[str]:
+        """What `partial` passed over."""
+        return [problem for report in self.reports for problem in report.problems]
 
     def read(self, index: int) -> Episode:
         """Episode `index`, counted from 0."""

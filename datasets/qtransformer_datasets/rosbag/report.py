@@ -8,7 +8,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.index import BagIndex, TopicTimes, timed_messages
-from qtransformer_datasets.rosbag.storage import Bag, open_bag, salvaged
+from qtransformer_datasets.rosbag.storage import Bag, find_bags, open_bag, salvaged
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
 from qtransformer_datasets.rosbag.topic_contract import Clock
 
@@ -36,6 +36,10 @@ class TopicReport:
     """Samples with the time of another."""
     out_of_order: int = 0
     """Samples recorded after a later one."""
+    dropped: int = 0
+    """Samples that would fill its gaps at its rate."""
+    lost: int = 0
+    """Messages that metadata.yaml counts and the bag does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,26 @@ class BagReport:
     topics: tuple[TopicReport, ...] = ()
     gaps: tuple[tuple[str, float, float], ...] = ()
     """Gaps that cost ticks: topic, begin from the bag's first sample on [s], length [s]; negative where a clock jumps back."""
-    episodes: int = 0
+    episodes: int | None = 0
+    """None where no contract says what an episode is."""
     problems: tuple[str, ...] = ()
 
     def text(self) -> str:
         """A table of topics, then gaps and problems."""
-        header = ["topic", "type", "count", "Hz", "jitter", "largest gap", "duplicates", "disorder", "from", "to"]
+        header = [
+            "topic",
+            "type",
+            "count",
+            "Hz",
+            "jitter",
+            "largest gap",
+            "dropped",
+            "lost",
+            "duplicates",
+            "disorder",
+            "from",
+            "to",
+        ]
         rows = [
             [
                 t.topic,
@@ -58,6 +76,8 @@ class BagReport:
                 f"{t.rate_hz:.1f}",
                 f"{1e3 * t.jitter_s:.1f} ms",
                 f"{t.largest_gap_s:.3f} s at {t.largest_gap_at_s:.2f} s",
+                str(t.dropped),
+                str(t.lost),
                 str(t.duplicates),
                 str(t.out_of_order),
                 f"{t.first_s:.2f} s",
@@ -68,7 +88,8 @@ class BagReport:
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]]
         gaps = [self.gaps_text()] if self.gaps else []
-        return "\n".join([f"bag           {self.path}", f"episodes      {self.episodes}", *table, *gaps, *self.problems])
+        episodes = [] if self.episodes is None else [f"episodes      {self.episodes}"]
+        return "\n".join([f"bag           {self.path}", *episodes, *table, *gaps, *self.problems])
 
     def gaps_text(self) -> str:
         """`/wrist: nothing for 0.512 s at 3.10 s, ...`"""
@@ -88,7 +109,7 @@ class BagReport:
 
 def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, problems: tuple[str, ...] = ()) -> BagReport:
     """Of the topics of a contract."""
-    return _report(index.bag.path, index.bag.types, index.topics, gaps, episodes, problems)
+    return _report(index.bag, index.topics, gaps, episodes, problems)
 
 
 def inspect_bag(path: Path, clock: Clock = Clock.header) -> BagReport:
@@ -100,36 +121,48 @@ def inspect_bag(path: Path, clock: Clock = Clock.header) -> BagReport:
         return _inspect(salvaged(bag, str(error)), clock)
 
 
+def report_path(path: Path) -> list[BagReport]:
+    """The same of every bag at a path; of one that nothing can be read of, why."""
+    return list(map(_inspected, find_bags(path)))
+
+
+def _inspected(path: Path) -> BagReport:
+    try:
+        return inspect_bag(path)
+    except DatasetError as error:
+        return BagReport(path, episodes=None, problems=(str(error),))
+
+
 def _inspect(bag: Bag, clock: Clock) -> BagReport:
     times: dict[str, tuple[list[int], list[int]]] = {topic: ([], []) for topic in bag.types}
     for message, time in timed_messages(bag, bag.types, clock):
         times[message.topic][0].append(message.receive_ns)
         times[message.topic][1].append(time)
     topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
-    return _report(bag.path, bag.types, topics, (), 0, bag.damage)
+    return _report(bag, topics, (), None, bag.damage)
 
 
 def _report(
-    path: Path,
-    types: dict[str, str],
+    bag: Bag,
     topics: dict[str, TopicTimes],
     gaps: Sequence[Gap],
-    episodes: int,
+    episodes: int | None,
     problems: tuple[str, ...],
 ) -> BagReport:
     origin = min((int(topic.times.min()) for topic in topics.values() if len(topic)), default=0)
     return BagReport(
-        path,
-        tuple(_topic_report(name, types[name], times.times, origin) for name, times in topics.items()),
+        bag.path,
+        tuple(_topic_report(bag, name, times.times, origin) for name, times in topics.items()),
         tuple((gap.topic, (gap.start - origin) / NANOSECONDS, gap.length / NANOSECONDS) for gap in gaps),
         episodes,
         problems,
     )
 
 
-def _topic_report(topic: str, ros_type: str, recorded: np.ndarray, origin: int) -> TopicReport:
+def _topic_report(bag: Bag, topic: str, recorded: np.ndarray, origin: int) -> TopicReport:
+    lost = max(bag.declared.get(topic, 0) - len(recorded), 0)
     if not len(recorded):
-        return TopicReport(topic, ros_type, 0)
+        return TopicReport(topic, bag.types[topic], 0, lost=lost)
     times = (np.sort(recorded) - origin) / NANOSECONDS
     steps = np.diff(times)
     usual = steps[steps <= 3 * np.median(steps)] if len(steps) else steps
@@ -137,7 +170,7 @@ def _topic_report(topic: str, ros_type: str, recorded: np.ndarray, origin: int) 
     widest = int(steps.argmax()) if len(steps) else 0
     return TopicReport(
         topic,
-        ros_type,
+        bag.types[topic],
         len(recorded),
         first_s=float(times[0]),
         last_s=float(times[-1]),
@@ -147,4 +180,6 @@ def _topic_report(topic: str, ros_type: str, recorded: np.ndarray, origin: int) 
         largest_gap_at_s=float(times[widest]),
         duplicates=int((steps == 0).sum()),
         out_of_order=int((np.diff(recorded) < 0).sum()),
+        dropped=int(np.maximum(np.round(steps / median) - 1, 0).sum()) if median > 0 else 0,
+        lost=lost,
     )

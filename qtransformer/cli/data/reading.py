@@ -1,6 +1,7 @@
 """What the data verbs share: the source asked for, a progress bar, and results as JSON."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ def data_source(path: str, format: str, settings: Any) -> DataSource:
 def episode_bar(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
     """Shows a progress bar over episodes, where there is a terminal to show it."""
     return lambda indices: tqdm(indices, desc=what, unit="episode", disable=None)
+
+
+@contextmanager
+def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """The same for a count that somebody else keeps: what it gives is called with the episodes done, and with all."""
+    with tqdm(desc=what, unit="episode", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def save_json(path: str, data: Any) -> None:

@@ -60,7 +60,7 @@ def test_a_round_trip_through_hdf5_keeps_every_number_and_pixel(bag, contract_fi
 def test_the_format_is_recognised_by_what_lies_there(bag, contract_file) -> None:
     for path in (bag, bag.parent, next(bag.glob("*.mcap"))):
         assert len(open_episodes(path, contract=contract_file())) == 1
-    with pytest.raises(ConfigError, match="a bag does not say what its topics mean; say so: contract=FILE"):
+    with pytest.raises(DatasetError, match="a bag does not say what its topics mean; say so: contract=FILE"):
         open_episodes(bag)
     with pytest.raises(ConfigError, match="no option 'contrakt'; did you mean contract"):
         open_episodes(bag, contrakt="x")

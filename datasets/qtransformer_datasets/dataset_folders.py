@@ -1,38 +1,13 @@
-"""Every problem of every episode of a dataset, without stopping at the first."""
+"""Which datasets lie in a folder and below."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import FORMATS
-from qtransformer_datasets.survey import Progress, open_anyway, survey
 
 UNFINISHED = ".partial"
 """How folders of unfinished files end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What reading all of a dataset brought to light."""
-
-    path: str
-    episodes: int
-    """Readable ones."""
-    steps: int
-    problems: list[str]
-
-
-def validate(source: DataSource, progress: Progress = iter) -> Verdict:
-    """Open a dataset and read every episode. What is wrong with the data is collected; a setting that does not exist raises."""
-    problems = list[str]()
-    episodes = open_anyway(source, problems)
-    if episodes is None:
-        return Verdict(path=source.path, episodes=0, steps=0, problems=problems)
-    found = survey(episodes, progress)
-    steps = sum(len(e) for e in found.episodes.values())
-    return Verdict(path=source.path, episodes=len(found.episodes), steps=steps, problems=problems + found.problems)
 
 
 def find_datasets(path: Path) -> list[Path]:
