@@ -133,7 +133,11 @@ class Arm:
     def command(self, delta: np.ndarray) -> None:
         """Move the commanded pose by `delta` (dx, dy, dz [m] in the gripper frame, dyaw [rad]) and set the joints' motors."""
         command = self.controller.command(delta, self.gripper_pose(), self.joint_positions())
-        for joint, position, speed in zip(self._joints, command.positions, command.speeds, strict=True):
+        self.drive(command.positions, command.speeds)
+
+    def drive(self, positions: np.ndarray, speeds: np.ndarray) -> None:
+        """Set the joints' motors: targets (j,) [rad] and the speeds (j,) [rad/s] at which to approach them."""
+        for joint, position, speed in zip(self._joints, positions, speeds, strict=True):
             self.bullet.setJointMotorControl2(
                 self.body,
                 joint,
