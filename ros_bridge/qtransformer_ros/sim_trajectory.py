@@ -38,7 +38,7 @@ class Trajectory:
         return self.start_ns + round(float(self.times_s[-1]) * NANOSECONDS)
 
     def at(self, now_ns: int) -> np.ndarray:
-        """Joint positions (j,) [rad] due now: linear between waypoints, cubic where they have velocities; after the end, the last."""
+        """Joint positions (j,) [rad] due now: linear between waypoints, cubic where they have velocities."""
         t = float(np.clip((now_ns - self.start_ns) / NANOSECONDS, 0.0, self.times_s[-1]))
         after = int(np.clip(np.searchsorted(self.times_s, t, side="right"), 1, len(self.times_s) - 1))
         span = self.times_s[after] - self.times_s[after - 1]
