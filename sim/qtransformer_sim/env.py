@@ -120,7 +120,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def image(self, camera: str) -> np.ndarray:
         """What a camera sees now, uint8 (h, w, 3)."""
-        return render(self.bullet, CAMERAS[camera], self.cameras[camera], self.arm.gripper_to_base())
+        return render(self.bullet, self.arm.model.camera(camera), self.cameras[camera], self.arm.gripper_to_base())
 
     def proprio(self) -> np.ndarray:
         """What the robot feels now, float32 (p,)."""
