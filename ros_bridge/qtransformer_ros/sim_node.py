@@ -28,7 +28,6 @@ from qtransformer_ros.sim_robot import LockstepRobot, RealTimeRobot, Verdict
 from qtransformer_ros.sim_trajectory import CommandRefused
 from qtransformer_sim import make_env
 from qtransformer_sim.arm import ARMS
-from qtransformer_sim.camera import CAMERAS
 
 TICK_S = 0.004
 """How often physics catches up with the wall clock [s]."""
@@ -263,7 +262,7 @@ class SimNode(Node):
     def _send_image(self, name: str, ros_ns: int, image: np.ndarray) -> None:
         height, width = image.shape[:2]
         header = Header(stamp=time_message(ros_ns), frame_id=f"{name}_optical_frame")
-        self.infos[name].publish(camera_info(header, CAMERAS[name].fov, height, width))
+        self.infos[name].publish(camera_info(header, self.robot.env.arm.model.camera(name).fov, height, width))
         data = array.array("B", image.tobytes())  # by far the fastest that rclpy takes
         self.images[name].publish(Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=data))
         if self.pngs[name].get_subscription_count():
@@ -281,7 +280,7 @@ class SimNode(Node):
         self.reward.publish(Float32(data=verdict.reward))
         self.success.publish(Bool(data=verdict.success))
         self.done.publish(Bool(data=verdict.done))
-        if verdict.event:  # last: whoever acts on it has heard the rest
+        if verdict.event:
             self.event.publish(String(data=verdict.event))
             self._publish_status()
 
