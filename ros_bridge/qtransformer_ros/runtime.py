@@ -84,7 +84,7 @@ class PolicyRuntime:
     """See the module docstring. Built by `PolicyRuntime(contract, action_spec, limits, settings, clock)`.
 
     Events: `receive(topic, message)`, `tick()` (once per control period, or in lockstep whenever a sample came), `watch()` (at the
-    command rate: time-outs), `decided(answer)`, `failed(error)` (inference raised), `activate()`, `deactivate()`, `start()`, `stop()`,
+    command rate: time-outs), `decided(answer)`, `failed(error)` (inference raised), `activate()`, `deactivate()`, `start()`,
     `reset()`, `estop(pressed)`, `enable_motion(enabled)`, `listeners(count)` (subscribers of the command topic). Each returns `Effects`.
     """
 
