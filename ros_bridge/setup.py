@@ -1,0 +1,30 @@
+"""For `colcon build` in a ROS 2 workspace. The core comes from pip: `pip install qtransformer` into the same Python."""
+
+from glob import glob
+
+from setuptools import setup
+
+SHARE = "share/qtransformer_ros"
+
+setup(
+    name="qtransformer_ros",
+    version="0.1.0",
+    packages=["qtransformer_ros"],
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/qtransformer_ros"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", glob("../launch/*.launch.py") + glob("../launch/*.xml")),
+        (f"{SHARE}/launch/params", glob("../launch/params/*.yaml")),
+        (f"{SHARE}/contracts", glob("../datasets/contracts/*.yaml")),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    entry_points={
+        "console_scripts": [
+            "qtransformer-policy = qtransformer_ros.policy_node:main",
+            "qtransformer-sim = qtransformer_ros.sim_node:main",
+            "qtransformer-recorder = qtransformer_ros.recorder_node:main",
+            "qtransformer-episodes = qtransformer_ros.episodes_node:main",
+        ]
+    },
+)
