@@ -17,6 +17,7 @@ from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, JOINT_TYPES,
 from qtransformer_datasets.rosbag.topic_contract import ActionTopic, JointField, NextState, NextStateMode, TopicContract
 from qtransformer_ros.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
 from qtransformer_ros.rotation import from_vector, inverse, multiply, rotate, to_vector
+from qtransformer_ros.safety import Measured
 
 MAX_LEAD_M, MAX_LEAD_RAD = 0.015, 0.1
 """How far a commanded pose may be ahead of the measured one before it is added to: a blocked arm stores up no motion."""
@@ -61,18 +62,6 @@ class Kinematics(Protocol):
     def forward(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
     def solve(self, position: np.ndarray, orientation: np.ndarray, measured: np.ndarray) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Where the arm is."""
-
-    joints: dict[str, float]
-    """[rad] or [m]"""
-    position: np.ndarray | None = None
-    """Of the tool in the base frame, float64 (3,) [m]."""
-    orientation: np.ndarray | None = None
-    """The same, float64 (4,) x y z w."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +134,8 @@ class CommandMaker:
 
     @property
     def needs_pose(self) -> bool:
-        """Whether actions build on the tool's measured pose, and no kinematics tell it."""
-        return self.type == "PoseStamped" and len(self._goal.dims) < 7
+        """Whether the tool's measured pose must be known: poses are limited relative to it."""
+        return self.type == "PoseStamped"
 
     @property
     def streams(self) -> bool:

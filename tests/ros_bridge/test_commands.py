@@ -6,9 +6,10 @@ import pytest
 
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.topic_contract import ActionTopic, NextState, NextStateMode, TopicContract, VectorTopic
-from qtransformer_ros.commands import CommandMaker, Measured, Output
+from qtransformer_ros.commands import CommandMaker, Output
 from qtransformer_ros.motion import JointMotion, PoseMotion, TwistMotion
 from qtransformer_ros.rotation import from_vector
+from qtransformer_ros.safety import Measured
 
 KUKA = Path(__file__).parents[2] / "datasets" / "contracts" / "simulated_kuka.yaml"
 ARM = ("shoulder", "elbow")
@@ -111,7 +112,6 @@ def test_what_a_pose_does_not_say_stays_as_measured() -> None:
     np.testing.assert_allclose(motion.position, [0.6, 0.1, 0.2])
     np.testing.assert_allclose(motion.orientation, HERE.orientation)
     whole = CommandMaker(contract(WHOLE_POSE), Output.target_pose)
-    assert not whole.needs_pose
     motion = whole(np.array([0.6, 0.1, 0.2, 0, 0, 0, 0.5]), Measured(joints={})).motion
     np.testing.assert_allclose(motion.orientation, [0, 0, 0, 1])
     with pytest.raises(QTransformerError, match="no orientation"):
