@@ -102,7 +102,7 @@ class CommandMaker:
     Args:
         contract: what the actions mean.
         output: what the arm takes.
-        kinematics: needed where Cartesian actions are to become joint positions.
+        kinematics: makes the arm's; called where Cartesian actions are to become joint positions.
         command_rate_hz: points of a joint trajectory per second, and how often a stream repeats.
 
     Raises:
@@ -113,7 +113,7 @@ class CommandMaker:
         self,
         contract: TopicContract,
         output: Output = Output.joint_trajectory,
-        kinematics: Kinematics | None = None,
+        kinematics: Callable[[], Kinematics] | None = None,
         command_rate_hz: float = 50.0,
     ) -> None:
         self.period_s = 1.0 / contract.control_hz
@@ -121,7 +121,7 @@ class CommandMaker:
         self._goal, source, self.switches = _read(contract)
         self.topic, self.type = _destination(self._goal, source, output, kinematics is not None)
         solves = not isinstance(self._goal, JointGoal) and self.type not in TOOL_TYPES
-        self._kinematics = kinematics if solves else None
+        self._kinematics = kinematics() if solves and kinematics else None
         self.last: Motion | None = None
         """The motion last sent, which the next continues; None after a hold."""
 

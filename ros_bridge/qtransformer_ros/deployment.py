@@ -1,5 +1,6 @@
 """What a node acts with, made ready and checked before anything moves: checkpoint, contract, commands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,18 +103,21 @@ def arm_joints(contract: TopicContract) -> tuple[str, ...]:
     )
 
 
-def _kinematics(wanted: Wanted, contract: TopicContract) -> Kinematics | None:
-    if not wanted.urdf:
-        return None
-    if not wanted.tool_frame:
-        raise ConfigError("urdf needs to know which of its links is the tool: give tool_frame:=<link>")
-    return InverseKinematics(wanted.urdf, wanted.joints or arm_joints(contract), wanted.tool_frame, wanted.base_frame)
+def _kinematics(wanted: Wanted, contract: TopicContract) -> Callable[[], Kinematics] | None:
+    """How to make the arm's kinematics, should they be needed; None without a model."""
+
+    def make() -> Kinematics:
+        if not wanted.tool_frame:
+            raise ConfigError("urdf needs to know which of its links is the tool: give tool_frame:=<link>")
+        return InverseKinematics(wanted.urdf, wanted.joints or arm_joints(contract), wanted.tool_frame, wanted.base_frame)
+
+    return make if wanted.urdf else None
 
 
 def _check_speed(deployment: Deployment, wanted: Wanted) -> None:
     period_s = 1.0 / deployment.contract.control_hz
     if deployment.p99_s > period_s and not wanted.allow_slow:
         raise ConfigError(
-            f"a decision takes {deployment.p99_s * 1e3:.0f} ms (p99 of {len(deployment.inference_s)}) on {deployment.policy.device}, and "
-            f"the policy acts every {period_s * 1e3:.0f} ms: use a faster device:=, more torch_threads:=, or allow_slow:=true"
+            f"a decision takes {deployment.p99_s * 1e3:.0f} ms (p99) on {deployment.policy.device}, "
+            f"and the policy acts every {period_s * 1e3:.0f} ms: use a faster device:=, more torch_threads:=, or allow_slow:=true"
         )

@@ -35,7 +35,7 @@ class ScoreRequest:
     actions: np.ndarray
     """(k, n), robot units."""
     observation: Observation | None
-    """None: the one last decided on."""
+    """None: the one last decided on, with the frames before it. Any other begins an episode of its own."""
     stamp_ns: int = 0
     """Newest header stamp of the observation."""
 
@@ -123,6 +123,9 @@ class InferenceThread:
 
     def _score(self, request: ScoreRequest) -> Scores:
         try:
+            if request.observation is not None:
+                self._policy.reset()
+                self._generation = None
             return Scores(request=request, scores=self._policy.score(request.observation, request.actions))
         except Exception as error:
             return Scores(request=request, error=error)

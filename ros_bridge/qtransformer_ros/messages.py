@@ -150,7 +150,8 @@ def candidates(message: JointTrajectory, names: Sequence[str], most: int) -> np.
     """
     if sorted(message.joint_names) != sorted(names):
         raise SpecMismatchError(
-            f"candidate actions expected joint_names {', '.join(names)}, in any order, found {', '.join(message.joint_names) or 'none'}"
+            f"candidate actions expected joint_names {', '.join(names)}, in any order, "
+            f"found {', '.join(message.joint_names) or 'none'}"
         )
     if not 0 < len(message.points) <= most:
         raise SpecMismatchError(f"candidate actions expected from 1 to {most} points, found {len(message.points)}")

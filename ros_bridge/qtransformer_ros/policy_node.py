@@ -4,40 +4,52 @@ The node moves messages and time between ROS and the pure parts: `deployment` (w
 `commands` and `messages` (what is sent), `inference` (the network's thread).
 """
 
+import math
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float32MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from qtransformer.errors import QTransformerError, SpecMismatchError
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic
+from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_ros import common_node as common
 from qtransformer_ros import messages
 from qtransformer_ros.commands import Output
 from qtransformer_ros.deployment import Deployment, Wanted, deploy
 from qtransformer_ros.inference import Answer, InferenceThread, ScoreRequest, Scores
 from qtransformer_ros.motion import Command, JointMotion, PoseMotion, TwistMotion
-from qtransformer_ros.runtime import Effects, PolicyRuntime, RunState
+from qtransformer_ros.runtime import BelowMinValue, Effects, PolicyRuntime, RunState, RuntimeSettings
+from qtransformer_ros.safety import JointRange, OutOfBounds, SafetyLimits, limited_joints
+from qtransformer_ros.urdf import read_urdf
 
 TOPIC_JOINTS, TOPIC_POSE, TOPIC_ESTOP, TOPIC_ENABLED = "joint_states", "ee_pose", "estop", "motion_enabled"
 JOIN_S = 2.0
 """How long the network may take to finish when the node ends [s]."""
 MAX_CANDIDATES = 1024
+LEVELS = {
+    RunState.idle: "ok",
+    RunState.running: "ok",
+    RunState.paused: "warn",
+    RunState.hold: "error",
+    RunState.estop: "error",
+    RunState.fault: "error",
+}
 
 
 class PolicyNode(LifecycleNode):
@@ -50,15 +62,17 @@ class PolicyNode(LifecycleNode):
         self._refusal = ""
         """Why the last transition failed."""
         self._pressed = False
-        """The e-stop; kept here, for it may be pressed before there is a session."""
+        """The e-stop, while there is no session that keeps it."""
         self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
-        self.create_subscription(Bool, TOPIC_ESTOP, lambda m: self.estop(True) if m.data else None, common.EVERY)
+        self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, common.EVERY)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
         self.create_service(Trigger, "~/reset", lambda _, r: self._serve(r, lambda s: s.runtime.reset()))
         self.create_service(SetBool, "~/estop", self._serve_estop)
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
         self.publish_status()
 
     # Lifecycle. rclpy swallows what a transition raises, so it is caught, logged and shown here.
@@ -98,7 +112,7 @@ class PolicyNode(LifecycleNode):
             self._refuse(what, str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            self._refuse(what, common.traceback_text(error))
+            self._refuse(what, "".join(traceback.format_exception(error)))
             return TransitionCallbackReturn.ERROR
         finally:
             self.publish_status()
@@ -111,7 +125,7 @@ class PolicyNode(LifecycleNode):
     def _configure(self) -> None:
         self.session = Session(self, deploy(self.settings.wanted(self.get_namespace())))
         if self._pressed:
-            self.session.apply(self.session.runtime.estop(True))
+            self.session.apply(self.session.runtime.estop_heard(True))
 
     def _present(self) -> "Session":
         assert self.session is not None, "rclpy allows this transition only after configure"
@@ -124,27 +138,45 @@ class PolicyNode(LifecycleNode):
 
     # Requests
 
-    def estop(self, pressed: bool) -> None:
-        """Pressed, it latches; released, it leads into PAUSED and no further."""
-        self._pressed = pressed
+    def _hear_estop(self, message: Bool) -> None:
+        self._pressed = self._pressed or message.data
         if self.session is not None:
-            self.session.apply(self.session.runtime.estop(pressed))
-        self.publish_status()
+            self.session.apply(self.session.runtime.estop_heard(message.data))
 
     def _serve_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self.estop(request.data)
-        response.success, response.message = True, "latched" if request.data else "released: start again by ~/start"
-        return response
+        """Pressed, it latches; released, it leads into PAUSED and no further."""
+        self._pressed = request.data
+        if self.session is None:
+            response.success, response.message = True, "latched" if request.data else "released"
+            return response
+        return self._serve(response, lambda session: session.runtime.estop(request.data))
 
-    def _serve(self, response: Trigger.Response, event: Callable[["Session"], Effects]) -> Trigger.Response:
-        """Pass a request to the runtime; what it answers is the state it leads to, and why."""
+    def _serve(self, response: Any, event: Callable[["Session"], Effects]) -> Any:
+        """Pass a request to the runtime; the answer is the state it leads to, or why it was not granted."""
         if self.session is None:
             response.success, response.message = False, "not configured"
             return response
         effects = event(self.session)
         self.session.apply(effects)
-        response.success, response.message = effects.changed, self.session.describe()
+        response.success, response.message = not effects.refused, effects.refused or self.session.describe()
         return response
+
+    # Parameters that may change
+
+    def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        changes = {p.name: p.value for p in parameters}
+        if self.session is None or not changes.keys() & LIMITS:
+            return SetParametersResult(successful=True)
+        try:
+            why = self.session.check_limits(self.settings.limits(self.session.limited_joints, **changes))
+        except (ConfigError, ValueError) as error:
+            why = str(error)
+        return SetParametersResult(successful=not why, reason=why)
+
+    def _take_parameters(self, parameters: list[Parameter[Any]]) -> None:
+        if self.session is not None and {p.name for p in parameters} & set(LIMITS):
+            why = self.session.runtime.change_limits(self.settings.limits(self.session.limited_joints))
+            self.get_logger().info(f"limits changed{': ' + why if why else ''}")
 
     # Status
 
@@ -167,16 +199,30 @@ class Session:
 
     def __init__(self, node: PolicyNode, deployment: Deployment) -> None:
         self.node, self.deployment = node, deployment
-        s, contract = node.settings, deployment.contract
-        self.dry_run, self.lockstep = s.dry_run.value, s.lockstep.value
-        self._period_s, self._repeat_s = 1.0 / contract.control_hz, 1.0 / s.command_rate_hz.value
-        self._frames = {"PoseStamped": s.base_frame.value, "TwistStamped": s.tool_frame.value}
+        self._commands = deployment.commands
+        settings, contract = node.settings.runtime(deployment.contract.control_hz), deployment.contract
+        self.dry_run, self.lockstep, self._period_s = settings.dry_run, settings.lockstep, settings.period_s
+        self._repeat_s = 1.0 / node.settings.command_rate_hz.value
+        self._frames = {"PoseStamped": node.settings.base_frame.value, "TwistStamped": node.settings.tool_frame.value}
+        self.limited_joints = deployment.commands.joints
+        limits = node.settings.limits(self.limited_joints)
+        self._measuring = self._topics_of_measurements(limits)
         self.runtime = PolicyRuntime(
-            contract, deployment.policy.action_spec, s.limits(), s.runtime(), NodeClock(node), deployment.commands
+            contract,
+            deployment.policy.action_spec,
+            limits,
+            settings,
+            NodeClock(node),
+            to_command=lambda action: self._commands(action, self.runtime.measured),
+            joint_topic=self._measuring.get("JointState", ""),
+            pose_topic=self._measuring.get("PoseStamped", ""),
+            has_values=not deployment.policy.imitates,
         )
         self.active = False
         self._requested = -1
         """Number of the newest request."""
+        self._newest_ns = 0
+        """Newest stamp of the observation last decided on."""
         self._stream: deque[tuple[int, Any]] = deque()
         """(when [monotonic ns], message): what is still to be sent of the last motion."""
         self._entities = Entities(node)
@@ -199,6 +245,7 @@ class Session:
         self._await_streams()
         if not self.dry_run:
             self._await_listeners()
+        self._count_listeners()
         self.active = True
         self.apply(self.runtime.activate())
 
@@ -218,8 +265,14 @@ class Session:
 
     def apply(self, effects: Effects, *, last: bool = False) -> None:
         """Do what the runtime asks for; with `last`, wait until a hold has arrived."""
+        if effects.reset_history or effects.hold:
+            self._stream.clear()
+            self._commands.last = None  # the network's thread forgets by the request's generation
         if effects.hold:
             self._hold(last)
+        if effects.proposed is not None:
+            self._commands.last = effects.proposed.motion
+            self._proposed.publish(messages.proposed(effects.proposed.motion))
         if effects.command is not None:
             self._send(effects.command)
         if effects.request is not None:
@@ -232,16 +285,16 @@ class Session:
     # What comes in
 
     def _listen(self) -> None:
-        contract, node = self.deployment.contract, self.node
+        contract = self.deployment.contract
         # In lockstep nothing may be lost, for the robot waits; else nothing may queue.
         qos = common.IMAGE if self.lockstep else common.LATEST
         kinds = {source.topic: (source.type, qos) for source in contract.observed}
         if contract.instruction and contract.instruction.topic:
             kinds[contract.instruction.topic] = ("String", common.LATCHED)
-        for name, kind in ((TOPIC_JOINTS, "JointState"), (TOPIC_POSE, "PoseStamped"), (TOPIC_ENABLED, "Bool")):
-            kinds.setdefault(absolute(name, node.get_namespace()), (kind, qos))
+        kinds |= {topic: (kind, qos) for kind, topic in self._measuring.items() if topic not in kinds}
         for topic, (kind, quality) in kinds.items():
             self._entities.subscription(messages.MESSAGE_CLASSES[kind], topic, self._receiver(topic), quality)
+        self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), common.EVERY)
         self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, common.EVERY)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
@@ -254,20 +307,34 @@ class Session:
 
     def _watch(self) -> None:
         """At the command rate: time-outs, listeners, and what is due of a stream."""
-        if self.active and not self.dry_run:
-            self.apply(self.runtime.listeners(min(p.get_subscription_count() for p in self._outputs.values())))
+        self._count_listeners()
         self.apply(self.runtime.watch())
         while self._stream and self._stream[0][0] <= time.monotonic_ns():
             self._outputs[self._motion_topic].publish(self._stream.popleft()[1])
+
+    def _count_listeners(self) -> None:
+        if not self.dry_run:
+            self.apply(self.runtime.listeners(min(p.get_subscription_count() for p in self._outputs.values())))
+
+    def check_limits(self, limits: SafetyLimits) -> str:
+        """Why these limits cannot be taken now; "" if they can."""
+        return self.runtime.refusal_of(limits)
+
+    def _topics_of_measurements(self, limits: SafetyLimits) -> dict[str, str]:
+        """Where holds and limits learn where the arm is, by type: the joints, and the tool where it matters."""
+        names = {"JointState": TOPIC_JOINTS} if limits.joints else {}
+        if self._commands.needs_pose or limits.has_workspace:
+            names["PoseStamped"] = TOPIC_POSE
+        return {kind: absolute(name, self.node.get_namespace()) for kind, name in names.items()}
 
     def _await_streams(self) -> None:
         """Until every stream is fresh. Nothing spins while a transition runs, so messages are taken by hand."""
         if self.lockstep:
             return  # the robot waits for us, and what it said is as old as it is patient
         end = time.monotonic() + self.node.settings.activation_timeout_s.value
-        while missing := self.runtime.missing():
+        while why := self.runtime.complaint():
             if time.monotonic() > end:
-                raise ConfigError(f"no fresh observation of {', '.join(missing)}: is it published, and under that name?")
+                raise ConfigError(f"there is no fresh observation: {why}; is it published, and under that name?")
             self._entities.take_waiting()
             time.sleep(0.005)
 
@@ -333,10 +400,6 @@ class Session:
 
     def _send(self, command: Command) -> None:
         """Publish a command: switches, then the motion, of which a stream is sent as it falls due."""
-        self._commands.last = command.motion
-        self._proposed.publish(messages.proposed(command.motion))
-        if self.dry_run:
-            return
         for topic, numbers in command.switches.items():
             self._outputs[topic].publish(messages.switch_message(self._kinds[topic], numbers))
         kind, start_ns = self._kinds[self._motion_topic], time.monotonic_ns()
@@ -352,15 +415,11 @@ class Session:
 
     def _hold(self, last: bool) -> None:
         """Command the measured pose once, and nothing more."""
-        self._stream.clear()
-        self._commands.last = None
         motion = self._holding()
         if motion is None:
             self.node.get_logger().error("cannot hold: where the arm is was never measured; its controller must stop by itself")
             return
         self._proposed.publish(messages.proposed(motion))
-        if self.dry_run:
-            return
         kind = self._kinds[self._motion_topic]
         message = next(messages.motion_messages(motion, kind, self._now_ns(), self._frames.get(kind, ""), 1.0, 1.0))[1]
         publisher = self._outputs[self._motion_topic]
@@ -381,7 +440,7 @@ class Session:
         if not set(commands.joints) <= set(measured.joints):
             return None
         positions = np.array([[measured.joints[joint] for joint in commands.joints]])
-        return JointMotion(joints=commands.joints, positions=positions, times_s=(self.node.settings.runtime().hold_time_s,))
+        return JointMotion(joints=commands.joints, positions=positions, times_s=(self.node.settings.hold_time_s.value,))
 
     # Scores of candidate actions
 
@@ -389,7 +448,11 @@ class Session:
         try:
             names = self.deployment.policy.action_spec.names
             actions = messages.candidates(message, names, MAX_CANDIDATES)
-            self._thread.score(ScoreRequest(tag=message, actions=actions, observation=None, stamp_ns=self._newest_ns))
+            running = self.runtime.state is RunState.running and self._newest_ns
+            seen = None if running else self.runtime.look()
+            stamp_ns = self._newest_ns if seen is None else max(seen.stamps.values(), default=0)
+            observation = None if seen is None else seen.observation
+            self._thread.score(ScoreRequest(tag=message, actions=actions, observation=observation, stamp_ns=stamp_ns))
         except QTransformerError as error:
             self.node.get_logger().warning(f"refused to score: {error}", throttle_duration_sec=1.0)
 
@@ -404,10 +467,31 @@ class Session:
     # What it says of itself
 
     def describe(self) -> str:
-        """State and reason, as `HOLD: image_stale`."""
-        ...
+        """State and reason, as `HOLD image_stale: ...`."""
+        return f"{self.runtime.state.value} {self.runtime.reason}".strip()
 
-    def status(self, name: str, refusal: str) -> DiagnosticStatus: ...
+    def status(self, name: str, refusal: str) -> DiagnosticStatus:
+        d, now = self.deployment, self.runtime.snapshot()
+        values: dict[str, Any] = {"state": now.state.value, "reason": now.reason}
+        values |= {f"age_s {topic}": "never" if age is None else age for topic, age in now.ages_s.items()}
+        values |= {"skew_s": now.skew_s, "inference_p50_ms": now.inference_p50_ms, "inference_p99_ms": now.inference_p99_ms}
+        values |= {"inference_p99_ms at configure": d.p99_s * 1e3}
+        values |= dict(sorted(now.counts.items()))
+        values |= {f"clamped {limit}": count for limit, count in sorted(now.clamps.items())}
+        values |= {f"{what} {topic}": count for topic, counts in now.topics.items() for what, count in sorted(counts.items())}
+        values |= {"output": f"{d.commands.type} on {d.commands.topic}", "dry_run": self.dry_run, "lockstep": self.lockstep}
+        values |= {"checkpoint": d.checkpoint, "sha256": d.sha256}
+        level = "error" if refusal else LEVELS[now.state]
+        return messages.status_message(name, level, refusal or self.describe(), str(d.checkpoint), values)
+
+    def _summary(self) -> str:
+        d = self.deployment
+        return (
+            f"{d.checkpoint} (manifest sha256 {d.sha256}) on {d.policy.device}, a decision takes "
+            f"{np.median(d.inference_s) * 1e3:.1f} ms "
+            f"(p99 {d.p99_s * 1e3:.1f} ms) of {self._period_s * 1e3:.0f} ms; "
+            + ("dry run: commands nothing" if self.dry_run else f"commands {', '.join(self._kinds)}")
+        )
 
     def _now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds
@@ -484,8 +568,6 @@ class Parameters:
             high=1000.0,
             **fixed,
         )
-        self.dry_run = common.flag(node, "dry_run", False, "publish nothing on command topics", **fixed)
-        self.lockstep = common.flag(node, "lockstep", False, "one decision per observation of a robot that waits for it", **fixed)
         self.allow_slow = common.flag(node, "allow_slow", False, "take a policy slower than its own rate", **fixed)
         self.base_frame = common.text(node, "base_frame", "base_link", "frame of poses", **fixed)
         self.tool_frame = common.text(node, "tool_frame", "tool", "frame of velocities; the URDF's link of the tool", **fixed)
@@ -528,6 +610,35 @@ class Parameters:
         self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]", **fixed)
         self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]", **fixed)
 
+        self.hold_time_s = common.number(
+            node, "hold_time_s", 0.3, "within which a hold is reached [s]", low=0.01, high=10.0, **fixed
+        )
+        self._declare_runtime(node)
+
+    def _declare_runtime(self, node: LifecycleNode) -> None:
+        """`RuntimeSettings`, field by field: their defaults are its defaults."""
+        usual = RuntimeSettings(control_hz=1.0)
+        self._runtime: dict[str, common.Setting[Any]] = {}
+        for name, description in RUNTIME.items():
+            default = getattr(usual, name)
+            declare = common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
+            self._runtime[name] = declare(node, name, default, description, read_only=True)
+        words = [word.value for word in BelowMinValue]
+        self._min_value = common.numbers(
+            node, "min_value", [], "expected return below which an action is not taken; empty: none", read_only=True
+        )
+        self._below = common.text(node, "below_min_value", words[0], "what to do then; `ask` pauses", choices=words, read_only=True)
+
+    def runtime(self, control_hz: float) -> RuntimeSettings:
+        if len(self._min_value.value) > 1:
+            raise ConfigError(f"min_value expected one number, or none, found {list(self._min_value.value)}")
+        return RuntimeSettings(
+            control_hz=control_hz,
+            **{name: setting.value for name, setting in self._runtime.items()},
+            min_value=next(iter(self._min_value.value), None),
+            below_min_value=BelowMinValue(self._below.value),
+        )
+
     def wanted(self, namespace: str) -> Wanted:
         """What to deploy."""
         return Wanted(
@@ -537,7 +648,7 @@ class Parameters:
             output=Output(self.output.value),
             device=self.device.value,
             torch_threads=self.torch_threads.value,
-            command_rate_hz=0.0 if self.lockstep.value else self.command_rate_hz.value,  # one point per decision
+            command_rate_hz=0.0 if self._runtime["lockstep"].value else self.command_rate_hz.value,  # one point per decision
             allow_slow=self.allow_slow.value,
             urdf=self.urdf.value,
             base_frame=self.base_frame.value,
@@ -576,6 +687,26 @@ LIMITS = (
     "workspace_min_m", "workspace_max_m", "out_of_bounds",
 )  # fmt: skip
 """Parameters of which SafetyLimits are made: they may change while the node is configured, but not loosen while it runs."""
+
+
+RUNTIME = {
+    "image_timeout_s": "age from which a camera is stale [s]",
+    "joint_timeout_s": "the same for everything else that is measured [s]",
+    "max_sync_skew_s": "largest difference of stamps within an observation [s]",
+    "inference_timeout_s": "age from which an answer is too old [s]; 0: one and a half control periods",
+    "max_consecutive_misses": "late or unmatched decisions in a row that make a hold",
+    "max_consecutive_rejections": "unusable messages of a topic in a row that make a hold",
+    "start_paused": "wait for ~/start after activation",
+    "auto_resume": "end a hold in RUNNING rather than PAUSED; for simulators",
+    "fresh_frames_to_resume": "samples of every topic before a hold counts as passed",
+    "dry_run": "decide and propose; publish nothing on command topics",
+    "lockstep": "one decision per observation of a robot that waits for it",
+    "require_stamps": "refuse messages without a stamp",
+    "max_identical_images": "equal images in a row from which a camera counts as frozen; 0: never",
+    "estop_timeout_s": "silence of the e-stop topic that counts as pressed [s]; 0: it need not be heard",
+    "max_episode_s": "running time after which the policy pauses [s]; 0: none",
+}
+"""Parameters of which RuntimeSettings are made: fixed for the life of the node."""
 
 
 def absolute(name: str, namespace: str) -> str:

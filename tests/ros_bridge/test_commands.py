@@ -120,12 +120,12 @@ def test_what_a_pose_does_not_say_stays_as_measured() -> None:
 
 @pytest.mark.parametrize("output", [Output.joint_trajectory, Output.commands])
 def test_with_a_model_of_the_arm_cartesian_actions_become_joint_positions(output) -> None:
-    maker = CommandMaker(contract(POSE), output, Slide(), command_rate_hz=5)
+    maker = CommandMaker(contract(POSE), output, Slide, command_rate_hz=5)
     assert maker.joints == ARM
     np.testing.assert_allclose(maker(np.array([0.6, 0.1, 0.2]), HERE).motion.positions, [[0.6, 0.1]])
     with pytest.raises(QTransformerError, match="out of reach"):
         maker(np.array([1.6, 0.1, 0.2]), HERE)
-    sideways = CommandMaker(contract(replace(TWIST, values=("vx", "wz"))), output, Slide(), command_rate_hz=5)
+    sideways = CommandMaker(contract(replace(TWIST, values=("vx", "wz"))), output, Slide, command_rate_hz=5)
     maker.last = sideways.last = None
     np.testing.assert_allclose(sideways(np.array([0.05, 0.0]), HERE).motion.positions, [[0.11, 0.2]])
     sideways.last = sideways(np.array([0.05, 0.0]), HERE).motion
