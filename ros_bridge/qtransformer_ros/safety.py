@@ -94,7 +94,9 @@ def limited_joints(
         own = ranges[name]
         margin = 0.0 if own.prismatic else margin_rad
         if not own.low + margin < own.high - margin:
-            raise ConfigError(f"joint {name}: a margin of {margin} rad leaves nothing of [{own.low}, {own.high}]; use a smaller one")
+            raise ConfigError(
+                f"joint {name}: a margin of {margin} rad leaves nothing of [{own.low}, {own.high}]; use a smaller one"
+            )
         narrowed[name] = replace(own, low=own.low + margin, high=own.high - margin, velocity=own.velocity * velocity_scale)
     return narrowed
 
