@@ -245,7 +245,7 @@ def _declare(
 ) -> Setting[T]:
     """Values are checked here rather than by rclpy: at declaration it takes no int for a double, and ends the node."""
 
-    def check(parameters: list[Parameter[Any]]) -> SetParametersResult:
+    def check(parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == name:
                 try:

@@ -1,12 +1,14 @@
 """Arms: what differs between two of them is data (`ArmModel`); what they do is the same (`Arm`)."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pybullet
 
 from qtransformer_sim.bullet import Bullet
+from qtransformer_sim.camera import CAMERAS, Camera
 from qtransformer_sim.controller import CartesianController, GripperPose, Workspace
 from qtransformer_sim.low_poly import low_poly_model
 
@@ -48,6 +50,14 @@ class ArmModel:
     """Largest torque [N m] or force [N] of a finger joint."""
     finger_speed: float
     """[rad/s] or [m/s]"""
+    finger_zone: tuple[float, float] = (0.05, 0.085)
+    """Where the open fingers come down: distances from between the fingertips, along the closing direction [m]."""
+    mounts: Mapping[str, Camera] = field(default_factory=dict)
+    """Cameras that sit elsewhere on this arm than `CAMERAS` says."""
+
+    def camera(self, name: str) -> Camera:
+        """A camera of `CAMERAS` as it is mounted on this arm."""
+        return self.mounts.get(name, CAMERAS[name])
 
 
 ARMS: dict[str, ArmModel] = {
@@ -76,6 +86,25 @@ ARMS: dict[str, ArmModel] = {
         joint_force=150.0,
         finger_force=2.0,
         finger_speed=2.0,
+    ),
+    "panda": ArmModel(
+        file="franka_panda/panda.urdf",
+        joints=tuple(f"panda_joint{i}" for i in range(1, 8)),
+        home=(0.0, 0.16, 0.0, -2.2, 0.0, 2.36, -math.pi / 4),
+        tool_link="panda_hand",
+        tool_point=(0.0, 0.0, 0.1105),
+        tool_down_rpy=(math.pi, 0.0, math.pi / 2),
+        fingers=(
+            Finger(("panda_finger_joint1",), (0.04,), (0.0,), ("panda_leftfinger",)),
+            Finger(("panda_finger_joint2",), (0.04,), (0.0,), ("panda_rightfinger",)),
+        ),
+        workspace=Workspace((0.41, -0.14, 0.005), (0.69, 0.14, 0.32), max_yaw=1.8),  # the last joint reaches no further
+        joint_force=87.0,
+        finger_force=20.0,
+        finger_speed=0.2,
+        finger_zone=(0.035, 0.07),
+        # Further out and flatter than on other arms: past the broad hand, the fingertips are at the image's upper third.
+        mounts={"wrist": Camera("gripper", (0.0, -0.115, 0.175), (0.0, -0.045, 0.0), (0.0, 1.0, 0.0), fov=56.0)},
     ),
 }
 
@@ -133,7 +162,11 @@ class Arm:
     def command(self, delta: np.ndarray) -> None:
         """Move the commanded pose by `delta` (dx, dy, dz [m] in the gripper frame, dyaw [rad]) and set the joints' motors."""
         command = self.controller.command(delta, self.gripper_pose(), self.joint_positions())
-        for joint, position, speed in zip(self._joints, command.positions, command.speeds, strict=True):
+        self.drive(command.positions, command.speeds)
+
+    def drive(self, positions: np.ndarray, speeds: np.ndarray) -> None:
+        """Set the joints' motors: targets (j,) [rad] and the speeds (j,) [rad/s] at which to approach them."""
+        for joint, position, speed in zip(self._joints, positions, speeds, strict=True):
             self.bullet.setJointMotorControl2(
                 self.body,
                 joint,

@@ -52,9 +52,10 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         max_steps: int,
         control_hz: float,
         seed: int | None,
+        physics_hz: float = 120.0,
     ) -> None:
         self.render_mode = "rgb_array"
-        self.bullet = Bullet()
+        self.bullet = Bullet(1 / physics_hz)
         self.arm, self.task, self.cameras, self.max_steps = arm, task, dict(cameras), max_steps
         self.metadata = {**self.metadata, "render_fps": control_hz}
         self._substeps = max(1, round(1 / (control_hz * self.bullet.sim_dt)))
@@ -88,7 +89,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._steps = 0
         self._running = True
         self._studio_is_stale = True
-        return self._observe(), {"success": False, "seed": self.episode_seed, "reason": ""}
+        return self.observe(), {"success": False, "seed": self.episode_seed, "reason": ""}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Take one action (6,) in robot units; what exceeds the limits is clipped."""
@@ -96,7 +97,12 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             raise QTransformerError("step() needs a running episode, found none or one that has ended: call reset() first")
         action = self._checked(action)
         self._act(action)
-        outcome = self.task.judge(self.arm, declared=bool(action[5] > 0.5))
+        reward, terminated, truncated, info = self.judge(declared=bool(action[5] > 0.5))
+        return self.observe(), reward, terminated, truncated, info
+
+    def judge(self, declared: bool) -> tuple[float, bool, bool, dict[str, Any]]:
+        """End a control step: (reward, terminated, truncated, info), as `step` returns them."""
+        outcome = self.task.judge(self.arm, declared)
         self._steps += 1
         truncated = not outcome.terminated and self._steps >= self.max_steps
         self._running = not (outcome.terminated or truncated)
@@ -105,7 +111,22 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             "seed": self.episode_seed,
             "reason": outcome.reason or ("time limit" if truncated else ""),
         }
-        return self._observe(), float(outcome.success), outcome.terminated, truncated, info
+        return float(outcome.success), outcome.terminated, truncated, info
+
+    def observe(self) -> dict[str, Any]:
+        """What a policy is given now."""
+        images = {name: self.image(name) for name in self.cameras}
+        return {"images": images, "proprio": self.proprio(), "instruction": self.task.instruction}
+
+    def image(self, camera: str) -> np.ndarray:
+        """What a camera sees now, uint8 (h, w, 3)."""
+        return render(self.bullet, self.arm.model.camera(camera), self.cameras[camera], self.arm.gripper_to_base())
+
+    def proprio(self) -> np.ndarray:
+        """What the robot feels now, float32 (p,)."""
+        pose = self.arm.gripper_pose()
+        values = [*pose.position, np.sin(pose.yaw), np.cos(pose.yaw), self.arm.gripper_width(), float(self.arm.gripper_closed)]
+        return np.array([*values, *self.task.proprio(), *self.arm.joint_positions()], np.float32)
 
     def render(self, size: tuple[int, int] = (240, 320)) -> np.ndarray:  # type: ignore[override]
         """A spectator's view, uint8 (h, w, 3), independent of the policy's cameras."""
@@ -149,16 +170,6 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         xy = middle + rng.uniform(-START_SPREAD, START_SPREAD, size=2)
         return GripperPose(np.array([*xy, rng.uniform(*START_HEIGHT)]), float(rng.uniform(-START_YAW, START_YAW)))
 
-    def _observe(self) -> dict[str, Any]:
-        frame = self.arm.gripper_to_base()
-        images = {name: render(self.bullet, CAMERAS[name], size, frame) for name, size in self.cameras.items()}
-        return {"images": images, "proprio": self._proprio(), "instruction": self.task.instruction}
-
-    def _proprio(self) -> np.ndarray:
-        pose = self.arm.gripper_pose()
-        values = [*pose.position, np.sin(pose.yaw), np.cos(pose.yaw), self.arm.gripper_width(), float(self.arm.gripper_closed)]
-        return np.array([*values, *self.task.proprio(), *self.arm.joint_positions()], np.float32)
-
 
 POSE_NAMES = ("gripper_x", "gripper_y", "gripper_z", "gripper_sin_yaw", "gripper_cos_yaw", "gripper_width", "gripper_closed")
 POSE_UNITS = ("m", "m", "m", "1", "1", "m", "1")
@@ -182,6 +193,7 @@ def make_env(
     control_hz: float = 4.0,
     num_objects: int = 3,
     seed: int | None = None,
+    physics_hz: float = 120.0,
 ) -> RobotEnv:
     """Compose an environment by name.
 
@@ -194,6 +206,7 @@ def make_env(
         control_hz: Control steps per second [Hz].
         num_objects: Objects on the table.
         seed: Seed of the first episode, if its reset is given none.
+        physics_hz: Physics steps per second [Hz].
     """
     cameras = {"wrist": (64, 64)} if cameras is None else cameras
     for kind, name, known in (("task", task, TASKS), ("arm", arm, ARMS), *(("camera", name, CAMERAS) for name in cameras)):
@@ -206,6 +219,7 @@ def make_env(
         max_steps=max_steps,
         control_hz=control_hz,
         seed=seed,
+        physics_hz=physics_hz,
     )
 
 

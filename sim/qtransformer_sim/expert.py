@@ -15,8 +15,6 @@ YAWS = np.linspace(-np.pi / 2, np.pi / 2, 10, endpoint=False)
 """Directions of closing that are tried [rad]; half a turn, for a gripper has no front."""
 BAND = 0.012
 """Half the breadth of the strip that the fingers grip [m]."""
-FINGER_ZONE = (0.05, 0.085)
-"""Where the open fingers come down, as distances from the grasp along the closing direction [m]."""
 HOVER = 0.075
 """Height above the grasp at which position and turn are corrected before the descent [m]."""
 
@@ -105,7 +103,7 @@ class ScriptedExpert:
         clouds = [item.surface(bullet) for item in within_reach]
         scene = np.concatenate(clouds)
         grasps = [
-            grasp_at(item, item.position(bullet), cloud, scene, yaw, offset, pose)
+            grasp_at(item, item.position(bullet), cloud, scene, yaw, offset, pose, self.env.arm.model.finger_zone)
             for item, cloud in zip(within_reach, clouds, strict=True)
             for yaw in YAWS
             for offset in (-0.018, 0.0, 0.018)
@@ -114,11 +112,19 @@ class ScriptedExpert:
 
 
 def grasp_at(
-    item: SceneObject, center: np.ndarray, cloud: np.ndarray, scene: np.ndarray, yaw: float, offset: float, pose: GripperPose
+    item: SceneObject,
+    center: np.ndarray,
+    cloud: np.ndarray,
+    scene: np.ndarray,
+    yaw: float,
+    offset: float,
+    pose: GripperPose,
+    finger_zone: tuple[float, float],
 ) -> Grasp:
     """The grasp of an object that closes along `yaw`, `offset` [m] beside the object's centre (3,).
 
-    `cloud` (n, 3) are the object's own surface points, `scene` (m, 3) those of all objects, base frame [m].
+    `cloud` (n, 3) are the object's own surface points, `scene` (m, 3) those of all objects, base frame [m];
+    the open fingers come down at distances `finger_zone` [m].
     """
     along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
     strip = cloud[np.abs((cloud[:, :2] - center[:2]) @ across - offset) < BAND]
@@ -130,7 +136,7 @@ def grasp_at(
     turn = nearest_turn(yaw, pose.yaw)
     relative = scene[:, :2] - point
     distance = np.abs(relative @ along)
-    in_the_way = (np.abs(relative @ across) < BAND + 0.006) & (distance > FINGER_ZONE[0]) & (distance < FINGER_ZONE[1])
+    in_the_way = (np.abs(relative @ across) < BAND + 0.006) & (distance > finger_zone[0]) & (distance < finger_zone[1])
     score = (
         0.15 * in_the_way.sum()
         + 40.0 * max(0.0, width - 0.05)

@@ -18,6 +18,16 @@ def env() -> Iterator[Any]:
     env.close()
 
 
+@pytest.fixture(scope="module", params=["kuka", "panda"])
+def each_arm(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The same environment around every arm in turn, for what must hold of all of them."""
+    from qtransformer_sim import make_env
+
+    env = make_env(arm=request.param)
+    yield env
+    env.close()
+
+
 @pytest.fixture
 def act() -> Any:
     """Spell an action by its parts: `act(dz=-0.07, gripper=1)`."""

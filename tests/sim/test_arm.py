@@ -1,16 +1,21 @@
 """The arm moves like one: bounded speed, straight increments in the gripper's frame, nothing stored up when blocked."""
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("pybullet")
 from qtransformer_sim import CartesianController, GripperPose, Workspace
+from qtransformer_sim.studio import Studio
 
 JOINT_SPEED_LIMIT = 3.0
 """[rad/s]: the controller's limit and a little for the solver."""
 
 
-def test_no_teleport_between_substeps(env, act):
+def test_no_teleport_between_substeps(each_arm, act):
+    env = each_arm
     env.reset(seed=0)
     joints = [env.arm.joint_positions()]
     original = env.bullet.stepSimulation
@@ -30,7 +35,8 @@ def test_no_teleport_between_substeps(env, act):
     assert speeds.max() < JOINT_SPEED_LIMIT
 
 
-def test_increments_are_in_the_gripper_frame(env, act):
+def test_increments_are_in_the_gripper_frame(each_arm, act):
+    env = each_arm
     env.reset(seed=0)
     env.step(act(dyaw=0.4))
     before = env.arm.gripper_pose()
@@ -40,20 +46,61 @@ def test_increments_are_in_the_gripper_frame(env, act):
     np.testing.assert_allclose(moved, expected, atol=0.003)
 
 
-def test_the_arm_holds_still_while_the_fingers_move(env, act):
+def test_the_arm_holds_still_while_the_fingers_move(each_arm, act):
+    env = each_arm
     env.reset(seed=0)
     before = env.arm.gripper_pose().position
     env.step(act(dx=0.05, dz=-0.07, gripper=1))
     np.testing.assert_allclose(env.arm.gripper_pose().position, before, atol=0.003)
 
 
-def test_a_start_pose_is_reached(env):
+def test_a_start_pose_is_reached(each_arm):
+    env = each_arm
     env.reset(seed=0)
     target = GripperPose(np.array([0.5, 0.08, 0.15]), 0.7)
     env.arm.reset(target)
     measured = env.arm.gripper_pose()
     np.testing.assert_allclose(measured.position, target.position, atol=0.001)
     assert measured.yaw == pytest.approx(target.yaw, abs=0.005)
+
+
+def test_every_corner_of_the_workspace_is_within_the_joints_limits(each_arm):
+    each_arm.reset(seed=0)
+    arm, bullet = each_arm.arm, each_arm.bullet
+    infos = [bullet.getJointInfo(arm.body, j) for j in range(bullet.getNumJoints(arm.body))]
+    limits = {info[1].decode(): info[8:10] for info in infos}
+    low, high = np.transpose([limits[name] for name in arm.model.joints])
+    box = arm.model.workspace
+    for *corner, yaw in itertools.product(*zip(box.low, box.high, strict=True), (-box.max_yaw, 0.0, box.max_yaw)):
+        joints = arm.solve_ik(GripperPose(np.array(corner), yaw))
+        assert (joints > low).all(), corner
+        assert (joints < high).all(), corner
+
+
+def test_the_gripper_closes_on_nothing_within_a_control_step(each_arm, act):
+    each_arm.reset(seed=0)
+    assert each_arm.arm.gripper_width() > 0.075
+    each_arm.step(act(gripper=1))
+    assert each_arm.arm.gripper_width() < 0.01
+    assert each_arm.task.attempts_left == 2
+
+
+def test_the_stand_in_is_cheap_and_has_the_same_links(each_arm):
+    """Small meshes only (the originals take megabytes); the joints, by whose names everything is found, are the same."""
+    each_arm.reset(seed=0)
+    arm, bullet = each_arm.arm, each_arm.bullet
+    studio = Studio()
+    studio.build(arm, [], arm.model.workspace)
+    joints = [
+        [world.getJointInfo(body, j)[1] for j in range(world.getNumJoints(body))]
+        for world, body in ((bullet, arm.body), (studio.bullet, studio._arm))
+    ]
+    studio.close()
+    assert joints[0] == joints[1]
+    meshes = {shape[4].decode() for shape in bullet.getVisualShapeData(arm.body)} - {""}
+    assert meshes
+    for mesh in meshes:
+        assert Path(mesh).stat().st_size < 50_000, mesh
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("pybullet")
 from qtransformer.rollout import rollout
 from qtransformer_sim import RECIPES, NoisyExpert, RandomActor, make_env
+from qtransformer_sim.arm import ARMS
 
 
 def episode_digest(env, seed: int) -> str:
@@ -41,14 +42,15 @@ def test_an_episode_repeats_after_fifty_others(env):
     assert [episode_digest(env, seed) for seed in (11, 12)] == first
 
 
-def test_an_episode_repeats_in_a_fresh_process(env):
+def test_an_episode_repeats_in_a_fresh_process(each_arm):
     script = (
         "import importlib.util, sys; spec = importlib.util.spec_from_file_location('t', sys.argv[1]);"
         "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t);"
-        "print(t.episode_digest(t.make_env(), 13))"
+        "print(t.episode_digest(t.make_env(arm=sys.argv[2]), 13))"
     )
-    fresh = subprocess.run([sys.executable, "-c", script, __file__], capture_output=True, text=True, check=True)
-    assert fresh.stdout.split()[-1] == episode_digest(env, 13)
+    arm = next(name for name, model in ARMS.items() if model is each_arm.arm.model)
+    fresh = subprocess.run([sys.executable, "-c", script, __file__, arm], capture_output=True, text=True, check=True)
+    assert fresh.stdout.split()[-1] == episode_digest(each_arm, 13)
 
 
 def test_the_seed_in_info_replays_an_unseeded_episode(env):

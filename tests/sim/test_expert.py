@@ -29,9 +29,9 @@ def rollout(env, actor, seed):
     return info["success"], np.array(actions)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_the_expert_grasps(split):
-    env = make_env(cameras={}, split=split)
+@pytest.mark.parametrize(("arm", "split"), [("kuka", "train"), ("kuka", "test"), ("panda", "train")])
+def test_the_expert_grasps(arm, split):
+    env = make_env(arm=arm, cameras={}, split=split)
     results = [rollout(env, ScriptedExpert(env), seed) for seed in range(20)]
     env.close()
     assert np.mean([success for success, _ in results]) >= 0.85
