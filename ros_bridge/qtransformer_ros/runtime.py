@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer.errors import ConfigError
+from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.types import ActionSpec, Observation
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.buffer import NANOSECONDS, Clock
@@ -437,14 +437,35 @@ class PolicyRuntime:
         return self._enter(RunState.paused, "waiting: for start, after an e-stop")
 
     def change_limits(self, limits: SafetyLimits) -> str:
-        """Take other limits of the same joints; "" or why not: while running, limits are only ever tightened."""
+        """Take other limits of the same joints; "" or why not."""
+        why = self.refusal_of(limits)
+        if not why:
+            self._limits = limits
+        return why
+
+    def refusal_of(self, limits: SafetyLimits) -> str:
+        """Why other limits would not be taken now: while running, limits are only ever tightened. "" if they would."""
         looser = loosened(self._limits, limits)
         if looser and self.state is RunState.running:
             return f"limits are not loosened while running ({', '.join(looser)}): stop first"
         if set(limits.joints) != set(self._limits.joints) or limits.has_workspace > self._limits.has_workspace:
             return "other joints, or a workspace where there was none, need other topics: configure again"
-        self._limits = limits
         return ""
+
+    def complaint(self) -> str:
+        """The first thing that cannot be trusted now, and why; "" if decisions could be made."""
+        return self._complaint()
+
+    def look(self) -> Request | None:
+        """What would be decided on now, to judge other policies' actions by; None where it is not complete or not fresh."""
+        if self._complaint():
+            return None
+        try:
+            observation = self._intake.observation()
+        except UNUSABLE:
+            return None
+        stamps = self._intake.samples.stamps(self._intake.observed)
+        return Request(observation=observation, stamps=stamps, number=-1, generation=self._generation)
 
     def snapshot(self) -> Snapshot:
         samples = self._intake.samples
@@ -653,6 +674,8 @@ class PolicyRuntime:
             return self._leave(RunState.paused if asks else RunState.hold, why)
         try:
             command = self._to_command(self._as_logged(action))
+        except QTransformerError as error:  # out of reach, for instance
+            return self._refuse(str(error))
         except Exception as error:  # a defect, and no reason to let an arm go on
             return self._fault(f"fault: an action became no command: {type(error).__name__}: {error}")
         found = restrict(command, self._limits, self._intake.measured(self._run.velocities), self._settings.period_s)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ class Deployed:
         measured = [self.robot.joints[name] for name in last.joint_names]
         return len(last.points) == 1 and np.allclose(last.points[0].positions, measured, atol=1e-6)
 
+    def wait_for_hold(self) -> None:
+        self.probe.wait_for(self.last_is_a_hold, "a hold")
+
 
 def is_refused(probe: Probe, label: str) -> bool:
     """Whether a transition that does not exist from here is; Jazzy never answers."""
@@ -94,7 +98,7 @@ def test_the_lifecycle_is_walked_and_what_is_no_transition_does_no_harm(deployed
     assert is_refused(probe, "configure")
     assert probe.lifecycle_state(NODE) == "active"
     assert probe.transition(NODE, "deactivate")
-    assert d.last_is_a_hold()
+    d.wait_for_hold()
     count = len(d.motions)
     probe.spin_for(0.5)
     assert len(d.motions) == count, "silence after a hold"
@@ -162,14 +166,17 @@ def test_the_last_message_before_a_signal_ends_it_is_a_hold(signals, deployed) -
 def test_an_estop_latches_and_only_a_start_moves_again(deployed) -> None:
     d = deployed()
     d.run()
-    d.probe.publisher("estop", Bool).publish(Bool(data=True))
+    button = d.probe.publisher("estop", Bool)
+    button.publish(Bool(data=True))
     d.wait_for("ESTOP")
-    assert d.last_is_a_hold()
+    d.wait_for_hold()
     count = len(d.motions)
     assert not d.probe.trigger(f"{NODE}/start").success
     d.probe.spin_for(0.5)
     assert len(d.motions) == count
-    assert d.probe.set_bool(f"{NODE}/estop", False).success
+    assert "still says pressed" in d.probe.set_bool(f"{NODE}/estop", False).message
+    button.publish(Bool(data=False))
+    d.probe.wait_for(lambda: d.probe.set_bool(f"{NODE}/estop", False).success, "the release")
     d.wait_for("PAUSED")
     d.probe.spin_for(0.3)
     assert len(d.motions) == count
@@ -178,12 +185,14 @@ def test_an_estop_latches_and_only_a_start_moves_again(deployed) -> None:
 
 
 def test_a_blind_camera_ends_in_a_hold_and_silence(deployed) -> None:
-    d = deployed()
+    d = deployed(max_sync_skew_s=5)  # or the skew would be noticed first
     d.run()
     d.robot.go_blind()
-    d.wait_for("HOLD", timeout=0.5 + 0.1 + 2.0)
-    assert d.last_is_a_hold()
-    assert "image" in d.status.message
+    blind = time.monotonic()
+    d.wait_for("HOLD")
+    assert time.monotonic() - blind < QUICK["image_timeout_s"] + 0.1 + 0.3  # a period, and a busy machine
+    assert "image_stale: /camera/wrist/image_raw" in d.status.message
+    d.wait_for_hold()
     count = len(d.motions)
     d.probe.spin_for(0.5)
     assert len(d.motions) == count
@@ -196,7 +205,8 @@ def test_joints_that_are_no_numbers_end_in_a_hold(deployed) -> None:
     d.robot.break_joint()
     d.wait_for("HOLD")
     d.robot.joints.update(measured)
-    assert d.last_is_a_hold()
+    assert "elbow = nan" in d.status.message
+    d.wait_for_hold()
     assert all(np.isfinite(point.positions).all() for motion in d.motions for point in motion.points)
 
 
@@ -214,7 +224,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(deployed) -> None:
 def test_while_it_runs_limits_are_only_tightened(deployed) -> None:
     d = deployed(max_step_rad=1)  # an int for a double
     d.run()
-    assert "loosens" in d.probe.set_parameters(NODE, max_step_rad=1.5)["max_step_rad"]
+    assert "not loosened" in d.probe.set_parameters(NODE, max_step_rad=1.5)["max_step_rad"]
     assert d.probe.set_parameters(NODE, max_step_rad=0.5) == {}
     assert d.probe.get_parameter(NODE, "max_step_rad") == 0.5
     assert d.probe.set_parameters(NODE, dry_run=True)["dry_run"]
