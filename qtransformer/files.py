@@ -83,6 +83,11 @@ def verify_manifest(directory: Path) -> None:
             raise CheckpointError(f"{path} differs from its manifest (damaged or altered); copy it again or use another step")
 
 
+def fingerprint(directory: Path) -> str:
+    """SHA-256 of the manifest, which names the size and SHA-256 of every file: one number for all of a verified directory."""
+    return _sha256(directory / MANIFEST)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Replace a JSON file atomically."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")

@@ -1,7 +1,7 @@
 """A trained network as something that acts: numpy in, numpy out, robot units."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,7 @@ class Policy:
         """The greedy action with the values it was chosen by."""
         self._check(observation)
         self._tokens.append(self._encode(observation))
-        missing = self.config.model.history - len(self._tokens)
-        window = torch.cat([self._tokens[0]] * missing + list(self._tokens), dim=1)
-        decision = self.greedy(self.network.add_age(window))
+        decision = self.greedy(self._context(self._tokens))
         scaled = self.network.tokenizer.decode(decision.bins)[0]
         result = PolicyDecision(
             action=self.action_spec.to_units(scaled.cpu().numpy()),
@@ -122,6 +120,37 @@ class Policy:
         )
         self.value = None if self.imitates else result.value
         return result
+
+    @torch.inference_mode()
+    def score(self, observation: Observation | Any | None, actions: np.ndarray) -> Float[np.ndarray, "k n"]:
+        """Expected return after each dimension of candidate actions, whoever proposed them; the last column is the action's.
+
+        The observation is judged as `decide` would judge it next, after the frames kept so far, but is not kept: scoring
+        leaves the policy's episode as it was. None stands for the observation last decided on.
+
+        Args:
+            observation: what the candidates are for; encoded once for all of them.
+            actions: (k, n) in robot units. A value beyond its limits is judged as the outermost bin, as in training.
+
+        Raises:
+            SpecMismatchError: the observation does not fit, or `actions` is not finite and (k, n).
+            ConfigError: a cloned policy has no values; or nothing was decided yet and the observation is None.
+        """
+        if self.imitates:
+            raise ConfigError(
+                "a cloned policy (algo=bc) has no trained values to score actions by; use a Q-Transformer's checkpoint"
+            )
+        bins = self.network.tokenizer.encode(torch.from_numpy(self.action_spec.to_scaled(self._candidates(actions))))
+        frames = list(self._tokens)
+        if observation is not None:
+            self._check(observation)
+            frames = [*frames, self._encode(observation)][-self.config.model.history :]
+        if not frames:
+            raise ConfigError("no observation to score actions for: give one, or decide first")
+        context = self._context(frames)
+        hidden = self.network.hidden(context.expand(len(bins), -1, -1), bins.to(self.device))
+        logits = self.network.q_head.at(hidden, bins.to(self.device)[..., None])
+        return self.network.value_head.q_values(logits)[..., 0].cpu().numpy()
 
     @property
     def imitates(self) -> bool:
@@ -169,6 +198,20 @@ class Policy:
                 f"(saved {golden['bins'].tolist()}), values differ by {difference:.2g} of their range "
                 f"(allowed {GOLDEN_TOLERANCE:g}); the code or libraries have changed: retrain, or use the versions in metadata.json"
             )
+
+    def _context(self, frames: Sequence[Float[Tensor, "1 1 s e"]]) -> Float[Tensor, "1 s2 e"]:
+        """The window of the newest frames; where the episode is younger than the history, its first frame is repeated."""
+        missing = self.config.model.history - len(frames)
+        return self.network.add_age(torch.cat([frames[0]] * missing + list(frames), dim=1))
+
+    def _candidates(self, actions: np.ndarray) -> np.ndarray:
+        candidates = np.asarray(actions, np.float64)
+        if candidates.ndim != 2 or candidates.shape[1] != len(self.action_spec) or not np.isfinite(candidates).all():
+            raise SpecMismatchError(
+                f"candidate actions: the policy expects finite numbers of shape (k, {len(self.action_spec)}), one column for each "
+                f"of {', '.join(self.action_spec.names)}, found shape {candidates.shape}: {candidates}"
+            )
+        return candidates
 
     def _encode(self, observation: Observation) -> Float[Tensor, "1 1 s e"]:
         images = {

@@ -72,7 +72,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
 
     rclpy's own signal handlers would invalidate the context before the last message is out; ours only set a flag, and stay
     installed to the end, for `ros2 launch` sends SIGINT twice. An exception of a callback is logged, and the node lives on;
-    where it has a method `on_error(error)`, that is told.
+    where it has a method `on_callback_error(error)`, that is told.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,8 +119,8 @@ def spin(executor: SingleThreadedExecutor, node: Any, stopped: Callable[[], bool
             if time.monotonic() - logged.get(text, -REPEAT_S) >= REPEAT_S:
                 logged[text] = time.monotonic()
                 node.get_logger().error("a callback failed\n" + "".join(traceback.format_exception(error)))
-            if hasattr(node, "on_error"):
-                node.on_error(error)
+            if hasattr(node, "on_callback_error"):  # `on_error` is a lifecycle node's own
+                node.on_callback_error(error)
 
 
 def publish_last(publisher: Publisher, message: Any) -> None:

@@ -43,8 +43,6 @@ class ArmModel:
     tool_down_rpy: tuple[float, float, float]
     """The tool link in the base frame at yaw 0, roll-pitch-yaw [rad]: fingers down, closing along the base's x."""
     fingers: tuple[Finger, Finger]
-    finger_zone: tuple[float, float]
-    """Where the open fingers come down: distances from between the fingertips, along the closing direction [m]."""
     workspace: Workspace
     joint_force: float
     """Largest torque of an arm joint [N m]."""
@@ -52,6 +50,8 @@ class ArmModel:
     """Largest torque [N m] or force [N] of a finger joint."""
     finger_speed: float
     """[rad/s] or [m/s]"""
+    finger_zone: tuple[float, float] = (0.05, 0.085)
+    """Where the open fingers come down: distances from between the fingertips, along the closing direction [m]."""
     mounts: Mapping[str, Camera] = field(default_factory=dict)
     """Cameras that sit elsewhere on this arm than `CAMERAS` says."""
 
@@ -82,7 +82,6 @@ ARMS: dict[str, ArmModel] = {
                 ("right_finger", "right_finger_base", "right_finger_tip"),
             ),
         ),
-        finger_zone=(0.05, 0.085),
         workspace=Workspace((0.41, -0.14, 0.005), (0.69, 0.14, 0.32), max_yaw=2.0),
         joint_force=150.0,
         finger_force=2.0,
@@ -99,11 +98,11 @@ ARMS: dict[str, ArmModel] = {
             Finger(("panda_finger_joint1",), (0.04,), (0.0,), ("panda_leftfinger",)),
             Finger(("panda_finger_joint2",), (0.04,), (0.0,), ("panda_rightfinger",)),
         ),
-        finger_zone=(0.035, 0.07),
         workspace=Workspace((0.41, -0.14, 0.005), (0.69, 0.14, 0.32), max_yaw=1.8),  # the last joint reaches no further
         joint_force=87.0,
         finger_force=20.0,
         finger_speed=0.2,
+        finger_zone=(0.035, 0.07),
         # Further out and flatter than on other arms: past the broad hand, the fingertips are at the image's upper third.
         mounts={"wrist": Camera("gripper", (0.0, -0.115, 0.175), (0.0, -0.045, 0.0), (0.0, 1.0, 0.0), fov=56.0)},
     ),

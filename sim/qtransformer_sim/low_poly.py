@@ -5,6 +5,7 @@ camera. The stand-in is derived from the original when it is needed; nothing is 
 """
 
 import atexit
+import copy
 import functools
 import shutil
 import tempfile
@@ -25,11 +26,12 @@ def low_poly_model(file: str) -> str:
     """Path of the stand-in for an SDF or URDF model (relative to PyBullet's data)."""
     source = DATA / file
     tree = ElementTree.parse(source)
+    urdf = source.suffix == ".urdf"
     for link in tree.iter("link"):
-        if source.suffix == ".urdf":
+        if urdf:
             show_collision_shape(link)
         for shape in link.findall("visual") + link.findall("collision"):
-            (simplify_urdf if source.suffix == ".urdf" else simplify)(shape, source.parent)
+            (simplify_urdf if urdf else simplify_sdf)(shape, source.parent)
     for joint in tree.iter("joint"):
         # Kuka's file mounts the gripper on an unlimited, unpowered eighth joint; a real gripper is bolted on.
         if joint.get("type") == "continuous":
@@ -40,7 +42,7 @@ def low_poly_model(file: str) -> str:
     return str(folder / source.name)
 
 
-def simplify(shape: Element, folder: Path) -> None:
+def simplify_sdf(shape: Element, folder: Path) -> None:
     """Replace a large mesh by its bounding box; give a small one an absolute path."""
     geometry, uri, pose = shape.find("geometry"), shape.find("geometry/mesh/uri"), shape.find("pose")
     if geometry is None or uri is None or uri.text is None or pose is None:
@@ -57,26 +59,30 @@ def simplify(shape: Element, folder: Path) -> None:
 
 
 def show_collision_shape(link: Element) -> None:
-    """Give a URDF link's visual the mesh of its collision shape, which has hundreds of triangles rather than ten thousand."""
-    visual, collision = link.find("visual/geometry/mesh"), link.find("collision/geometry/mesh")
-    if visual is not None and collision is not None:
-        visual.set("filename", collision.get("filename", ""))
+    """Draw a URDF link by its collision shape, which has hundreds of triangles rather than ten thousand."""
+    visual, collision = link.find("visual"), link.find("collision")
+    if visual is None or collision is None:
+        return
+    for part in visual.findall("geometry") + visual.findall("origin"):
+        visual.remove(part)
+    visual.extend(copy.deepcopy(collision.findall("geometry") + collision.findall("origin")))
 
 
 def simplify_urdf(shape: Element, folder: Path) -> None:
-    """The same for a URDF: replace a large mesh by its bounding box; give a small one an absolute path."""
+    """The same for a URDF: replace a large OBJ mesh by its bounding box; give others an absolute path."""
     geometry, mesh = shape.find("geometry"), shape.find("geometry/mesh")
-    if geometry is None or mesh is None:
+    path = folder / ("" if mesh is None else mesh.get("filename", "").removeprefix("package://"))
+    if geometry is None or mesh is None or not path.is_file():
         return
-    path = folder / mesh.get("filename", "").removeprefix("package://")
+    mesh.set("filename", str(path))
+    if path.suffix != ".obj" or shape.find("origin") is not None or mesh.get("scale") is not None:
+        return
     corners, triangles = read_obj(path)
     if triangles < MAX_TRIANGLES:
-        mesh.set("filename", str(path))
         return
     low, high = corners.min(axis=0), corners.max(axis=0)
     geometry.clear()
     SubElement(geometry, "box", size=" ".join(f"{x:.4f}" for x in high - low))
-    assert shape.find("origin") is None, "a mesh with an origin of its own: shift the box as well"
     SubElement(shape, "origin", xyz=" ".join(f"{x:.4f}" for x in (high + low) / 2), rpy="0 0 0")
 
 

@@ -143,6 +143,58 @@ def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(
     assert differs
 
 
+@pytest.mark.parametrize("history", [1, 4])
+def test_scores_of_the_greedy_action_are_the_values_it_was_chosen_by(
+    history, make_config, make_policy, make_episode, observe
+) -> None:
+    policy, episode = make_policy(make_config(model={"history": history})), make_episode(8)
+    for t in range(8):
+        decision = policy.decide(observe(episode, t))
+        along = decision.q_values[np.arange(3), decision.bins]
+        np.testing.assert_allclose(policy.score(None, decision.action[None]), along[None], atol=1e-5)
+
+
+def test_scoring_sees_the_window_with_the_observation_and_leaves_the_episode_alone(
+    make_config, make_policy, make_episode, observe
+) -> None:
+    config = make_config(model={"history": 4})
+    policy, twin, episode = make_policy(config), make_policy(config), make_episode(9)
+    candidates = np.random.default_rng(0).uniform((-0.1, 0, -0.2), (0.1, 1, 0.3), (5, 3))
+    for t in range(9):
+        before = policy.score(observe(episode, t), candidates)
+        a, b = policy.decide(observe(episode, t)), twin.decide(observe(episode, t))
+        np.testing.assert_array_equal(a.q_values, b.q_values)
+        np.testing.assert_allclose(policy.score(None, candidates), before, atol=1e-6)
+
+
+def test_every_candidate_is_scored_under_its_own_dimensions(make_config, make_policy, make_episode, observe) -> None:
+    policy, observation = make_policy(make_config()), observe(make_episode(3), 0)
+    candidates = np.random.default_rng(1).uniform((-0.1, 0, -0.2), (0.1, 1, 0.3), (7, 3))
+    bins = policy.network.tokenizer.encode(torch.from_numpy(policy.action_spec.to_scaled(candidates)))
+    policy.decide(observation)
+    scores = policy.score(None, candidates)
+    for i, chosen in enumerate(bins):
+        with torch.no_grad():
+            output = policy.network(policy._context(policy._tokens), chosen[None])
+        np.testing.assert_allclose(scores[i], output.q_values[0, torch.arange(3), chosen], atol=1e-5)
+    assert policy.score(None, candidates[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "actions", [np.zeros(3), np.zeros((2, 4)), np.full((1, 3), np.nan), np.array([[0.0, np.inf, 0.0]])], ids=str
+)
+def test_candidates_that_are_none_are_refused(actions, make_config, make_policy, make_episode, observe) -> None:
+    with pytest.raises(SpecMismatchError, match=r"shape \(k, 3\).*dx, gripper, dy"):
+        make_policy(make_config()).score(observe(make_episode(3), 0), actions)
+
+
+def test_a_policy_without_values_or_observation_scores_nothing(make_config, make_policy, make_episode, observe) -> None:
+    with pytest.raises(ConfigError, match="no trained values"):
+        make_policy(make_config(algo="bc")).score(observe(make_episode(3), 0), np.zeros((1, 3)))
+    with pytest.raises(ConfigError, match="decide first"):
+        make_policy(make_config()).score(None, np.zeros((1, 3)))
+
+
 def observation_of(episode: Episode) -> dict[str, Any]:
     return {"images": {c: x[0] for c, x in episode.images.items()}, "proprio": episode.proprio[0]}
 

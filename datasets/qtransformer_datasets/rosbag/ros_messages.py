@@ -49,6 +49,15 @@ def encode_image(camera: CameraTopic, message: Any) -> np.ndarray:
     return np.array(pixels[..., _CHANNELS[encoding]], order="C")
 
 
+def sent_size(camera: CameraTopic, message: Any) -> tuple[int, int]:
+    """(height, width) of an image as it was sent. Refuses what can be seen to be wrong without decoding it: cheap enough for
+    every frame of a live camera, of which few are used."""
+    if camera.type == "CompressedImage":
+        return _declared_size(np.frombuffer(message.data, np.uint8).data)
+    pixels, _ = _raw_pixels(message, camera.encoding or message.encoding)
+    return pixels.shape[0], pixels.shape[1]
+
+
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Area interpolation of uint8 (h, w, c) to `size` = (height, width); an image of that size is returned as it is."""
     if image.shape[:2] == size:

@@ -1,0 +1,150 @@
+"""The network in a thread of its own, which always takes the newest observation: nothing queues, and nobody waits for it."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtransformer.policy import Policy, PolicyDecision
+from qtransformer.types import Observation
+from qtransformer_ros.runtime import Decided, Request
+
+MAX_WAITING = 8
+"""Requests for scores that may wait; the oldest is given up first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a request: exactly one of `decided`, `error`."""
+
+    request: Request
+    decided: Decided | None = None
+    decision: PolicyDecision | None = None
+    """With `decided`: the values behind it."""
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    tag: Any
+    """The asker's, given back."""
+    actions: np.ndarray
+    """(k, n), robot units."""
+    observation: Observation | None
+    """None: the one last decided on, with the frames before it. Any other begins an episode of its own."""
+    stamp_ns: int = 0
+    """Newest header stamp of the observation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What came of it: exactly one of `scores`, `error`."""
+
+    request: ScoreRequest
+    scores: np.ndarray | None = None
+    """(k, n)"""
+    error: Exception | None = None
+
+
+class InferenceThread:
+    """Owns the policy while it runs. `decide` and `score` return at once; answers wait in `answers`, after a call of `notify`.
+
+    Args:
+        policy: nobody else may use it meanwhile.
+        notify: called in the thread after every answer.
+    """
+
+    def __init__(self, policy: Policy, notify: Callable[[], None]) -> None:
+        self.answers: deque[Answer | Scores] = deque()
+        self._policy, self._notify = policy, notify
+        self._wake = threading.Condition()
+        self._next: Request | None = None
+        self._to_score: deque[ScoreRequest] = deque(maxlen=MAX_WAITING)
+        self._ended = False
+        self._generation: int | None = None
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    def decide(self, request: Request) -> None:
+        """Replaces a request that still waits."""
+        with self._wake:
+            self._next = request
+            self._wake.notify()
+
+    def score(self, request: ScoreRequest) -> None:
+        """Taken up when no decision waits."""
+        with self._wake:
+            self._to_score.append(request)
+            self._wake.notify()
+
+    def end(self, timeout_s: float) -> bool:
+        """Finish what is being computed, and no more. Returns whether it ended in time."""
+        with self._wake:
+            self._ended = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            self.answers.append(self._decide(job) if isinstance(job, Request) else self._score(job))
+            self._notify()
+
+    def _take(self) -> Request | ScoreRequest | None:
+        """The next job, decisions first; None at the end."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._ended or self._next is not None or self._to_score)
+            if self._ended:
+                return None
+            if self._next is None:
+                return self._to_score.popleft()
+            job, self._next = self._next, None
+            return job
+
+    def _decide(self, request: Request) -> Answer:
+        start = time.perf_counter()
+        try:
+            self._begin_episode(request.generation)
+            decision = self._policy.decide(request.observation)
+        except Exception as error:
+            return Answer(request=request, error=error)
+        seconds = time.perf_counter() - start
+        decided = Decided(request=request, action=decision.action, value=self._policy.value, seconds=seconds)
+        return Answer(request=request, decided=decided, decision=decision)
+
+    def _begin_episode(self, generation: int) -> None:
+        if generation != self._generation:
+            self._policy.reset()
+            self._generation = generation
+
+    def _score(self, request: ScoreRequest) -> Scores:
+        try:
+            if request.observation is not None:
+                self._policy.reset()
+                self._generation = None
+            return Scores(request=request, scores=self._policy.score(request.observation, request.actions))
+        except Exception as error:
+            return Scores(request=request, error=error)
+
+
+def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0, most: int = 100) -> np.ndarray:
+    """How long decisions take [s], one after the other, after a warm-up; at least five. The policy's episode is forgotten."""
+    for _ in range(3):
+        policy.decide(observation)
+    seconds, end = [], time.monotonic() + budget_s
+    while len(seconds) < 5 or (len(seconds) < most and time.monotonic() < end):
+        start = time.perf_counter()
+        policy.decide(observation)
+        seconds.append(time.perf_counter() - start)
+    policy.reset()
+    return np.array(seconds)
+
+
+def blank_observation(cameras: dict[str, Sequence[int]], proprio: int) -> Observation:
+    """Of the right shapes, to warm up with."""
+    images = {name: np.zeros(tuple(shape), np.uint8) for name, shape in cameras.items()}
+    return {"images": images, "proprio": np.zeros(proprio, np.float32), "instruction": ""}
