@@ -1,0 +1,91 @@
+"""What `common_node` promises of every node, seen from outside."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from tests.ros_nodes.harness import Graph
+
+TOY = """
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from qtransformer_ros.common_node import EVERY, flag, integer, number, numbers, publish_last, run, text, texts
+
+class Toy(Node):
+    def __init__(self):
+        super().__init__("toy")
+        self.settings = [
+            number(self, "rate_hz", 5.0, "rate [Hz]", low=0.1, high=100),
+            integer(self, "count", 3, "how many", low=0),
+            texts(self, "names", [], "names"),
+            numbers(self, "box_m", [0.0, 1.0], "box [m]", length=2),
+            text(self, "mode", "a", "mode", choices=("a", "b")),
+            flag(self, "frozen", False, "frozen", read_only=True),
+        ]
+        self.last = self.create_publisher(String, "last", EVERY)
+        self.create_service(Trigger, "~/fail", self.fail)
+        self.create_service(Trigger, "~/show", self.show)
+
+    def show(self, request, response):
+        response.message = repr([setting.value for setting in self.settings])
+        return response
+
+    def fail(self, request, response):
+        raise RuntimeError("boom")
+
+    def on_stop(self):
+        publish_last(self.last, String(data="bye"))
+
+def main():
+    return run(Toy)
+"""
+
+
+@pytest.fixture(autouse=True)
+def toy_module(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "toy_node.py").write_text(TOY)
+    graph.env["PYTHONPATH"] += f":{tmp_path}"
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_the_last_message_is_out_before_the_end(graph: Graph, signals: list[signal.Signals]) -> None:
+    toy = graph.start("toy_node")
+    heard = graph.probe.listen("last", String)
+    graph.probe.trigger("toy/show")
+    graph.probe.wait_for(lambda: graph.probe.node.count_publishers("last"), "the publisher")
+    for number in signals:
+        toy.send(number)
+    assert toy.wait() == 0, toy.output
+    graph.probe.wait_for(lambda: heard, "the last message")
+
+
+def test_an_exception_of_a_callback_is_logged_and_survived(graph: Graph) -> None:
+    toy = graph.start("toy_node")
+    client = graph.probe.node.create_client(Trigger, "toy/fail")
+    graph.probe.wait_for(client.service_is_ready, "the service")
+    client.call_async(Trigger.Request())
+    graph.probe.wait_for(lambda: "RuntimeError: boom" in toy.output, "the log")
+    graph.probe.trigger("toy/show")
+    assert toy.stop() == 0
+
+
+def test_parameters_convert_and_check(graph: Graph) -> None:
+    graph.start("toy_node", rate_hz=7, count=4.0, names=["x"], box_m=[1, 2], mode="b")
+    assert graph.probe.trigger("toy/show").message == "[7.0, 4, ('x',), (1.0, 2.0), 'b', False]"
+    refused = graph.probe.set_parameters("toy", rate_hz=1000.0, count=-1, names=3, box_m=[1.0], mode="c", frozen=True)
+    assert set(refused) == {"rate_hz", "count", "names", "box_m", "mode", "frozen"}
+    assert graph.probe.set_parameters("toy", rate_hz=float("nan")) != {}
+    assert graph.probe.set_parameters("toy", rate_hz=True) != {}
+    assert graph.probe.set_parameters("toy", rate_hz=9, box_m=[3, 4]) == {}
+    assert graph.probe.trigger("toy/show").message == "[9.0, 4, ('x',), (3.0, 4.0), 'b', False]"
+
+
+def test_a_parameter_that_does_not_fit_ends_the_node_with_a_sentence(graph: Graph) -> None:
+    toy = graph.start("toy_node", mode="z")
+    assert toy.wait() == 1
+    assert "expected one of a, b, found 'z'" in toy.output
+    assert "Traceback" not in toy.output
