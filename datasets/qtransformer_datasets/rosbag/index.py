@@ -94,11 +94,15 @@ def timed_messages(
     bag: Bag, topics: Collection[str], clock: Clock, start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[RawMessage, int]]:
     """Messages received in [start, stop) with their time by the clock [ns]: of those with no stamp, or stamp 0, the receipt."""
-    types = {topic: BY_ROS_NAME.get(bag.types.get(topic, "")) for topic in topics}
-    stamped = {topic for topic, kind in types.items() if kind and kind.stamped and clock is Clock.header}
     for message in bag.messages(topics, start, stop):
-        stamp = _stamp(bag, message) if message.topic in stamped else 0
-        yield message, stamp or message.receive_ns
+        yield message, message_time(bag, message, clock)
+
+
+def message_time(bag: Bag, message: RawMessage, clock: Clock) -> int:
+    """[ns]; see `timed_messages`."""
+    kind = BY_ROS_NAME.get(bag.types.get(message.topic, ""))
+    is_stamped = kind is not None and kind.stamped and clock is Clock.header
+    return (_stamp(bag, message) if is_stamped else 0) or message.receive_ns
 
 
 def deserialize(bag: Bag, message: RawMessage) -> Any:
