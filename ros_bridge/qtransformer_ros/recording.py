@@ -205,6 +205,10 @@ class Recorder:
 
     def start(self) -> str:
         """Begin an episode by request. Returns its name. Raises DatasetError."""
+        if self.settings.auto:
+            raise DatasetError(
+                "episodes begin with the contract's events; run the recorder without `auto` to begin them by request"
+            )
         if self.bag is not None and not self.is_ending:
             raise DatasetError(f"{self.bag.path.name} is being recorded; stop or discard it first")
         self._guarded(self._finish)

@@ -1,7 +1,8 @@
 """Ticks as a policy reports them: every observation is made of exactly the samples that a decision saw.
 
 Samples are named by their header stamps, so it does not matter how late, how often or in what order they came, nor whether the
-robot waited for the policy. Of samples with equal stamps the one counts that had come last when the decision was made.
+robot waited for the policy. Of samples with equal stamps the one counts that had come last when the decision was made. The time of
+a tick is that of its newest sample: when a decision fell is a matter of inference time, and of how a simulated clock is heard.
 
 The action of a decision is the first command of every topic received from the decision on and before the next one. The last
 observation of an episode is what came one control period after the last decision; where that is not in the bag, it is that of
@@ -18,6 +19,8 @@ from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Ticks
 
 ROUNDING = 0.02
 """Share of a control period by which stamps of one instant may differ."""
+APART = 1000
+"""Ticks at which the policy saw the same samples again are told apart by [ns]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,9 @@ def follow(
 ) -> tuple[list[Ticks], list[Gap]]:
     """Every run of at least one step, in order, and every gap that parted them.
 
-    A gap is a decision without a command, or two decisions more than a control period and `tolerance` [ns] apart, or a time that
-    does not advance. What precedes the first command, and what follows the last, is no gap. `topic` is that of the decisions.
+    A gap is a decision without a command, or two decisions whose times are more than a control period and `tolerance` [ns] apart,
+    or go back by more than `tolerance`. What precedes the first command, and what follows the last, is no gap. `topic` is that of
+    the decisions.
 
     Raises UnseenSample naming topic and stamp; of a damaged bag the decision is a gap instead.
     """
@@ -82,7 +86,7 @@ def follow(
         return [], []
     report = _Report(
         topic,
-        np.array([d.time for d in own]),
+        np.array([max(d.stamps.get(source.topic, 0) for source in observed) for d in own]),
         np.array([_seen(decision, observed, span, topic, is_damaged) for decision in own]),
         _commands(own, commanded, span.stop),
     )
@@ -91,7 +95,7 @@ def follow(
         return [], []
     first, last = int(acting[0]), int(acting[-1])
     period = round(NANOSECONDS / hz)
-    leads_on = report.leads_on(period + tolerance)
+    leads_on = report.leads_on(-tolerance, period + tolerance)
     breaks = [k for k in range(first, last + 1) if not leads_on[k]]
     gaps = [report.gap(k, observed, commanded) for k in breaks if k < last]
     starts = [k for k in range(first, last + 1) if k == first or not leads_on[k - 1]]
@@ -106,7 +110,7 @@ class _Report:
 
     topic: str
     times: np.ndarray
-    """int64 (K,)"""
+    """Of the newest sample of each, int64 (K,)."""
     seen: np.ndarray
     """Position of the sample of each topic, (K, S); -1 for what a damaged bag lost."""
     commands: np.ndarray
@@ -120,10 +124,10 @@ class _Report:
     def acts(self) -> np.ndarray:
         return (self.commands >= 0).all(1)
 
-    def leads_on(self, longest: int) -> np.ndarray:
+    def leads_on(self, shortest: int, longest: int) -> np.ndarray:
         """Whether each decision's commands led to what the next one saw: (K,), the last never."""
         steps = np.diff(self.times)
-        linked = self.is_whole[:-1] & self.acts[:-1] & self.is_whole[1:] & (steps > 0) & (steps <= longest)
+        linked = self.is_whole[:-1] & self.acts[:-1] & self.is_whole[1:] & (steps >= shortest) & (steps <= longest)
         return np.append(linked, False)
 
     def gap(self, k: int, observed: Sequence[Samples], commanded: Sequence[Samples]) -> Gap:
@@ -179,7 +183,8 @@ def _run(report: _Report, begin: int, end: int, observed: Sequence[Samples], spa
             times, seen, steps = np.append(times, times[-1] + period), np.vstack([seen, final]), steps + 1
     if steps == 0:
         return None
-    return Ticks(times, (*seen.T, *report.commands[begin : begin + steps].T))
+    places = np.arange(len(times)) * APART
+    return Ticks(np.maximum.accumulate(times - places) + places, (*seen.T, *report.commands[begin : begin + steps].T))
 
 
 def _final(observed: Sequence[Samples], seen: np.ndarray, span: Span, period: int) -> np.ndarray | None:

@@ -95,7 +95,7 @@ def lockstep(robot: Any, steps: int = 4, outcome: str = "success") -> Scene:
         at, stamp = 1 + 7 * k, -1e6 + 100 * k
         image, state = scene.image(at, stamp, k), scene.joints(at + 0.2, stamp, k)
         if k < steps:
-            scene.decide(at + 2, image, state, decided=stamp)
+            scene.decide(at + 2, image, state, decided=stamp - 100 * (k % 2))  # a simulated clock heard late
             scene.act(at + 3, 0.1 * k, -0.2 * k, float(k == 2))
     scene.event(1 + 7 * steps + 0.5, outcome)
     return scene
@@ -258,6 +258,7 @@ jitter = st.lists(st.floats(0, 60), min_size=12, max_size=12)
 @given(camera=jitter, recorder=jitter, inference=jitter, twice=st.sets(st.integers(0, 11)), steps=st.integers(2, 6))
 def test_any_timing_gives_what_the_policy_saw(robot, write_bag, contract_path, camera, recorder, inference, twice, steps) -> None:
     """Camera at 20 Hz, joints at 50 Hz, both late by up to 60 ms on their way to the policy, and otherwise late to the recorder."""
+    contract_path.write_text(CONTRACT.replace("tolerance_s: 0.05", "tolerance_s: 0.2"))
     scene = Scene(robot)
     scene.event(-1000, "start")
     arrivals = list[tuple[float, str, Any]]()
@@ -308,6 +309,7 @@ def test_a_slow_topic_may_be_seen_again() -> None:
     slow = samples([0, 250 * MS])
     (ticks,), _ = run([(20 * MS, 0), (120 * MS, 0)], observed=slow, commanded=samples([21 * MS, 121 * MS]))
     assert ticks.samples[0].tolist() == [0, 0, 0]
+    assert (np.diff(ticks.times) > 0).all()
 
 
 def test_nothing_decided_gives_nothing() -> None:
@@ -317,7 +319,7 @@ def test_nothing_decided_gives_nothing() -> None:
         run([(1, 7)], observed=samples([0]), commanded=samples([5]))
 
 
-def test_time_that_does_not_advance_parts_the_ticks() -> None:
+def test_time_that_goes_back_parts_the_ticks() -> None:
     made = [Decision(receive * MS, time * MS, {"/a": time * MS}) for receive, time in ((1, 500), (2, 600), (3, 100), (4, 200))]
     own = samples([500 * MS, 600 * MS, 100 * MS, 200 * MS, 300 * MS], receive=[0, 2 * MS, 3 * MS, 4 * MS, 5 * MS])
     commanded = samples([t * MS + 10 for t in (1, 2, 3, 4)])
