@@ -123,9 +123,9 @@ def _is_lerobot(path: Path) -> bool:
 
 
 def _is_rosbag(path: Path) -> bool:
-    """A bag, its storage file, or a folder of bags."""
+    """A bag, its storage file, or a folder of bags, finished or not."""
     inside = [path, *path.iterdir()] if path.is_dir() else [path]
-    return any(p.suffix in (".mcap", ".db3") or (p / "metadata.yaml").is_file() for p in inside)
+    return any(p.suffix in (".mcap", ".db3", ".partial") or (p / "metadata.yaml").is_file() for p in inside)
 
 
 FORMATS: tuple[Format, ...] = (

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.rosbag.consumed_ticks import Decision, Samples, Span, UnseenSample, follow
 from qtransformer_datasets.rosbag.message_types import (
     BY_ROS_NAME,
     CAMERA_TYPES,
+    CONSUMED_TYPE,
     REWARD_TYPES,
     SERVICE_EVENT_SUFFIX,
     VECTOR_TYPES,
     WORD_TYPES,
 )
-from qtransformer_datasets.rosbag.ros_messages import encode_image, word_of
+from qtransformer_datasets.rosbag.ros_messages import encode_image, stamp_ns, word_of
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
 from qtransformer_datasets.rosbag.strict_yaml import nearest
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract
+from qtransformer_datasets.rosbag.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract, VectorTopic
 
 FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")
@@ -52,6 +54,8 @@ class BagIndex:
     """(receipt [ns], reward) of each message."""
     image_sizes: dict[str, tuple[int, int]]
     """(height, width) of the first image of each camera that the contract does not resize, by topic."""
+    decisions: list[Decision]
+    """Of a policy that reports what it saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,15 @@ def timed_messages(
     bag: Bag, topics: Collection[str], clock: Clock, start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[RawMessage, int]]:
     """Messages received in [start, stop) with their time by the clock [ns]: of those with no stamp, or stamp 0, the receipt."""
-    types = {topic: BY_ROS_NAME.get(bag.types.get(topic, "")) for topic in topics}
-    stamped = {topic for topic, kind in types.items() if kind and kind.stamped and clock is Clock.header}
     for message in bag.messages(topics, start, stop):
-        stamp = _stamp(bag, message) if message.topic in stamped else 0
-        yield message, stamp or message.receive_ns
+        yield message, message_time(bag, message, clock)
+
+
+def message_time(bag: Bag, message: RawMessage, clock: Clock) -> int:
+    """[ns]; see `timed_messages`."""
+    kind = BY_ROS_NAME.get(bag.types.get(message.topic, ""))
+    is_stamped = kind is not None and kind.stamped and clock is Clock.header
+    return (_stamp(bag, message) if is_stamped else 0) or message.receive_ns
 
 
 def deserialize(bag: Bag, message: RawMessage) -> Any:
@@ -122,7 +130,36 @@ def windows(index: BagIndex, rule: EpisodeRule | None) -> list[Window]:
 
 
 def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
-    """What of a window can be read, and the gaps that keep it from being one piece.
+    """What of a window can be read, and the gaps that keep it from being one piece."""
+    return _consumed_pieces(index, window, contract) if contract.ticks else _clocked_pieces(index, window, contract)
+
+
+def _consumed_pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
+    """By the ticks that a policy reported."""
+    assert contract.ticks
+
+    def samples(source: CameraTopic | VectorTopic) -> Samples:
+        own = index.topics[source.topic]
+        return Samples(source.topic, own.receive, own.times, round(contract.tolerance_of(source) * NANOSECONDS))
+
+    try:
+        runs, gaps = follow(
+            index.decisions,
+            [samples(source) for source in contract.observed],
+            [samples(source) for source in contract.commanded],
+            Span(window.start, window.stop, window.until),
+            topic=contract.ticks.topic,
+            hz=contract.control_hz,
+            tolerance=round(contract.tolerance_s * NANOSECONDS),
+            is_damaged=index.bag.is_salvage,
+        )
+    except UnseenSample as error:
+        raise DatasetError(f"{index.bag.path}: {error}") from error
+    return [Piece(run, window, is_end=run is runs[-1]) for run in runs], gaps
+
+
+def _clocked_pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
+    """By ticks of the clock.
 
     A clock that jumps back, beyond the reordering that the topic's tolerance allows, parts the window like a gap.
     """
@@ -206,26 +243,50 @@ def _with_held(topic: TopicTimes, start: int, own: np.ndarray, tolerance: int) -
 
 def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
     _check_topics(bag, contract, partial)
-    streams = dict.fromkeys(source.topic for source in (*contract.observed, *contract.commanded))
-    times = {topic: (array("q"), array("q")) for topic in streams}
-    words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
-    reward = contract.reward.topic if contract.reward else ""
-    native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
-    sizes, rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
-    for message, time in timed_messages(bag, {*streams, *words, reward} - {""}, contract.clock):
+    index = IndexBuilder(bag, contract)
+    for message, time in timed_messages(bag, index.wanted, contract.clock):
+        index.add(message, time)
+    built = index.build()
+    _check_counts(built, contract, partial)
+    return built
+
+
+class IndexBuilder:
+    """The index of a bag that is being read, or recorded, message by message."""
+
+    def __init__(self, bag: Bag, contract: TopicContract) -> None:
+        self.bag = bag
+        self._times = {source.topic: (array("q"), array("q")) for source in (*contract.observed, *contract.commanded)}
+        self._words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
+        self._reward = contract.reward.topic if contract.reward else ""
+        self._ticks = contract.ticks.topic if contract.ticks else ""
+        self._native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
+        self._sizes, self._rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
+        self._decisions = list[Decision]()
+
+    @property
+    def wanted(self) -> set[str]:
+        """The topics that matter."""
+        return {*self._times, *self._words, self._reward, self._ticks} - {""}
+
+    def add(self, message: RawMessage, time: int) -> None:
+        """Take a message of a wanted topic with its time by the contract's clock [ns]."""
         topic = message.topic
-        if topic in times:
-            times[topic][0].append(message.receive_ns)
-            times[topic][1].append(time)
-            if topic in native and topic not in sizes:
-                sizes[topic] = _image_size(bag, message, native[topic])
-        if topic in words:
-            words[topic].append((message.receive_ns, _word(bag, message)))
-        if topic == reward:
-            rewards.append((message.receive_ns, float(deserialize(bag, message).data)))
-    topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
-    _check_counts(bag, {topic: len(own) for topic, own in topics.items()}, partial)
-    return BagIndex(bag, topics, words, rewards, sizes)
+        if topic in self._times:
+            self._times[topic][0].append(message.receive_ns)
+            self._times[topic][1].append(time)
+            if topic in self._native and topic not in self._sizes:
+                self._sizes[topic] = _image_size(self.bag, message, self._native[topic])
+        if topic in self._words:
+            self._words[topic].append((message.receive_ns, _word(self.bag, message)))
+        if topic == self._reward:
+            self._rewards.append((message.receive_ns, float(deserialize(self.bag, message).data)))
+        if topic == self._ticks:
+            self._decisions.append(_decision(self.bag, message))
+
+    def build(self) -> BagIndex:
+        topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in own)) for topic, own in self._times.items()}
+        return BagIndex(self.bag, topics, self._words, self._rewards, self._sizes, self._decisions)
 
 
 def _stamp(bag: Bag, message: RawMessage) -> int:
@@ -250,12 +311,26 @@ def _word(bag: Bag, message: RawMessage) -> str:
     return word_of(deserialize(bag, message))
 
 
+def _decision(bag: Bag, message: RawMessage) -> Decision:
+    content = deserialize(bag, message)
+    try:
+        values = [(str(value.key), int(value.value)) for status in content.status[:1] for value in status.values]
+    except ValueError as error:
+        raise DatasetError(
+            f"{bag.path}: {message.topic} expected stamps in whole nanoseconds ({error}); repair what publishes it"
+        ) from error
+    stamps = {topic if topic.startswith("/") else f"/{topic}": stamp for topic, stamp in values}
+    return Decision(message.receive_ns, stamp_ns(content.header.stamp), stamps)
+
+
 def _check_topics(bag: Bag, contract: TopicContract, partial: bool) -> None:
     """Every topic of the contract is there and of its type. Of a broken bag what is announced may be lost."""
     sources = (*contract.observed, *contract.commanded)
     expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
     if contract.reward:
         expected[contract.reward.topic] = {kind.name for kind in REWARD_TYPES.values()}
+    if contract.ticks:
+        expected[contract.ticks.topic] = {CONSUMED_TYPE.name}
     words = {kind.name for kind in WORD_TYPES.values()}
     announced = {*contract.event_topics(), *([contract.reward.topic] if contract.reward else [])}
     optional = announced if partial else set[str]()
@@ -271,7 +346,10 @@ def _check_topics(bag: Bag, contract: TopicContract, partial: bool) -> None:
             raise DatasetError(f"{bag.path}: {topic} expected words ({', '.join(words)}), found {bag.types[topic]}")
 
 
-def _check_counts(bag: Bag, found: dict[str, int], partial: bool) -> None:
+def _check_counts(index: BagIndex, contract: TopicContract, partial: bool) -> None:
+    bag, found = index.bag, {topic: len(own) for topic, own in index.topics.items()}
+    if contract.ticks:
+        found[contract.ticks.topic] = len(index.decisions)
     empty = [topic for topic, count in found.items() if not count]
     if empty:
         raise DatasetError(f"{bag.path}: no message on {', '.join(empty)}; leave this bag out, or correct the contract")

@@ -55,10 +55,11 @@ NUMBER_TYPES = {
 }
 REWARD_TYPES = {name: NUMBER_TYPES[name] for name in ("Float64", "Float32")}
 WORD_TYPES = {"String": MessageType("std_msgs/msg/String", False), "Bool": NUMBER_TYPES["Bool"]}
+CONSUMED_TYPE = MessageType("diagnostic_msgs/msg/DiagnosticArray", True)
 
 VECTOR_TYPES = JOINT_TYPES | FIXED_TYPES | ARRAY_TYPES | NUMBER_TYPES
 """Everything that can be read as a row of numbers."""
 SERVICE_EVENT_SUFFIX = "_Event"
 """A recorded service call: any package's `srv/<Name>_Event`, all beginning with `service_msgs/ServiceEventInfo`."""
 
-BY_ROS_NAME = {t.name: t for t in (CAMERA_TYPES | VECTOR_TYPES | WORD_TYPES).values()}
+BY_ROS_NAME = {t.name: t for t in (*(CAMERA_TYPES | VECTOR_TYPES | WORD_TYPES).values(), CONSUMED_TYPE)}

@@ -23,6 +23,8 @@ from qtransformer_datasets.rosbag.strict_yaml import read_yaml
 
 SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"
+PARTIAL = ".partial"
+"""Ends the name of a bag's folder until its recorder has finished it."""
 MAX_MESSAGE_BYTES = 1 << 28
 """What a compressed message may unpack to."""
 LATEST_NS = 4 * 10**18
@@ -113,10 +115,10 @@ def find_bags(path: Path) -> list[Path]:
 
 
 def is_bag(path: Path) -> bool:
-    """A storage file, or a folder with metadata.yaml or with storage files named after it, as rosbag2 names them."""
+    """A storage file, or a folder, finished or not, with metadata.yaml or with storage files named after it as by rosbag2."""
     if path.is_file():
         return path.suffix in SUFFIXES
-    named = re.compile(re.escape(path.name) + r"(_[0-9]+)?\.(mcap|db3)")
+    named = re.compile(re.escape(path.name.removesuffix(PARTIAL)) + r"(_[0-9]+)?\.(mcap|db3)")
     return path.is_dir() and ((path / METADATA).exists() or any(named.fullmatch(child.name) for child in path.iterdir()))
 
 

@@ -11,6 +11,7 @@
       - {topic: /commands, type: JointTrajectory, joints: [shoulder, elbow], units: rad, low: -3.14, high: 3.14}
     instruction: {text: pick up the cube}
     outcome: {topic: /episode/outcome}
+    ticks: {topic: /qtransformer_policy/consumed}
 
 Cameras and joints are found by name, never by order. Where a list of one value per dimension is expected, one value may
 stand for all. Nothing here needs ROS or a bag library; what the messages become is in `ros_messages`.
@@ -280,6 +281,14 @@ class RewardRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TickRule:
+    """Ticks as a policy reports them, rather than by the clock: one diagnostic_msgs/DiagnosticArray for every decision, published
+    before its commands. Header: when it was decided; `status[0].values`: topic to the header stamp [ns] of the sample it saw."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopicContract:
     """See the module docstring. `load` reads one from a file."""
 
@@ -296,6 +305,8 @@ class TopicContract:
     outcome: OutcomeRule | None = None
     reward: RewardRule | None = None
     """By default 1 at the last step of a success."""
+    ticks: TickRule | None = None
+    """By default `control_hz` ticks a second, from the first moment at which every topic has a sample."""
 
     def __post_init__(self) -> None:
         if not 0 < self.control_hz <= 1000:
@@ -311,6 +322,8 @@ class TopicContract:
             if isinstance(entry, NextState):
                 for name in entry.of:
                     self._check_next_state(entry, name)
+        if self.ticks:
+            self._check_ticks()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TopicContract":
@@ -398,6 +411,15 @@ class TopicContract:
             yield from entry.dimension_units
         else:
             yield from (self.proprio_units[self.proprio_names.index(name)] for name in entry.of)
+
+    def _check_ticks(self) -> None:
+        if self.clock is not Clock.header:
+            raise ConfigError("ticks that a policy reports name samples by their header stamps: use clock: header")
+        bare = [source.topic for source in self.observed if not (CAMERA_TYPES | VECTOR_TYPES)[source.type].stamped]
+        if bare:
+            raise ConfigError(
+                f"ticks that a policy reports name samples by their header stamps, and {bare[0]} has none: publish it stamped"
+            )
 
     def _check_next_state(self, entry: NextState, name: str) -> None:
         if name not in self.proprio_names:
