@@ -29,6 +29,8 @@ from qtransformer_datasets import HDF5Writer, open_episodes
 
 STOP_S = 20.0
 """How long a program may take to end after SIGINT [s]."""
+STEP_M, STEP_RAD = 0.1, 0.5
+"""Limits of one control step that leave the simulated arm's own actions as they are."""
 PROGRAMS = {
     "qtransformer_sim": "qtransformer_ros.sim_node",
     "qtransformer_policy": "qtransformer_ros.policy_node",
@@ -79,13 +81,18 @@ def node_parameters(settings: RosDemoSettings, out: Path) -> dict[str, Any]:
         "qtransformer_policy": {
             "checkpoint": str(resolve_checkpoint(settings.run)),
             "contract": settings.contract,
-            "output": "as_contract",
+            "output": "as_contract",  # velocities of the tool, as was logged; the arm's own controller solves for its joints
             "lockstep": True,
-            "start_paused": False,
-            "dry_run": False,
+            "max_step_m": STEP_M,
+            "max_step_rad": STEP_RAD,
         },
-        "qtransformer_recorder": {"contract": settings.contract, "out": str(out / "bags")},
-        "qtransformer_episodes": {"episodes": settings.episodes, "seed": settings.seed, "out": str(out / "episodes.json")},
+        "qtransformer_recorder": {"contract": settings.contract, "folder": str(out / "bags")},
+        "qtransformer_episodes": {
+            "contract": settings.contract,
+            "episodes": settings.episodes,
+            "first_seed": settings.seed,
+            "folder": str(out),
+        },
     }
     return {node: {"ros__parameters": values} for node, values in wanted.items()}
 
@@ -132,7 +139,8 @@ def _running(nodes: list[str], out: Path, environment: Mapping[str, str]) -> Ite
 
 
 def _command(module: str, out: Path) -> list[str]:
-    return [sys.executable, "-m", module, "--ros-args", "--params-file", str(out / "parameters.yaml")]
+    start = f"import sys; from {module} import main; sys.exit(main())"  # as its console script does, wherever that may be
+    return [sys.executable, "-c", start, "--ros-args", "--params-file", str(out / "parameters.yaml")]
 
 
 def _check(processes: Mapping[str, subprocess.Popen[bytes]], out: Path) -> None:
