@@ -67,6 +67,11 @@ class RecorderNode(Node):
         self.contract = TopicContract.load(self.contract_path).resolved(self.get_namespace())
         if auto and self.contract.episodes is None:
             raise ConfigError(f"{self.contract_path}: auto needs `episodes`, which say where they begin and end; add them")
+        self.source = {
+            "contract": Path(self.contract_path).read_text(encoding="utf-8"),
+            "contract_file": Path(self.contract_path).name,
+            "versions": json.dumps(versions()),
+        }
         check_folder(Path(folder))
         self.recorder = Recorder(
             Path(folder),
@@ -112,6 +117,8 @@ class RecorderNode(Node):
         """Follow the publishers: what they offer decides how they are heard, and what the bag says of them."""
         for topic in self._topics():
             found = self.get_publishers_info_by_topic(topic)
+            if not found and topic in self.subscribed:
+                continue
             kind = found[0].topic_type if found else self.types.get(topic, "")
             if not kind:
                 continue
@@ -121,6 +128,7 @@ class RecorderNode(Node):
                 [own.durability == DurabilityPolicy.TRANSIENT_LOCAL for own in qos],
             )
             type_hash = str(found[0].topic_type_hash) if found else ""
+            type_hash = type_hash if type_hash.startswith("RIHS01_") else ""  # else the publisher's middleware does not tell
             self.infos[topic] = TopicInfo(type=kind, type_hash=type_hash, qos=tuple(dict.fromkeys(map(bag_qos, qos))))
             self._subscribe(topic, kind, reliable, latched)
 
@@ -188,9 +196,7 @@ class RecorderNode(Node):
             "outcome": self.words["outcome"].value,
             "seed": str(seed) if seed >= 0 else "",
             "checkpoint_sha256": self.words["checkpoint_sha256"].value,
-            "contract": Path(self.contract_path).read_text(encoding="utf-8"),
-            "contract_file": Path(self.contract_path).name,
-            "versions": json.dumps(versions()),
+            **self.source,
             "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 

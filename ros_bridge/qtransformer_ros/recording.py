@@ -12,7 +12,7 @@ from typing import Any
 from rosbags.typesys.store import Typestore
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.rosbag.index import BagIndex, deserialize, pieces, windows
+from qtransformer_datasets.rosbag.index import BagIndex, check_topics, deserialize, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.ros_messages import word_of
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage
@@ -78,7 +78,11 @@ def audit(
     if missing:
         problems.append(f"no message on {', '.join(missing)}")
     else:
-        steps = _cut(index, contract, gaps, problems)
+        try:
+            check_topics(index.bag, contract)
+            steps = _cut(index, contract, gaps, problems)
+        except DatasetError as error:
+            problems.append(str(error).removeprefix(f"{index.bag.path}: "))
     report = report_bag(index, gaps, int(steps > 0), tuple(problems))
     if gaps:
         problems.append(report.gaps_text())
@@ -267,13 +271,15 @@ class Recorder:
     def _finish(self) -> None:
         if self.bag is None:
             return
-        bag, described = self.bag, dict(self.describe())
-        self._end = float("inf")
-        index = bag.index()
-        described["task"] = described.get("task") or _instruction(index, self.contract)
-        own = audit(index, self.contract, bag.counts, described.get("outcome", ""), tuple(bag.problems))
-        bag.publish(self._label(own, described))
-        self.bag, self.last = None, own
+        bag, self.bag, self._end = self.bag, None, float("inf")
+        try:
+            described, index = dict(self.describe()), bag.index()
+            described["task"] = described.get("task") or _instruction(index, self.contract)
+            own = audit(index, self.contract, bag.counts, described.get("outcome", ""), tuple(bag.problems))
+            bag.publish(self._label(own, described))
+        finally:
+            bag.abandon()  # nothing to abandon if it was published
+        self.last = own
         write_json(self.folder / f"{own.name}.audit.json", own.to_dict())
         self.log(not own.is_ok, own.text())
 

@@ -107,6 +107,14 @@ def test_what_a_reader_would_refuse_fails_the_audit(
         open_episodes(playback.recorder.folder, contract=CONTRACT)
 
 
+def test_a_topic_of_another_type_fails_the_audit(playback: Playback, episode, actions) -> None:
+    sent = list(messages(episode, actions, playback.contract))
+    wrong = [(t, "std_msgs/msg/String", r, word("closed")) if t == "/policy/terminate" else (t, k, r, m) for t, k, r, m in sent]
+    playback.play(iter(wrong))
+    assert playback.recorder.last is not None
+    assert "/policy/terminate expected std_msgs/msg/Bool, found std_msgs/msg/String" in playback.recorder.last.verdict()
+
+
 def test_a_start_ends_the_episode_before(playback: Playback, episode, actions) -> None:
     for k in range(2):
         for sent in messages(episode, actions, playback.contract, START + k * 200 * MS):

@@ -242,7 +242,7 @@ def _with_held(topic: TopicTimes, start: int, own: np.ndarray, tolerance: int) -
 
 
 def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
-    _check_topics(bag, contract, partial)
+    check_topics(bag, contract, partial)
     index = IndexBuilder(bag, contract)
     for message, time in timed_messages(bag, index.wanted, contract.clock):
         index.add(message, time)
@@ -323,7 +323,7 @@ def _decision(bag: Bag, message: RawMessage) -> Decision:
     return Decision(message.receive_ns, stamp_ns(content.header.stamp), stamps)
 
 
-def _check_topics(bag: Bag, contract: TopicContract, partial: bool) -> None:
+def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> None:
     """Every topic of the contract is there and of its type. Of a broken bag what is announced may be lost."""
     sources = (*contract.observed, *contract.commanded)
     expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
