@@ -106,7 +106,7 @@ def test_the_stand_in_is_cheap_and_has_the_same_links(each_arm):
 def test_the_wrist_camera_sees_between_the_fingertips(each_arm):
     each_arm.reset(seed=0)
     frame = each_arm.arm.gripper_to_base()
-    eye, tips = (frame @ [*point, 1.0] for point in (each_arm.arm.model.camera("wrist").position, (0.0, 0.0, 0.0)))
+    eye, tips = (frame @ [*point, 1.0] for point in (each_arm.arm.model.camera("wrist").position, (0.0, 0.0, 0.015)))
     body = each_arm.bullet.rayTest(eye[:3].tolist(), tips[:3].tolist())[0][0]
     assert body != each_arm.arm.body
 
