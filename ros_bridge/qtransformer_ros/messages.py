@@ -23,6 +23,8 @@ from std_msgs.msg import (
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer.errors import SpecMismatchError
+from qtransformer.types import Observation
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, observation_digest
 from qtransformer_ros.motion import JointMotion, Motion, PoseMotion, TwistMotion
 
 MESSAGE_CLASSES: dict[str, Any] = {
@@ -117,9 +119,10 @@ def action_message(names: Sequence[str], action: np.ndarray, newest_ns: int) -> 
     )
 
 
-def consumed_message(stamps: Mapping[str, int], decided_ns: int) -> DiagnosticArray:
-    """Topic to stamp [ns], of every sample an action was computed from."""
-    values = [KeyValue(key=topic, value=str(stamp)) for topic, stamp in stamps.items()]
+def consumed_message(stamps: Mapping[str, int], observation: Observation, decided_ns: int) -> DiagnosticArray:
+    """Topic to stamp [ns], of every sample an action was computed from, and the digest of the observation that they became."""
+    said = {**stamps, DIGEST_KEY: observation_digest(observation)}
+    values = [KeyValue(key=key, value=str(value)) for key, value in said.items()]
     status = DiagnosticStatus(level=LEVELS["ok"], name="consumed", values=values)
     return DiagnosticArray(header=Header(stamp=time_message(decided_ns)), status=[status])
 

@@ -387,7 +387,7 @@ class Session:
             return
         stamps = answer.request.stamps
         self._newest_ns = max(stamps.values(), default=0)
-        self._consumed.publish(messages.consumed_message(stamps, self._now_ns()))
+        self._consumed.publish(messages.consumed_message(stamps, answer.request.observation, self._now_ns()))
         self._action.publish(
             messages.action_message(self.deployment.policy.action_spec.names, answer.decided.action, self._newest_ns)
         )

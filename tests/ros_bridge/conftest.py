@@ -1,16 +1,16 @@
 """A robot of two joints and a camera, a clock to turn by hand, and messages that are looked at by their fields."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, TopicContract, VectorTopic
 from qtransformer_ros.motion import Command, JointMotion
 from qtransformer_ros.runtime import Decided, Effects, PolicyRuntime, Request, RuntimeSettings
 from qtransformer_ros.safety import JointRange, SafetyLimits
-
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, TopicContract, VectorTopic
 
 MS = 1_000_000
 START_NS = 1_700_000_000_000_000_000

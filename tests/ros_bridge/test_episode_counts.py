@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from qtransformer_ros.episode_counts import EpisodeCounts, EpisodeOutcome
 
 from qtransformer.errors import ConfigError
+from qtransformer_ros.episode_counts import EpisodeCounts, EpisodeOutcome
 
 
 def outcome(seed: int, word: str) -> EpisodeOutcome:

@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("rosbags")
 
-from qtransformer_ros import recorded_bag
-from qtransformer_ros.recorded_bag import check_folder, next_name, offered
 from rosbags.rosbag2 import Reader
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
 from qtransformer_datasets import open_episodes
 from qtransformer_datasets.rosbag.storage import open_bag
+from qtransformer_ros import recorded_bag
+from qtransformer_ros.recorded_bag import check_folder, next_name, offered
 from tests.ros_bridge.kuka_bags import CONTRACT, MS, PERIOD, START, Playback, messages, word
 
 

@@ -33,6 +33,8 @@ class Decision:
     """When it was decided [ns], by its header."""
     stamps: Mapping[str, int]
     """Topic to the header stamp [ns] of the sample used."""
+    digest: str = ""
+    """Of the observation that the samples became (`ros_messages.observation_digest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def follow(
         np.array([max(d.stamps.get(source.topic, 0) for source in observed) for d in own]),
         np.array([_seen(decision, observed, span, topic, is_damaged) for decision in own]),
         _commands(own, commanded, span.stop),
+        tuple(d.digest for d in own),
     )
     acting = np.flatnonzero(report.is_whole & report.acts)
     if not len(acting):
@@ -115,14 +118,15 @@ class _Report:
     """Position of the sample of each topic, (K, S); -1 for what a damaged bag lost."""
     commands: np.ndarray
     """Position of the command to each topic, (K, C); -1 where there is none."""
+    digests: tuple[str, ...]
 
     @property
     def is_whole(self) -> np.ndarray:
-        return (self.seen >= 0).all(1)
+        return np.all(self.seen >= 0, axis=1)
 
     @property
     def acts(self) -> np.ndarray:
-        return (self.commands >= 0).all(1)
+        return np.all(self.commands >= 0, axis=1)
 
     def leads_on(self, shortest: int, longest: int) -> np.ndarray:
         """Whether each decision's commands led to what the next one saw: (K,), the last never."""
@@ -184,7 +188,8 @@ def _run(report: _Report, begin: int, end: int, observed: Sequence[Samples], spa
     if steps == 0:
         return None
     places = np.arange(len(times)) * APART
-    return Ticks(np.maximum.accumulate(times - places) + places, (*seen.T, *report.commands[begin : begin + steps].T))
+    digests = (*report.digests[begin : end + 1], "")[: len(times)]  # nobody decided on what came after the last decision
+    return Ticks(np.maximum.accumulate(times - places) + places, (*seen.T, *report.commands[begin : begin + steps].T), digests)
 
 
 def _final(observed: Sequence[Samples], seen: np.ndarray, span: Span, period: int) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from qtransformer_datasets.rosbag.message_types import (
     VECTOR_TYPES,
     WORD_TYPES,
 )
-from qtransformer_datasets.rosbag.ros_messages import encode_image, stamp_ns, word_of
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, stamp_ns, word_of
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
 from qtransformer_datasets.rosbag.strict_yaml import nearest
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
@@ -313,14 +313,16 @@ def _word(bag: Bag, message: RawMessage) -> str:
 
 def _decision(bag: Bag, message: RawMessage) -> Decision:
     content = deserialize(bag, message)
+    said = {str(value.key): str(value.value) for status in content.status[:1] for value in status.values}
+    digest = said.pop(DIGEST_KEY, "")
     try:
-        values = [(str(value.key), int(value.value)) for status in content.status[:1] for value in status.values]
+        values = [(topic, int(stamp)) for topic, stamp in said.items()]
     except ValueError as error:
         raise DatasetError(
             f"{bag.path}: {message.topic} expected stamps in whole nanoseconds ({error}); repair what publishes it"
         ) from error
     stamps = {topic if topic.startswith("/") else f"/{topic}": stamp for topic, stamp in values}
-    return Decision(message.receive_ns, stamp_ns(content.header.stamp), stamps)
+    return Decision(message.receive_ns, stamp_ns(content.header.stamp), stamps, digest)
 
 
 def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> None:

@@ -15,6 +15,7 @@ from qtransformer_datasets.episode_check import ACTION_TOLERANCE, check_episode
 from qtransformer_datasets.rosbag.decoder import decode
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
+from qtransformer_datasets.rosbag.ros_messages import observation_digest
 from qtransformer_datasets.rosbag.storage import find_bags
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
 from qtransformer_datasets.rosbag.topic_contract import OUTCOMES, TextRule, TopicContract
@@ -113,6 +114,7 @@ class BagEpisodes:
             info={"bag": plan.index.bag.path.name, "outcome": plan.outcome, "start_ns": int(plan.piece.ticks.times[0])},
         )
         check_episode(episode, self.action_spec, self.observation_spec, plan.where)
+        _check_digests(episode, plan)
         return episode
 
     def _take(self, path: Path, on_gap: OnGap, partial: bool) -> None:
@@ -231,3 +233,14 @@ def _instruction(index: BagIndex, window: Window, rule: TextRule | None, where: 
         source = rule.topic or f"custom_data '{rule.custom_data}'"
         raise DatasetError(f"{where}: {source} gives no instruction; set `instruction: {{text: ...}}` in the contract")
     return text
+
+
+def _check_digests(episode: Episode, plan: _Plan) -> None:
+    """Raise unless the observations are, to the last bit, those that the policy says it decided on."""
+    for t, digest in enumerate(plan.piece.ticks.digests):
+        images = {name: rows[t] for name, rows in episode.images.items()}
+        if digest and observation_digest({"images": images, "proprio": episode.proprio[t]}) != digest:
+            raise DatasetError(
+                f"{plan.where}: step {t} is not what the policy decided on, though the stamps agree: the bag was changed, a topic "
+                "repeats stamps with other contents, or the contract is not the one that the policy acted through"
+            )

@@ -4,6 +4,7 @@ Messages are looked at by their fields only: those of rclpy do as well as those 
 turned into is refused by a DatasetError that names the reason; nothing is guessed or filled with zeros.
 """
 
+import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -17,6 +18,8 @@ from qtransformer.types import Observation
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
 from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
 
+DIGEST_KEY = "observation_sha256"
+"""Beside its topics, what a policy's report of the samples it consumed calls the digest of what they became."""
 MAX_PIXELS = 1 << 26
 """Pixels a compressed image may declare: decoding allocates them all."""
 NANOSECONDS = 1_000_000_000
@@ -32,6 +35,17 @@ def encode_observation(contract: TopicContract, latest: Mapping[str, Any], instr
         "proprio": encode_proprio([encode_vector(source, latest[source.topic]) for source in contract.proprio]),
         "instruction": instruction,
     }
+
+
+def observation_digest(observation: Observation) -> str:
+    """SHA-256 of an observation's images, by camera name, and proprioception: two that agree are equal to the last bit."""
+    digest = hashlib.sha256()
+    for name in sorted(observation["images"]):
+        image = np.ascontiguousarray(observation["images"][name])
+        digest.update(f"{name} {image.shape} ".encode())
+        digest.update(image.tobytes())
+    digest.update(np.asarray(observation["proprio"], np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def encode_proprio(parts: Sequence[np.ndarray]) -> np.ndarray:

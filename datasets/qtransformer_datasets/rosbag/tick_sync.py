@@ -45,6 +45,8 @@ class Ticks:
     """int64 (T + 1,)"""
     samples: tuple[np.ndarray, ...]
     """Per stream the position, in the order of recording, of the message it gives: (T + 1,), of a command (T,)."""
+    digests: tuple[str, ...] = ()
+    """Of each observation as the policy saw it (`ros_messages.observation_digest`); "" where nobody said. Empty: nobody says."""
 
 
 def synchronise(streams: list[Stream], hz: float) -> tuple[list[Ticks], list[Gap]]:

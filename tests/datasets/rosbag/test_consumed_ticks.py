@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets.rosbag.consumed_ticks import Decision, Samples, Span, UnseenSample, follow
 from qtransformer_datasets.rosbag.reader import BagEpisodes
-from qtransformer_datasets.rosbag.ros_messages import encode_observation
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_observation, observation_digest
+from qtransformer_datasets.rosbag.strict_yaml import parse
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 MS = 1_000_000
@@ -40,6 +42,10 @@ def contract_path(tmp_path: Path) -> Path:
     path = tmp_path / "consumed.yaml"
     path.write_text(CONTRACT)
     return path
+
+
+def parse_contract() -> TopicContract:
+    return parse(TopicContract, yaml.safe_load(CONTRACT), "test").resolved()
 
 
 def pixels(i: int) -> np.ndarray:
@@ -72,11 +78,14 @@ class Scene:
 
     def decide(self, at: float, image: Any, state: Any, *, decided: float | None = None) -> None:
         types, stamp = self.robot.TYPES, self.ns(at if decided is None else decided)
-        values = [types["diagnostic_msgs/msg/KeyValue"](key=s.topic, value=str(s.stamp)) for s in (image, state)]
+        latest = {s.topic: self.robot.message(s) for s in (image, state)}
+        said = {s.topic: str(s.stamp) for s in (image, state)}
+        said[DIGEST_KEY] = observation_digest(encode_observation(parse_contract(), latest))
+        values = [types["diagnostic_msgs/msg/KeyValue"](key=key, value=value) for key, value in said.items()]
         status = types["diagnostic_msgs/msg/DiagnosticStatus"](level=0, name="", message="", hardware_id="", values=values)
         kind = "diagnostic_msgs/msg/DiagnosticArray"
         self.sent.append(self.robot.Sent("/policy/consumed", kind, self.ns(at), stamp, {"status": [status]}))
-        self.seen.append({s.topic: self.robot.message(s) for s in (image, state)})
+        self.seen.append(latest)
 
     def act(self, at: float, vx: float, wz: float, gripper: float) -> None:
         types = self.robot.TYPES
@@ -120,6 +129,14 @@ def test_lockstep_gives_what_was_seen_and_the_terminal_observation(robot, write_
     assert episode.proprio[4].tolist() == np.float32([0.04, -0.04]).tolist()
     assert (episode.success, episode.rewards.tolist(), episode.terminated.tolist()) == (True, [0, 0, 0, 1], [False] * 3 + [True])
     assert np.diff(episode.timestamps) == pytest.approx(0.1, abs=1e-5)
+
+
+def test_an_image_that_is_not_the_one_decided_on_is_noticed_though_its_stamp_agrees(robot, write_bag, contract_path) -> None:
+    scene = lockstep(robot)
+    second = sorted((s for s in scene.sent if s.topic == "/camera"), key=lambda s: s.stamp)[1]
+    second.fields.update(robot.image(pixels(99)))
+    with pytest.raises(DatasetError, match="step 1 is not what the policy decided on"):
+        list(BagEpisodes(write_bag(scene.sent), contract=contract_path))
 
 
 def test_velocities_become_increments_of_one_control_period(robot, write_bag, contract_path) -> None:
@@ -216,6 +233,8 @@ def test_of_equal_stamps_the_sample_counts_that_had_come(robot, write_bag, contr
     stamp = (first.stamp - robot.START) / MS
     scene.image(2.5, stamp, 50)  # before the decision at 3 ms
     scene.image(4.5, stamp, 51)  # after it
+    decision = next(s for s in scene.sent if s.topic == "/policy/consumed")
+    decision.fields["status"][0].values.pop()  # a policy that gives no digest: stamps are all there is
     (episode,) = BagEpisodes(write_bag(scene.sent), contract=contract_path)
     assert np.array_equal(episode.images["wrist"][0], pixels(50))
 
