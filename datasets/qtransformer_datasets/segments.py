@@ -160,13 +160,10 @@ class SegmentReader:
         )
 
     def _gather_images(self, index: np.ndarray) -> dict[str, torch.Tensor]:
-        images, pieces = {}, None
+        images = {}
         for camera, rows in self._frames.images.items():
             shape = (*index.shape, *rows.shape[1:])
             if shape not in self._buffers:
                 self._buffers[shape] = Buffers(shape)
-            into = self._buffers[shape].take()
-            pieces = rows.pieces(index) if pieces is None else pieces
-            rows.copy(pieces, into)
-            images[camera] = torch.from_numpy(into)
+            images[camera] = torch.from_numpy(rows.gather(index, self._buffers[shape].take()))
         return images
