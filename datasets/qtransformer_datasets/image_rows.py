@@ -52,21 +52,18 @@ class ImageRows:
         into = np.empty((*index.shape, *self.shape[1:]), np.uint8) if into is None else into
         places, rows = index.reshape(-1), into.reshape(-1, *self.shape[1:])
         for part, begin, end in self._runs(places):
-            # With "raise", take fills an array of its own first and copies that. Places lie within the part: nothing is clipped.
-            self._parts[part].take(places[begin:end] - self._starts[part], axis=0, out=rows[begin:end], mode="clip")
+            own = places[begin:end] - self._starts[part]
+            # Under "raise", take would fill an array of its own first and copy that.
+            self._parts[part].take(own, axis=0, out=rows[begin:end], mode="clip")
         return into
 
     def _runs(self, places: np.ndarray) -> list[tuple[int, int, int]]:
-        """Which array holds the rows at `places[begin:end]`: (array, begin, end) of every run of places within one array.
-
-        Raises:
-            IndexError: there is no such row.
-        """
-        if len(places) and not 0 <= places.min() <= places.max() < len(self):
-            raise IndexError(f"expected rows 0 to {len(self) - 1}, found {places.min()} to {places.max()}")
+        """Runs of places within one array: which array, first place, the one after the last."""
+        if len(self._parts) == 1:
+            return [(0, 0, len(places))]
         parts = np.searchsorted(self._starts, places, "right") - 1
-        bounds = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(places)]
-        return [(int(parts[begin]), begin, end) for begin, end in itertools.pairwise(bounds) if begin < end]
+        bounds = np.flatnonzero(np.diff(parts, prepend=-1, append=-1)).tolist()
+        return [(int(parts[begin]), begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def crc32(self) -> int:
         """CRC-32 of all bytes; only arrays of which it is not known are read."""

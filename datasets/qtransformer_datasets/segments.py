@@ -23,6 +23,8 @@ from qtransformer_datasets.image_rows import Buffers
 
 MAX_CYCLE = 1 << 14
 """Turns in a cycle. Shares that need more (weights of many digits) are rounded to it."""
+PLANNED = 32
+"""Batches planned at a time: one by one, planning would be a twentieth of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +106,14 @@ class BatchPlan:
         """Group and first step frame of every segment of the rank's batch `start` and of all that follow, int64 (batch_size,)."""
         epochs: dict[tuple[int, int], np.ndarray] = {}
         lengths, places = np.array([plan.segments_per_epoch for plan in self.plans]), np.arange(self.batch_size)
-        for number in itertools.count(start * world_size + rank, world_size):
-            groups, nth = self.turns(number * self.batch_size + places)
+        for first in itertools.count(start, PLANNED):
+            numbers = np.arange(first, first + PLANNED) * world_size + rank
+            groups, nth = self.turns(numbers[:, None] * self.batch_size + places)
             epoch, segment = np.divmod(nth, lengths[groups])
-            wanted = list(zip(groups.tolist(), epoch.tolist(), strict=True))
+            wanted = list(zip(groups.ravel().tolist(), epoch.ravel().tolist(), strict=True))
             epochs = {key: epochs[key] if key in epochs else self.plans[key[0]].epoch(key[1]) for key in _still(epochs, wanted)}
-            yield groups, np.array([epochs[key][i] for key, i in zip(wanted, segment.tolist(), strict=True)])
+            steps = [epochs[key][i] for key, i in zip(wanted, segment.ravel().tolist(), strict=True)]
+            yield from zip(groups, np.array(steps).reshape(groups.shape), strict=True)
 
 
 def _still(epochs: dict[tuple[int, int], np.ndarray], wanted: list[tuple[int, int]]) -> set[tuple[int, int]]:
