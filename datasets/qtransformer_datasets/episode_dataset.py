@@ -190,7 +190,7 @@ class EpisodeDataset:
         plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
         reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead)
-        batches = itertools.starmap(reader.read, plan.batches(start, rank, world_size))
+        batches = itertools.chain.from_iterable(itertools.starmap(reader.read, plan.blocks(start, rank, world_size)))
         return prefetched(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 
 
