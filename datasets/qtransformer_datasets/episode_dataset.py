@@ -31,7 +31,7 @@ from qtransformer_datasets.frames import (
 )
 from qtransformer_datasets.groups import grouped
 from qtransformer_datasets.memory import machine_memory
-from qtransformer_datasets.prefetch import prefetched
+from qtransformer_datasets.prefetch import prefetched_from_disk
 from qtransformer_datasets.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
 
 CACHES = ("auto", "always", "never")
@@ -191,7 +191,7 @@ class EpisodeDataset:
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
         reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead)
         batches = itertools.chain.from_iterable(itertools.starmap(reader.read, plan.blocks(start, rank, world_size)))
-        return prefetched(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
+        return prefetched_from_disk(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 
 
 def _listed(source: Source | Sequence[Source]) -> list[Source]:
