@@ -3,10 +3,13 @@
 import resource
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
+SPELL = 128
+"""Items read ahead before it is seen again whether the disk is waited for."""
 
 
 def disk_waits() -> int:
@@ -15,12 +18,11 @@ def disk_waits() -> int:
 
 
 def prefetched_from_disk(items: Iterator[Item], waits: Callable[[], int] = disk_waits) -> Iterator[Item]:
-    """The same items: each made when it is asked for until one had to wait for the disk, and read ahead by a thread from then on.
+    """The same items: each made when it is asked for, but after one that had to wait for the disk, a `SPELL` is read ahead.
 
     What lies in memory takes less time to copy than to hand from one thread to another on a busy machine.
     """
-    waited = False
-    while not waited:
+    while True:
         before = waits()
         try:
             made = [next(items)]  # handed over, not kept: its memory is used again
@@ -28,7 +30,8 @@ def prefetched_from_disk(items: Iterator[Item], waits: Callable[[], int] = disk_
             return
         waited = waits() > before
         yield made.pop()
-    yield from prefetched(items)
+        if waited:
+            yield from prefetched(islice(items, SPELL))
 
 
 def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:

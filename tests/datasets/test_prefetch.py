@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 import weakref
-from itertools import count, islice
+from itertools import chain, count, islice, repeat
 
 import pytest
 
-from qtransformer_datasets.prefetch import prefetched, prefetched_from_disk
+from qtransformer_datasets.prefetch import SPELL, prefetched, prefetched_from_disk
 
 
 def reading_ahead() -> list[threading.Thread]:
@@ -52,14 +52,21 @@ def test_an_exception_is_raised_in_its_place():
         next(items)
 
 
-def test_a_thread_reads_ahead_once_an_item_had_to_wait_for_the_disk():
-    waits = iter([5, 5, 5, 5, 5, 6])  # before and after each item: the third one waits
-    items = prefetched_from_disk(iter(range(20)), waits=lambda: next(waits))
+def test_a_thread_reads_ahead_for_a_while_after_an_item_that_had_to_wait_for_the_disk():
+    waits = chain([5, 5, 5, 5, 5, 6], repeat(6))  # before and after each item: the third one waits
+    items = prefetched_from_disk(count(), waits=lambda: next(waits))
     assert list(islice(items, 3)) == [0, 1, 2]
     assert reading_ahead() == []
-    assert next(items) == 3
+    assert list(islice(items, SPELL)) == list(range(3, 3 + SPELL))
     assert len(reading_ahead()) == 1
-    assert list(items) == list(range(4, 20))
+    assert list(islice(items, 9)) == list(range(3 + SPELL, 12 + SPELL))
+    assert reading_ahead() == []
+
+
+def test_items_end_within_a_spell():
+    waits = count()
+    items = prefetched_from_disk(iter(range(SPELL + 50)), waits=lambda: next(waits))
+    assert list(items) == list(range(SPELL + 50))
 
 
 def test_without_waits_items_end_where_they_end():
