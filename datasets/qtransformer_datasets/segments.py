@@ -166,13 +166,11 @@ class SegmentReader:
             "mc_return": gather(frames.mc_return),
             "success": gather(frames.success),
         }
-        for frames_of_batch, *rows in zip(index, *(tensor.unbind() for tensor in gathered.values()), strict=True):
+        for own, *rows in zip(index, *(tensor.unbind() for tensor in gathered.values()), strict=True):
             yield Batch(
                 lead=self.lead,
                 steps=self.steps,
-                images=self._gather_images(
-                    frames_of_batch
-                ),  # no name for them here: their memory is lent again once they are let go
+                images=self._gather_images(own),  # without a name here, that their memory is free once they are let go
                 **dict(zip(gathered, rows, strict=True)),
             )
 
