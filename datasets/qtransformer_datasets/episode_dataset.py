@@ -32,7 +32,7 @@ from qtransformer_datasets.frames import (
 )
 from qtransformer_datasets.groups import grouped
 from qtransformer_datasets.memory import machine_memory
-from qtransformer_datasets.prefetch import prefetched
+from qtransformer_datasets.prefetch import prefetched_from_disk
 from qtransformer_datasets.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
 from qtransformer_datasets.views import EpisodeView, under_views
 
@@ -180,8 +180,8 @@ class EpisodeDataset:
         plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
         reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead)
-        batches = itertools.starmap(reader.read, plan.batches(start, rank, world_size))
-        return prefetched(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
+        batches = itertools.chain.from_iterable(itertools.starmap(reader.read, plan.blocks(start, rank, world_size)))
+        return prefetched_from_disk(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 
 
 def _listed(source: Source | Sequence[Source]) -> list[Source]:

@@ -1,5 +1,6 @@
 """The images of one camera, wherever they lie: in memory, in memory-mapped files, or end to end in several of either."""
 
+import itertools
 import math
 import weakref
 import zlib
@@ -8,8 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 
-Piece = tuple[int, int, int, int]
-"""First place in the batch, the place after the last, which array, and its first row."""
 _POLYNOMIAL = 0xEDB88320
 """Of CRC-32, lowest power in the highest bit."""
 
@@ -48,35 +47,23 @@ class ImageRows:
             return self._parts[part][start - self._starts[part] : stop - self._starts[part]]
         return self.gather(np.arange(start, stop, step))
 
-    def gather(self, index: np.ndarray) -> np.ndarray:
-        """The rows at the given places, `index.shape + (h, w, 3)`."""
-        rows = np.empty((*index.shape, *self.shape[1:]), np.uint8)
-        self.copy(self.pieces(index), rows)
-        return rows
+    def gather(self, index: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+        """The rows at the given places, `index.shape + (h, w, 3)`, in a new array or in `into`."""
+        into = np.empty((*index.shape, *self.shape[1:]), np.uint8) if into is None else into
+        places, rows = index.reshape(-1), into.reshape(-1, *self.shape[1:])
+        for part, begin, end in self._runs(places):
+            own = places[begin:end] - self._starts[part]
+            # Under "raise", take would fill an array of its own first and copy that.
+            self._parts[part].take(own, axis=0, out=rows[begin:end], mode="clip")
+        return into
 
-    def pieces(self, index: np.ndarray) -> list[Piece]:
-        """How the rows at the given places are copied: consecutive ones in one piece, pieces in the order of the disk.
-
-        The same for all cameras of a dataset.
-        """
-        flat = index.reshape(-1)
-        if not len(flat):
-            return []
-        broken = flat[1:] != flat[:-1] + 1
-        if len(self._parts) > 1:
-            part = np.searchsorted(self._starts, flat, "right")
-            broken |= part[1:] != part[:-1]
-        bounds = np.concatenate([[0], np.flatnonzero(broken) + 1, [len(flat)]])
-        rows = flat[bounds[:-1]]
-        parts = np.searchsorted(self._starts, rows, "right") - 1
-        columns = np.stack([bounds[:-1], bounds[1:], parts, rows - self._starts[parts]])
-        return list(map(tuple, columns[:, rows.argsort()].T.tolist()))
-
-    def copy(self, pieces: Sequence[Piece], into: np.ndarray) -> None:
-        """Copy pieces to where they belong in an array of shape `index.shape + (h, w, 3)`."""
-        flat = into.reshape(-1, *self.shape[1:])
-        for begin, end, part, row in pieces:
-            flat[begin:end] = self._parts[part][row : row + end - begin]
+    def _runs(self, places: np.ndarray) -> list[tuple[int, int, int]]:
+        """Runs of places within one array: which array, first place, the one after the last."""
+        if len(self._parts) == 1:
+            return [(0, 0, len(places))]
+        parts = np.searchsorted(self._starts, places, "right") - 1
+        bounds = np.flatnonzero(np.diff(parts, prepend=-1, append=-1)).tolist()
+        return [(int(parts[begin]), begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def crc32(self) -> int:
         """CRC-32 of all bytes; only arrays of which it is not known are read."""

@@ -23,6 +23,8 @@ from qtransformer_datasets.image_rows import Buffers
 
 MAX_CYCLE = 1 << 14
 """Turns in a cycle. Shares that need more (weights of many digits) are rounded to it."""
+BLOCK = 512
+"""Segments, in whole batches, of which everything but the images is worked out at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +102,22 @@ class BatchPlan:
     turns: Turns
     batch_size: int
 
-    def batches(self, start: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Group and first step frame of every segment of the rank's batch `start` and of all that follow, int64 (batch_size,)."""
+    def blocks(self, start: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Group and first step frame of every segment of the rank's batch `start` and of all that follow, a few batches at a time.
+
+        Both int64 (batches of the block, batch_size).
+        """
+        size = max(1, BLOCK // self.batch_size)
         epochs: dict[tuple[int, int], np.ndarray] = {}
         lengths, places = np.array([plan.segments_per_epoch for plan in self.plans]), np.arange(self.batch_size)
-        for number in itertools.count(start * world_size + rank, world_size):
-            groups, nth = self.turns(number * self.batch_size + places)
+        for first in itertools.count(start, size):
+            numbers = np.arange(first, first + size) * world_size + rank
+            groups, nth = self.turns(numbers[:, None] * self.batch_size + places)
             epoch, segment = np.divmod(nth, lengths[groups])
-            wanted = list(zip(groups.tolist(), epoch.tolist(), strict=True))
+            wanted = list(zip(groups.ravel().tolist(), epoch.ravel().tolist(), strict=True))
             epochs = {key: epochs[key] if key in epochs else self.plans[key[0]].epoch(key[1]) for key in _still(epochs, wanted)}
-            yield groups, np.array([epochs[key][i] for key, i in zip(wanted, segment.tolist(), strict=True)])
+            steps = [epochs[key][i] for key, i in zip(wanted, segment.ravel().tolist(), strict=True)]
+            yield groups, np.array(steps).reshape(groups.shape)
 
 
 def _still(epochs: dict[tuple[int, int], np.ndarray], wanted: list[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -132,41 +140,45 @@ class SegmentReader:
         self._instructions = np.stack([encode_instruction(text) for text in frames.instructions])
         self._frames, self._buffers = frames, dict[tuple[int, ...], Buffers]()
 
-    def read(self, groups: np.ndarray, first_steps: np.ndarray) -> Batch:
-        """Segments whose step frames begin at the given places of their groups, both (b,)."""
-        places = first_steps[:, None] - self.lead + self._offsets
-        index = self._order[self._begins[groups, None] + places % self._sizes[groups, None]]
+    def read(self, groups: np.ndarray, first_steps: np.ndarray) -> Iterator[Batch]:
+        """Batches of segments whose step frames begin at the given places of their groups, both (batches, b).
+
+        Images, which are nearly all of the bytes, are read batch by batch; the rest is gathered at once.
+        """
+        places = first_steps[..., None] - self.lead + self._offsets
+        index = self._order[self._begins[groups][..., None] + places % self._sizes[groups][..., None]]
 
         def gather(rows: np.ndarray) -> torch.Tensor:
             # Not index_select: its threads wait for each other, 8 ms on a busy machine.
             return torch.from_numpy(rows.take(index, axis=0))
 
         frames = self._frames
-        return Batch(
-            lead=self.lead,
-            steps=self.steps,
-            images=self._gather_images(index),
-            proprio=gather(frames.proprio),
-            instruction=torch.from_numpy(self._instructions.take(frames.instruction_id.take(index), axis=0)),
-            episode_start=torch.from_numpy(np.maximum(self._offsets - self._age.take(index), 0)),
-            has_action=gather(frames.has_action),
-            actions=gather(frames.actions),
-            rewards=gather(frames.rewards),
-            terminated=gather(frames.terminated),
-            truncated=gather(self._bootstrapped),
-            lost_final=gather(frames.lost_final),
-            mc_return=gather(frames.mc_return),
-            success=gather(frames.success),
-        )
+        gathered = {
+            "proprio": gather(frames.proprio),
+            "instruction": torch.from_numpy(self._instructions.take(frames.instruction_id.take(index), axis=0)),
+            "episode_start": torch.from_numpy(np.maximum(self._offsets - self._age.take(index), 0)),
+            "has_action": gather(frames.has_action),
+            "actions": gather(frames.actions),
+            "rewards": gather(frames.rewards),
+            "terminated": gather(frames.terminated),
+            "truncated": gather(self._bootstrapped),
+            "lost_final": gather(frames.lost_final),
+            "mc_return": gather(frames.mc_return),
+            "success": gather(frames.success),
+        }
+        for own, *rows in zip(index, *(tensor.unbind() for tensor in gathered.values()), strict=True):
+            yield Batch(
+                lead=self.lead,
+                steps=self.steps,
+                images=self._gather_images(own),  # without a name here, that their memory is free once they are let go
+                **dict(zip(gathered, rows, strict=True)),
+            )
 
     def _gather_images(self, index: np.ndarray) -> dict[str, torch.Tensor]:
-        images, pieces = {}, None
+        images = {}
         for camera, rows in self._frames.images.items():
             shape = (*index.shape, *rows.shape[1:])
             if shape not in self._buffers:
                 self._buffers[shape] = Buffers(shape)
-            into = self._buffers[shape].take()
-            pieces = rows.pieces(index) if pieces is None else pieces
-            rows.copy(pieces, into)
-            images[camera] = torch.from_numpy(into)
+            images[camera] = torch.from_numpy(rows.gather(index, self._buffers[shape].take()))
         return images

@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
-from itertools import count, islice
+import weakref
+from itertools import chain, count, islice, repeat
 
 import pytest
 
-from qtransformer_datasets.prefetch import prefetched
+from qtransformer_datasets.prefetch import SPELL, prefetched, prefetched_from_disk
 
 
 def reading_ahead() -> list[threading.Thread]:
@@ -49,6 +50,45 @@ def test_an_exception_is_raised_in_its_place():
     assert list(islice(items, 5)) == list(range(5))
     with pytest.raises(ValueError, match="disk on fire"):
         next(items)
+
+
+def test_a_thread_reads_ahead_for_a_while_after_an_item_that_had_to_wait_for_the_disk():
+    waits = chain([5, 5, 5, 5, 5, 6], repeat(6))  # before and after each item: the third one waits
+    items = prefetched_from_disk(count(), waits=lambda: next(waits))
+    assert list(islice(items, 3)) == [0, 1, 2]
+    assert reading_ahead() == []
+    assert list(islice(items, SPELL)) == list(range(3, 3 + SPELL))
+    assert len(reading_ahead()) == 1
+    assert list(islice(items, 9)) == list(range(3 + SPELL, 12 + SPELL))
+    assert reading_ahead() == []
+
+
+def test_items_end_within_a_spell():
+    waits = count()
+    items = prefetched_from_disk(iter(range(SPELL + 50)), waits=lambda: next(waits))
+    assert list(items) == list(range(SPELL + 50))
+
+
+def test_without_waits_items_end_where_they_end():
+    assert list(prefetched_from_disk(iter(range(7)), waits=lambda: 0)) == list(range(7))
+
+
+def test_an_item_is_not_kept_while_the_next_is_made():
+    class Item:
+        pass
+
+    alive = []
+
+    def make():
+        for _ in range(3):
+            gone = [ref() for ref in alive]
+            assert gone == [None] * len(alive)
+            item = Item()
+            alive.append(weakref.ref(item))
+            yield item
+            del item
+
+    assert sum(1 for _ in map(type, prefetched_from_disk(make(), waits=lambda: 0))) == 3
 
 
 @pytest.mark.parametrize("read", [1, 7])

@@ -115,9 +115,17 @@ def test_epochs_differ_in_order_and_phase():
 
 def test_batches_are_cut_from_the_row_of_epochs():
     plan = SegmentPlan(num_frames=20, steps=4, seed=5)  # 5 segments an epoch
-    batches = BatchPlan(plans=[plan], turns=Turns([Fraction(1)]), batch_size=3).batches(0)
-    drawn = np.concatenate([places for _, places in islice(batches, 5)])
+    blocks = BatchPlan(plans=[plan], turns=Turns([Fraction(1)]), batch_size=3).blocks(0)
+    drawn = next(blocks)[1].ravel()[:15]
     assert drawn.tolist() == np.concatenate([plan.epoch(e) for e in range(3)]).tolist()
+
+
+def test_the_memory_of_images_that_were_let_go_is_used_again(make_dataset):
+    batches = make_dataset([30, 30]).segments(batch_size=2, seed=0, **SHAPE)
+    places = [next(batches).images["c"].data_ptr() for _ in range(5)]
+    assert len(set(places)) == 1
+    held = [next(batches) for _ in range(3)]
+    assert len({batch.images["c"].data_ptr() for batch in held}) == 3
 
 
 def _same(a, b):
