@@ -88,7 +88,9 @@ def test_a_camera_that_repeats_itself_to_the_last_bit_is_frozen(clock: HandClock
         found.put("camera", message)
         assert found.frozen("camera") is frozen
     found.clear()
+    found.put("camera", image(START_NS + 9, 8))
     assert not found.frozen("camera")
+    found.clear()
     assert "camera" not in found
 
 

@@ -490,6 +490,37 @@ def test_an_answer_from_before_a_reset_is_dropped(robot: Robot) -> None:
     assert robot.ask().generation > request.generation
 
 
+def test_one_late_answer_is_one_miss(robot: Robot) -> None:
+    request = robot.ask()
+    robot.clock.pass_s(0.1)
+    robot.do(robot.runtime.tick())  # nothing new to ask about
+    robot.answer(request, after_s=0.06)
+    assert robot.runtime.counts["misses"] == 1
+
+
+def test_a_decision_on_a_world_that_went_stale_meanwhile_is_not_acted_on() -> None:
+    robot = make(joint_timeout_s=0.05).run()
+    robot.answer(robot.ask(), after_s=0.06)
+    is_held(robot, "joints_stale")
+    assert robot.commands == []
+
+
+def test_samples_that_belong_together_now_and_then_are_no_skew(robot: Robot) -> None:
+    for n in range(10):
+        robot.clock.pass_s(0.12)
+        robot.see(*([JOINTS] if n % 2 else []))
+        robot.do(robot.runtime.tick())
+        robot.runtime._flight = None
+    assert robot.runtime.state is RUNNING
+    assert robot.runtime.counts["skewed"] == 5
+
+
+def test_a_camera_may_change_its_size_at_a_reset(robot: Robot) -> None:
+    robot.do(robot.runtime.reset())
+    robot.do(robot.runtime.receive(CAMERA, image(robot.clock.time_ns, size=(8, 8))))
+    assert "rejected" not in robot.runtime.snapshot().topics[CAMERA]
+
+
 # Time
 
 
@@ -504,6 +535,19 @@ def test_time_that_goes_back_resets_and_holds_without_a_burst(robot: Robot) -> N
     assert [robot.do(robot.runtime.tick()) for _ in range(20)] == [Effects()] * 20
     assert robot.runtime.snapshot().ages_s == {CAMERA: None, JOINTS: None}
     recover(robot)  # samples of the new time count, though older than the old ones
+    assert robot.runtime.state is PAUSED
+
+
+def test_samples_from_before_a_jump_do_not_count_as_fresh(robot: Robot) -> None:
+    robot.clock.pass_s(0.6)
+    robot.do(robot.runtime.watch())
+    for _ in range(4):
+        robot.clock.pass_s(0.01)
+        robot.see()
+    robot.clock.time_ns -= 10**10
+    recover(robot, 2)
+    assert robot.runtime.state is HOLD
+    recover(robot, 1)
     assert robot.runtime.state is PAUSED
 
 
@@ -571,7 +615,10 @@ def test_an_estop_does_not_wash_a_fault_away(robot: Robot) -> None:
 
 
 def test_an_estop_that_falls_silent_counts_as_pressed() -> None:
-    robot = make(estop_timeout_s=0.3).run()
+    robot = make(estop_timeout_s=0.3)
+    robot.clock.pass_s(10)
+    assert robot.do(robot.runtime.watch()) == Effects()  # nobody listens for it before activation
+    robot.run()
     for _ in range(5):
         robot.clock.pass_s(0.1)
         robot.see()
