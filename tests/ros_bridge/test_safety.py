@@ -156,6 +156,12 @@ def test_a_pose_is_approached_by_one_step() -> None:
     assert found.command.motion.orientation == pytest.approx(np.array([0, 0, math.sin(0.1), math.cos(0.1)]))
 
 
+@pytest.mark.parametrize(("wanted", "given"), [(0.19, 0.19), (0.3, 0.2), (3.1, 0.2), (-0.3, -0.2)])
+def test_a_turn_is_cut_to_its_step(wanted: float, given: float) -> None:
+    found = allowed(pose((0.5, 0.5, 0.5), np.array([0, 0, math.sin(wanted / 2), math.cos(wanted / 2)])), BOX)
+    assert found.command.motion.orientation == pytest.approx(np.array([0, 0, math.sin(given / 2), math.cos(given / 2)]))
+
+
 def test_a_pose_outside_the_workspace_ends_at_its_wall() -> None:
     found = allowed(pose((0.5, 0.5, -1.0)), BOX, replace(MIDDLE, position=np.array([0.5, 0.5, 0.01])))
     assert found.command.motion.position == pytest.approx(np.array([0.5, 0.5, 0.0]))
