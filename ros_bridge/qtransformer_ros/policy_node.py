@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -28,13 +29,14 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer.policy import PolicyDecision
 from qtransformer_ros import common_node as common
 from qtransformer_ros import messages
 from qtransformer_ros.commands import Output
 from qtransformer_ros.deployment import Deployment, Wanted, deploy
 from qtransformer_ros.inference import Answer, InferenceThread, ScoreRequest, Scores
 from qtransformer_ros.motion import Command, JointMotion, PoseMotion, TwistMotion
-from qtransformer_ros.runtime import BelowMinValue, Effects, PolicyRuntime, RunState, RuntimeSettings
+from qtransformer_ros.runtime import BelowMinValue, Decided, Effects, PolicyRuntime, RunState, RuntimeSettings
 from qtransformer_ros.safety import JointRange, OutOfBounds, SafetyLimits, limited_joints
 from qtransformer_ros.urdf import read_urdf
 
@@ -348,7 +350,7 @@ class Session:
 
     def _trouble_of_outputs(self) -> Iterator[str]:
         for topic, publisher in self._outputs.items():
-            others = self.node.count_publishers(topic) - 1
+            others = self.node.count_publishers(publisher.topic_name) - 1  # remapped, which `topic` is not
             if others > 0:
                 yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
             if publisher.get_subscription_count() == 0:
@@ -373,27 +375,27 @@ class Session:
             answer = self._thread.answers.popleft()
             if isinstance(answer, Scores):
                 self._publish_scores(answer)
-            elif answer.decided is None:
+            elif answer.error is not None:
                 self.apply(self.runtime.failed(answer.error))
             else:
-                self._explain(answer)
-                self.apply(self.runtime.decided(answer.decided))
+                self._act(answer)
 
-    def _explain(self, answer: Answer) -> None:
-        """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
+    def _act(self, answer: Answer) -> None:
         assert answer.decided is not None
         assert answer.decision is not None
-        if answer.request.number != self._requested or self.runtime.state is not RunState.running:
-            return
-        stamps = answer.request.stamps
+        if answer.request.number == self._requested and self.runtime.state is RunState.running:
+            self._explain(answer.decided, answer.decision)
+        self.apply(self.runtime.decided(answer.decided))
+
+    def _explain(self, decided: Decided, decision: PolicyDecision) -> None:
+        """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
+        stamps = decided.request.stamps
         self._newest_ns = max(stamps.values(), default=0)
         self._consumed.publish(messages.consumed_message(stamps, self._now_ns()))
-        self._action.publish(
-            messages.action_message(self.deployment.policy.action_spec.names, answer.decided.action, self._newest_ns)
-        )
+        self._action.publish(messages.action_message(self.deployment.policy.action_spec.names, decided.action, self._newest_ns))
         for publisher, table, columns in (
-            (self._q_values, answer.decision.q_values, "bin"),
-            (self._distribution, answer.decision.value_probs, "value_bin"),
+            (self._q_values, decision.q_values, "bin"),
+            (self._distribution, decision.value_probs, "value_bin"),
         ):
             if publisher.get_subscription_count():
                 publisher.publish(messages.table_message(table, "dimension", columns))
@@ -531,12 +533,12 @@ class Entities:
         self._timers.append(self._node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME)))
 
     def take_waiting(self) -> None:
-        """Hand out what has arrived, while the executor is not ours to spin."""
-        for subscription in self._subscriptions:
+        """Hand out what has arrived, the clock and the e-stop too, while the executor is not ours to spin."""
+        for subscription in self._node.subscriptions:
             with subscription.handle:
                 taken = subscription.handle.take_message(subscription.msg_type, False)
             if taken is not None:
-                subscription.callback(taken[0])
+                subscription.callback(taken[0])  # pyright: ignore[reportCallIssue]
 
     def destroy(self) -> None:
         for timer in self._timers:
@@ -551,7 +553,7 @@ class Parameters:
     """Every parameter of the node, declared; see ros_bridge/README.md for the table."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        fixed = {"read_only": True}
+        fixed: dict[str, Any] = {"read_only": True}
         self.checkpoint = common.text(node, "checkpoint", "", "run or checkpoint directory; taken up by `configure`")
         self.contract = common.text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
         self.output = common.text(
@@ -603,9 +605,7 @@ class Parameters:
             "what a motion out of bounds ends in",
             choices=[o.value for o in OutOfBounds],
         )
-        self.joint_names = common.texts(
-            node, "joint_names", [], "joints whose limits the next three give, where no URDF does", **fixed
-        )
+        self.joint_names = common.texts(node, "joint_names", [], "joints of inverse kinematics, and of the limits below", **fixed)
         self.joint_min_rad = common.numbers(node, "joint_min_rad", [], "one per joint [rad]", **fixed)
         self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]", **fixed)
         self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]", **fixed)
@@ -620,8 +620,10 @@ class Parameters:
         usual = RuntimeSettings(control_hz=1.0)
         self._runtime: dict[str, common.Setting[Any]] = {}
         for name, description in RUNTIME.items():
-            default = getattr(usual, name)
-            declare = common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
+            default: Any = getattr(usual, name)
+            declare: Any = (
+                common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
+            )
             self._runtime[name] = declare(node, name, default, description, read_only=True)
         words = [word.value for word in BelowMinValue]
         self._min_value = common.numbers(
@@ -653,6 +655,7 @@ class Parameters:
             urdf=self.urdf.value,
             base_frame=self.base_frame.value,
             tool_frame=self.tool_frame.value,
+            joints=self.joint_names.value,
         )
 
     def limits(self, joints: tuple[str, ...], **changes: Any) -> SafetyLimits:
@@ -663,6 +666,11 @@ class Parameters:
             return setting.convert(changes[name]) if name in changes else setting.value
 
         ranges = read_urdf(self.urdf.value) if self.urdf.value else self._joint_ranges()
+        if joints and not ranges:
+            raise ConfigError(
+                "joint motions need limits: give the arm's model (urdf:=<file>), or joint_names, joint_min_rad, joint_max_rad and "
+                "joint_max_rad_s"
+            )
         return SafetyLimits(
             joints=limited_joints(
                 ranges, joints, margin_rad=now("joint_limit_margin_rad"), velocity_scale=now("max_joint_velocity_scale")
@@ -670,8 +678,8 @@ class Parameters:
             max_joint_accel=now("max_joint_accel") or math.inf,
             max_step_m=now("max_step_m"),
             max_step_rad=now("max_step_rad"),
-            workspace_min=now("workspace_min_m") or (-math.inf,) * 3,
-            workspace_max=now("workspace_max_m") or (math.inf,) * 3,
+            workspace_min=now("workspace_min_m") or (-math.inf, -math.inf, -math.inf),
+            workspace_max=now("workspace_max_m") or (math.inf, math.inf, math.inf),
             out_of_bounds=OutOfBounds(now("out_of_bounds")),
         )
 
