@@ -44,6 +44,8 @@ TOPIC_JOINTS, TOPIC_POSE, TOPIC_ESTOP, TOPIC_ENABLED = "joint_states", "ee_pose"
 JOIN_S = 2.0
 """How long the network may take to finish when the node ends [s]."""
 MAX_CANDIDATES = 1024
+LATCHED_OR_NOT = (common.EVERY, common.LATCHED)
+"""To hear what a latching publisher said before, and a publisher that does not latch: one subscription does not match both."""
 LEVELS = {
     RunState.idle: "ok",
     RunState.running: "ok",
@@ -64,10 +66,11 @@ class PolicyNode(LifecycleNode):
         self._refusal = ""
         """Why the last transition failed."""
         self._pressed = False
-        """The e-stop, while there is no session that keeps it."""
+        """The e-stop: outlives sessions, and may be pressed before there is one."""
         self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
-        self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, common.EVERY)
+        for qos in LATCHED_OR_NOT:
+            self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
         self.create_service(Trigger, "~/reset", lambda _, r: self._serve(r, lambda s: s.runtime.reset()))
@@ -95,7 +98,13 @@ class PolicyNode(LifecycleNode):
         return self._transition("shut down", self._close)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("recover from an error", self._close)
+        """After a transition that raised, whose reason stays in the status."""
+        try:
+            self._close()
+        except Exception as error:
+            self.get_logger().error("".join(traceback.format_exception(error)))
+        self.publish_status()
+        return TransitionCallbackReturn.SUCCESS
 
     def on_stop(self) -> None:
         """The last word before the process ends: a hold."""
@@ -127,7 +136,7 @@ class PolicyNode(LifecycleNode):
     def _configure(self) -> None:
         self.session = Session(self, deploy(self.settings.wanted(self.get_namespace())))
         if self._pressed:
-            self.session.apply(self.session.runtime.estop_heard(True))
+            self.session.apply(self.session.runtime.estop(True))
 
     def _present(self) -> "Session":
         assert self.session is not None, "rclpy allows this transition only after configure"
@@ -147,11 +156,13 @@ class PolicyNode(LifecycleNode):
 
     def _serve_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Pressed, it latches; released, it leads into PAUSED and no further."""
-        self._pressed = request.data
         if self.session is None:
             response.success, response.message = True, "latched" if request.data else "released"
-            return response
-        return self._serve(response, lambda session: session.runtime.estop(request.data))
+        else:
+            response = self._serve(response, lambda session: session.runtime.estop(request.data))
+        if response.success:
+            self._pressed = request.data
+        return response
 
     def _serve(self, response: Any, event: Callable[["Session"], Effects]) -> Any:
         """Pass a request to the runtime; the answer is the state it leads to, or why it was not granted."""
@@ -228,10 +239,14 @@ class Session:
         self._stream: deque[tuple[int, Any]] = deque()
         """(when [monotonic ns], message): what is still to be sent of the last motion."""
         self._entities = Entities(node)
-        self._advertise()
+        try:
+            self._advertise()
+            self._listen()
+        except Exception:  # a topic's name, for instance
+            self._entities.destroy()
+            raise
         self._answered = node.create_guard_condition(self._take_answers)
         self._thread = InferenceThread(deployment.policy, self._answered.trigger)
-        self._listen()
         self._entities.timer(self._repeat_s, self._watch)
         if not self.lockstep:
             self._entities.timer(self._period_s, lambda: self.apply(self.runtime.tick()))
@@ -258,12 +273,14 @@ class Session:
 
     def close(self) -> None:
         """Hold if active, then take everything off the wire."""
-        if self.active:
-            self.deactivate()
-        if not self._thread.end(JOIN_S):
-            self.node.get_logger().warning("the network still computes; its thread is left to itself")
-        self.node.destroy_guard_condition(self._answered)
-        self._entities.destroy()
+        try:
+            if self.active:
+                self.deactivate()
+        finally:
+            if not self._thread.end(JOIN_S):
+                self.node.get_logger().warning("the network still computes; its thread is left to itself")
+            self.node.destroy_guard_condition(self._answered)
+            self._entities.destroy()
 
     def apply(self, effects: Effects, *, last: bool = False) -> None:
         """Do what the runtime asks for; with `last`, wait until a hold has arrived."""
@@ -291,12 +308,13 @@ class Session:
         # In lockstep nothing may be lost, for the robot waits; else nothing may queue.
         qos = common.IMAGE if self.lockstep else common.LATEST
         kinds = {source.topic: (source.type, qos) for source in contract.observed}
-        if contract.instruction and contract.instruction.topic:
-            kinds[contract.instruction.topic] = ("String", common.LATCHED)
         kinds |= {topic: (kind, qos) for kind, topic in self._measuring.items() if topic not in kinds}
         for topic, (kind, quality) in kinds.items():
             self._entities.subscription(messages.MESSAGE_CLASSES[kind], topic, self._receiver(topic), quality)
-        self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), common.EVERY)
+        for latched in LATCHED_OR_NOT:
+            if contract.instruction and (topic := contract.instruction.topic):
+                self._entities.subscription(messages.MESSAGE_CLASSES["String"], topic, self._receiver(topic), latched)
+            self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), latched)
         self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, common.EVERY)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:

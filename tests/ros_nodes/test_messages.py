@@ -91,7 +91,7 @@ def test_candidates_that_do_not_fit_are_refused(names, rows, message) -> None:
 
 def test_consumed_stamps_keep_every_nanosecond() -> None:
     message = messages.consumed_message({"/a": 1_700_000_000_123_456_789}, 5)
-    assert [(pair.key, pair.value) for pair in list(message.status)[0].values] == [("/a", "1700000000123456789")]
+    assert [(pair.key, pair.value) for pair in next(iter(message.status)).values] == [("/a", "1700000000123456789")]
 
 
 def test_tables_say_their_shape() -> None:

@@ -189,6 +189,20 @@ def test_an_estop_latches_and_only_a_start_moves_again(deployed) -> None:
     d.probe.wait_for(lambda: len(d.motions) > count, "motion again")
 
 
+def test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outlives_its_cleanup(graph, tmp_path) -> None:
+    button = graph.probe.node.create_publisher(Bool, "estop", LATCHED)
+    button.publish(Bool(data=True))
+    d = Deployed(graph, tmp_path)
+    for _ in range(2):
+        assert d.probe.transition(NODE, "configure", 60), d.status.message
+        d.probe.wait_for(lambda: button.get_subscription_count() > 1, "the node's ear")
+        assert d.probe.transition(NODE, "activate"), d.status.message
+        d.wait_for("ESTOP")
+        assert d.probe.transition(NODE, "deactivate")
+        assert d.probe.transition(NODE, "cleanup")
+    assert not d.motions
+
+
 def test_a_blind_camera_ends_in_a_hold_and_silence(deployed) -> None:
     d = deployed(max_sync_skew_s=5)  # or the skew would be noticed first
     d.run()
