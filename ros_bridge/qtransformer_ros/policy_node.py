@@ -174,9 +174,9 @@ class PolicyNode(LifecycleNode):
         response.success, response.message = not effects.refused, effects.refused or self.session.describe()
         return response
 
-    # Parameters that may change
+    # Parameters that may change. Annotations are quoted: Jazzy's `Parameter` takes no type argument.
 
-    def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+    def _check_parameters(self, parameters: "list[Parameter[Any]]") -> SetParametersResult:
         changes = {p.name: p.value for p in parameters}
         if self.session is None or not changes.keys() & LIMITS:
             return SetParametersResult(successful=True)
@@ -186,7 +186,7 @@ class PolicyNode(LifecycleNode):
             why = str(error)
         return SetParametersResult(successful=not why, reason=why)
 
-    def _take_parameters(self, parameters: list[Parameter[Any]]) -> None:
+    def _take_parameters(self, parameters: "list[Parameter[Any]]") -> None:
         if self.session is not None and {p.name for p in parameters} & set(LIMITS):
             why = self.session.runtime.change_limits(self.settings.limits(self.session.limited_joints))
             self.get_logger().info(f"limits changed{': ' + why if why else ''}")
