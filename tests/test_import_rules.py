@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIM, DATASETS = ROOT / "sim" / "qtransformer_sim", ROOT / "datasets" / "qtransformer_datasets"
 CORE = ROOT / "qtransformer"
+ROS = ROOT / "ros_bridge" / "qtransformer_ros"
 EDGE = (CORE / "cli", CORE / "report")
 HEAVY = {
     "pybullet",
@@ -71,8 +72,26 @@ def test_simulator_and_datasets_do_not_know_each_other() -> None:
     assert offences([*sources(DATASETS)], {"qtransformer_sim"}) == []
 
 
-def test_nobody_imports_the_command_line() -> None:
+def test_only_nodes_know_ros() -> None:
+    messages = {
+        f"{name}_msgs" for name in ("std", "sensor", "geometry", "trajectory", "diagnostic", "lifecycle", "rosgraph", "tf2")
+    }
+    ros = {"rclpy", "builtin_interfaces", "rcl_interfaces", "std_srvs", *messages}
+    assert offences([f for f in sources(ROS) if not f.name.endswith("_node.py")], ros) == []
+
+
+def test_only_the_simulated_robot_knows_the_simulator() -> None:
+    others = [f for f in sources(ROS) if not f.name.startswith("sim_")]
+    assert offences(others, {"qtransformer_sim", "pybullet", "gymnasium"}) == []
+
+
+def test_only_the_command_line_knows_the_nodes() -> None:
     others = [*core(), *sources(SIM, DATASETS), *(CORE / "report").rglob("*.py")]
+    assert offences(others, {"qtransformer_ros"}) == []
+
+
+def test_nobody_imports_the_command_line() -> None:
+    others = [*core(), *sources(SIM, DATASETS, ROS), *(CORE / "report").rglob("*.py")]
     assert offences(others, {"qtransformer.cli"}) == []
 
 
