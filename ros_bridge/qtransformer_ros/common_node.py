@@ -4,8 +4,10 @@ def main(args: list[str] | None = None) -> int:
     return run(PolicyNode, args)
 """
 
+import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -15,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import rclpy
+import rclpy.utilities
 from builtin_interfaces.msg import Time as TimeMessage
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.duration import Duration
@@ -79,6 +82,9 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not any(name in os.environ for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         os.environ["ROS_LOG_DIR"] = tempfile.gettempdir()  # containers: rclpy refuses to start where it cannot log
+    if others := rclpy.utilities.remove_ros_args(sys.argv if args is None else args)[1:]:
+        print(f"{make_node.__doc__}\nSettings are ROS parameters: --ros-args -p NAME:=VALUE; found {' '.join(others)}")
+        return 0 if others[0] in ("-h", "--help") else 2
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _live(make_node, stop)
@@ -108,16 +114,17 @@ def _live(make_node: Callable[[], Any], stop: threading.Event) -> int:
 
 def spin(executor: SingleThreadedExecutor, node: Any, stopped: Callable[[], bool]) -> None:
     """Call back until `stopped()`, whatever the callbacks raise; on Jazzy even a refused lifecycle transition raises."""
-    logged: dict[str, float] = {}
+    logged: dict[tuple[str, int | None], float] = {}
     while not stopped():
         try:
             executor.spin_once(timeout_sec=SPIN_S)
         except ExternalShutdownException:
             return
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            if time.monotonic() - logged.get(text, -REPEAT_S) >= REPEAT_S:
-                logged[text] = time.monotonic()
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            key = (place.filename, place.lineno)
+            if time.monotonic() - logged.get(key, -math.inf) >= REPEAT_S:
+                logged[key] = time.monotonic()
                 node.get_logger().error("a callback failed\n" + "".join(traceback.format_exception(error)))
             if hasattr(node, "on_callback_error"):  # `on_error` is a lifecycle node's own
                 node.on_callback_error(error)

@@ -33,8 +33,8 @@ TICK_S = 0.004
 """How often physics catches up with the wall clock [s]."""
 MOST_BEHIND_S = 0.1
 """What physics may have to catch up with [s]; simulated time falls behind rather than to run in bursts."""
-BURST_S = 0.02
-"""Physics between two looks at what was received [s]."""
+BURST_S = 0.01
+"""How long physics may run before what was received is looked at [s of real time]."""
 REPEAT_S = 1.0
 """How often a lockstep robot looks for listeners that came too late for its first observation [s]."""
 
@@ -57,7 +57,7 @@ class SimNode(Node):
         if isinstance(self.robot, LockstepRobot):
             self.create_timer(REPEAT_S, self._repeat_for_latecomers, clock=steady)
         else:
-            self._last = self._measured_from = time.monotonic()
+            self._last = time.monotonic()
             self._behind_s = 0.0
             self.create_timer(TICK_S, self._catch_up, clock=steady)
 
@@ -175,11 +175,11 @@ class SimNode(Node):
         elapsed, self._last = now - self._last, now
         if robot.paused:
             return
-        self._behind_s = min(MOST_BEHIND_S, self._behind_s + elapsed * factor) if factor else BURST_S
+        self._behind_s = min(MOST_BEHIND_S, self._behind_s + elapsed * factor) if factor else math.inf
         robot.twist_timeout_s, robot.cmd_timeout_s = (self.settings[f"{n}_timeout_s"].value for n in ("twist", "cmd"))
         self._follow_clock()
         dt = robot.env.bullet.sim_dt
-        for _ in range(min(round(BURST_S / dt), int(self._behind_s / dt))):
+        while self._behind_s >= dt and time.monotonic() - now < BURST_S:
             self._behind_s -= dt
             verdict = robot.advance()
             self._publish_due()

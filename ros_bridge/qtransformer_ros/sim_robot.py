@@ -242,7 +242,7 @@ class RealTimeRobot(SimRobot):
         self._move(_Twist(np.array(read_twist(linear, angular))))
 
     def pose(self, position: Any, quaternion: Any, frame: str = "") -> None:
-        """The tool's position (3,) [m] and orientation (4,) x y z w in the base frame. It points down: a turn about z is all it can."""
+        """The tool's position (3,) [m] and orientation (4,) x y z w in the base frame: only a turn about z."""
         self._refuse_if_stopped()
         if frame not in ("", "base_link"):
             raise CommandRefused(f"a target pose is expected in base_link, found '{frame}'")

@@ -216,6 +216,11 @@ def test_waypoints_with_velocities_are_joined_smoothly() -> None:
     np.testing.assert_allclose(cubic.at(1_500_000_000), 0.5)
     np.testing.assert_allclose((cubic.at(1_501_000_000) - cubic.at(1_499_000_000)) / 0.002, 1.5, rtol=1e-3)
     np.testing.assert_allclose(cubic.at(1_250_000_000), 0.15625)
+    through = read_trajectory(
+        trajectory([np.ones(7), np.zeros(7)], [1.0, 2.0], velocities=[[-0.5] * 7, [0.0] * 7]), JOINTS, np.zeros(7), 10**9
+    )
+    for before, after in ((1_999_000_000, 2_000_000_000), (2_000_000_000, 2_001_000_000)):
+        np.testing.assert_allclose((through.at(after) - through.at(before)) / 0.001, -0.5, atol=0.02)
 
 
 def test_a_trajectory_without_points_stops(robot: RealTimeRobot) -> None:
@@ -246,6 +251,18 @@ def test_a_twist_moves_the_tool_in_its_frame_and_runs_out(robot: RealTimeRobot) 
     assert np.linalg.norm(moved - (moved @ along) * along) < 0.004
     still = robot.joint_positions()
     np.testing.assert_allclose(run(robot, 0.5)[-1], still, atol=0.001)
+
+
+def test_a_twist_that_runs_out_slows_down(robot: RealTimeRobot) -> None:
+    robot.twist([0.0, 0.0, -0.1], REST)
+    heights = []
+    for _ in range(round(0.5 * 120)):
+        robot.advance()
+        heights.append(robot.tool_pose().position[2])
+    full = heights[18] - heights[30]  # from 0.15 to 0.25 s
+    slowing = heights[30] - heights[42]  # to 0.35 s: half as far, and the arm's lag
+    assert full == pytest.approx(0.01, rel=0.1)
+    assert 0.4 * full < slowing < 0.8 * full
 
 
 def test_a_target_pose_is_reached(robot: RealTimeRobot) -> None:
@@ -296,6 +313,15 @@ def test_the_estop_freezes_and_stays(robot: RealTimeRobot) -> None:
     still = robot.joint_positions()
     np.testing.assert_allclose(run(robot, 0.3)[-1], still, atol=0.002)
     robot.twist(REST, REST)
+
+
+def test_the_estop_stops_what_the_motors_were_told(robot: RealTimeRobot) -> None:
+    """A far target is one command to the motors; not to repeat it does not stop them."""
+    start = robot.joint_positions()
+    robot.positions(start + 0.5)
+    run(robot, 0.05)
+    robot.press()
+    assert np.abs(run(robot, 0.5)[-1] - start).max() < 0.3
 
 
 def test_in_real_time_an_episode_ends_as_it_would_in_lockstep(robot: RealTimeRobot) -> None:

@@ -1,6 +1,7 @@
 """What `common_node` promises of every node, seen from outside."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,10 @@ def test_a_parameter_that_does_not_fit_ends_the_node_with_a_sentence(graph: Grap
     assert toy.wait() == 1
     assert "expected one of a, b, found 'z'" in toy.output
     assert "Traceback" not in toy.output
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("seed=3", 2)])
+def test_other_arguments_are_not_taken_for_settings(graph: Graph, word: str, code: int) -> None:
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", word], "toy")
+    assert toy.wait() == code
+    assert "--ros-args -p NAME:=VALUE" in toy.output

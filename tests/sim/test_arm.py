@@ -103,6 +103,14 @@ def test_the_stand_in_is_cheap_and_has_the_same_links(each_arm):
         assert Path(mesh).stat().st_size < 50_000, mesh
 
 
+def test_the_wrist_camera_sees_between_the_fingertips(each_arm):
+    each_arm.reset(seed=0)
+    frame = each_arm.arm.gripper_to_base()
+    eye, tips = (frame @ [*point, 1.0] for point in (each_arm.arm.model.camera("wrist").position, (0.0, 0.0, 0.015)))
+    body = each_arm.bullet.rayTest(eye[:3].tolist(), tips[:3].tolist())[0][0]
+    assert body != each_arm.arm.body
+
+
 @pytest.fixture
 def controller():
     workspace = Workspace((0.4, -0.1, 0.0), (0.7, 0.1, 0.3), max_yaw=1.0)
