@@ -40,13 +40,16 @@ def test_two_episodes_over_dds_are_those_of_one_process(graph: Graph, tmp_path: 
         output="as_contract",
         device="cpu",
         lockstep=True,
-        start_paused=False,
+        start_paused=True,
         use_sim_time=True,
         allow_slow=True,
     )
     assert probe.transition(NODE, "configure", 60), statuses[-1].message
-    probe.wait_for(lambda: probe.node.count_publishers("joint_states"), "the arm", 60)
     assert probe.transition(NODE, "activate"), statuses[-1].message
+    # An episode is over in a moment: begin when the test hears the arm.
+    probe.wait_for(lambda: probe.trigger(f"{SIM}/reset", 60).success and events, "the arm's events")
+    probe.wait_for(lambda: probe.node.count_publishers(f"{NODE}/action"), "the policy's actions")
+    assert probe.trigger(f"{NODE}/start").success
 
     env = make_env(cameras={"wrist": (64, 64)}, max_steps=STEPS)
     policy = Policy.from_checkpoint(checkpoint, "cpu")
