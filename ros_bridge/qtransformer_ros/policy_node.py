@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -28,13 +29,14 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer.policy import PolicyDecision
 from qtransformer_ros import common_node as common
 from qtransformer_ros import messages
 from qtransformer_ros.commands import Output
 from qtransformer_ros.deployment import Deployment, Wanted, deploy
 from qtransformer_ros.inference import Answer, InferenceThread, ScoreRequest, Scores
 from qtransformer_ros.motion import Command, JointMotion, PoseMotion, TwistMotion
-from qtransformer_ros.runtime import BelowMinValue, Effects, PolicyRuntime, RunState, RuntimeSettings
+from qtransformer_ros.runtime import BelowMinValue, Decided, Effects, PolicyRuntime, RunState, RuntimeSettings
 from qtransformer_ros.safety import JointRange, OutOfBounds, SafetyLimits, limited_joints
 from qtransformer_ros.urdf import read_urdf
 
@@ -42,6 +44,8 @@ TOPIC_JOINTS, TOPIC_POSE, TOPIC_ESTOP, TOPIC_ENABLED = "joint_states", "ee_pose"
 JOIN_S = 2.0
 """How long the network may take to finish when the node ends [s]."""
 MAX_CANDIDATES = 1024
+LATCHED_OR_NOT = (common.EVERY, common.LATCHED)
+"""To hear what a latching publisher said before, and a publisher that does not latch: one subscription does not match both."""
 LEVELS = {
     RunState.idle: "ok",
     RunState.running: "ok",
@@ -62,10 +66,11 @@ class PolicyNode(LifecycleNode):
         self._refusal = ""
         """Why the last transition failed."""
         self._pressed = False
-        """The e-stop, while there is no session that keeps it."""
+        """The e-stop: outlives sessions, and may be pressed before there is one."""
         self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
-        self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, common.EVERY)
+        for qos in LATCHED_OR_NOT:
+            self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
         self.create_service(Trigger, "~/reset", lambda _, r: self._serve(r, lambda s: s.runtime.reset()))
@@ -93,7 +98,13 @@ class PolicyNode(LifecycleNode):
         return self._transition("shut down", self._close)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("recover from an error", self._close)
+        """After a transition that raised, whose reason stays in the status."""
+        try:
+            self._close()
+        except Exception as error:
+            self.get_logger().error("".join(traceback.format_exception(error)))
+        self.publish_status()
+        return TransitionCallbackReturn.SUCCESS
 
     def on_stop(self) -> None:
         """The last word before the process ends: a hold."""
@@ -125,7 +136,7 @@ class PolicyNode(LifecycleNode):
     def _configure(self) -> None:
         self.session = Session(self, deploy(self.settings.wanted(self.get_namespace())))
         if self._pressed:
-            self.session.apply(self.session.runtime.estop_heard(True))
+            self.session.apply(self.session.runtime.estop(True))
 
     def _present(self) -> "Session":
         assert self.session is not None, "rclpy allows this transition only after configure"
@@ -145,11 +156,13 @@ class PolicyNode(LifecycleNode):
 
     def _serve_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Pressed, it latches; released, it leads into PAUSED and no further."""
-        self._pressed = request.data
         if self.session is None:
             response.success, response.message = True, "latched" if request.data else "released"
-            return response
-        return self._serve(response, lambda session: session.runtime.estop(request.data))
+        else:
+            response = self._serve(response, lambda session: session.runtime.estop(request.data))
+        if response.success:
+            self._pressed = request.data
+        return response
 
     def _serve(self, response: Any, event: Callable[["Session"], Effects]) -> Any:
         """Pass a request to the runtime; the answer is the state it leads to, or why it was not granted."""
@@ -161,9 +174,9 @@ class PolicyNode(LifecycleNode):
         response.success, response.message = not effects.refused, effects.refused or self.session.describe()
         return response
 
-    # Parameters that may change
+    # Parameters that may change. Annotations are quoted: Jazzy's `Parameter` takes no type argument.
 
-    def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+    def _check_parameters(self, parameters: "list[Parameter[Any]]") -> SetParametersResult:
         changes = {p.name: p.value for p in parameters}
         if self.session is None or not changes.keys() & LIMITS:
             return SetParametersResult(successful=True)
@@ -173,7 +186,7 @@ class PolicyNode(LifecycleNode):
             why = str(error)
         return SetParametersResult(successful=not why, reason=why)
 
-    def _take_parameters(self, parameters: list[Parameter[Any]]) -> None:
+    def _take_parameters(self, parameters: "list[Parameter[Any]]") -> None:
         if self.session is not None and {p.name for p in parameters} & set(LIMITS):
             why = self.session.runtime.change_limits(self.settings.limits(self.session.limited_joints))
             self.get_logger().info(f"limits changed{': ' + why if why else ''}")
@@ -226,10 +239,14 @@ class Session:
         self._stream: deque[tuple[int, Any]] = deque()
         """(when [monotonic ns], message): what is still to be sent of the last motion."""
         self._entities = Entities(node)
-        self._advertise()
+        try:
+            self._advertise()
+            self._listen()
+        except Exception:  # a topic's name, for instance
+            self._entities.destroy()
+            raise
         self._answered = node.create_guard_condition(self._take_answers)
         self._thread = InferenceThread(deployment.policy, self._answered.trigger)
-        self._listen()
         self._entities.timer(self._repeat_s, self._watch)
         if not self.lockstep:
             self._entities.timer(self._period_s, lambda: self.apply(self.runtime.tick()))
@@ -256,12 +273,14 @@ class Session:
 
     def close(self) -> None:
         """Hold if active, then take everything off the wire."""
-        if self.active:
-            self.deactivate()
-        if not self._thread.end(JOIN_S):
-            self.node.get_logger().warning("the network still computes; its thread is left to itself")
-        self.node.destroy_guard_condition(self._answered)
-        self._entities.destroy()
+        try:
+            if self.active:
+                self.deactivate()
+        finally:
+            if not self._thread.end(JOIN_S):
+                self.node.get_logger().warning("the network still computes; its thread is left to itself")
+            self.node.destroy_guard_condition(self._answered)
+            self._entities.destroy()
 
     def apply(self, effects: Effects, *, last: bool = False) -> None:
         """Do what the runtime asks for; with `last`, wait until a hold has arrived."""
@@ -289,12 +308,13 @@ class Session:
         # In lockstep nothing may be lost, for the robot waits; else nothing may queue.
         qos = common.IMAGE if self.lockstep else common.LATEST
         kinds = {source.topic: (source.type, qos) for source in contract.observed}
-        if contract.instruction and contract.instruction.topic:
-            kinds[contract.instruction.topic] = ("String", common.LATCHED)
         kinds |= {topic: (kind, qos) for kind, topic in self._measuring.items() if topic not in kinds}
         for topic, (kind, quality) in kinds.items():
             self._entities.subscription(messages.MESSAGE_CLASSES[kind], topic, self._receiver(topic), quality)
-        self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), common.EVERY)
+        for latched in LATCHED_OR_NOT:
+            if contract.instruction and (topic := contract.instruction.topic):
+                self._entities.subscription(messages.MESSAGE_CLASSES["String"], topic, self._receiver(topic), latched)
+            self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), latched)
         self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, common.EVERY)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
@@ -348,7 +368,7 @@ class Session:
 
     def _trouble_of_outputs(self) -> Iterator[str]:
         for topic, publisher in self._outputs.items():
-            others = self.node.count_publishers(topic) - 1
+            others = self.node.count_publishers(publisher.topic_name) - 1  # remapped, which `topic` is not
             if others > 0:
                 yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
             if publisher.get_subscription_count() == 0:
@@ -373,27 +393,27 @@ class Session:
             answer = self._thread.answers.popleft()
             if isinstance(answer, Scores):
                 self._publish_scores(answer)
-            elif answer.decided is None:
+            elif answer.error is not None:
                 self.apply(self.runtime.failed(answer.error))
             else:
-                self._explain(answer)
-                self.apply(self.runtime.decided(answer.decided))
+                self._act(answer)
 
-    def _explain(self, answer: Answer) -> None:
-        """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
+    def _act(self, answer: Answer) -> None:
         assert answer.decided is not None
         assert answer.decision is not None
-        if answer.request.number != self._requested or self.runtime.state is not RunState.running:
-            return
-        stamps = answer.request.stamps
+        if answer.request.number == self._requested and self.runtime.state is RunState.running:
+            self._explain(answer.decided, answer.decision)
+        self.apply(self.runtime.decided(answer.decided))
+
+    def _explain(self, decided: Decided, decision: PolicyDecision) -> None:
+        """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
+        stamps = decided.request.stamps
         self._newest_ns = max(stamps.values(), default=0)
-        self._consumed.publish(messages.consumed_message(stamps, answer.request.observation, self._now_ns()))
-        self._action.publish(
-            messages.action_message(self.deployment.policy.action_spec.names, answer.decided.action, self._newest_ns)
-        )
+        self._consumed.publish(messages.consumed_message(stamps, decided.request.observation, self._now_ns()))
+        self._action.publish(messages.action_message(self.deployment.policy.action_spec.names, decided.action, self._newest_ns))
         for publisher, table, columns in (
-            (self._q_values, answer.decision.q_values, "bin"),
-            (self._distribution, answer.decision.value_probs, "value_bin"),
+            (self._q_values, decision.q_values, "bin"),
+            (self._distribution, decision.value_probs, "value_bin"),
         ):
             if publisher.get_subscription_count():
                 publisher.publish(messages.table_message(table, "dimension", columns))
@@ -531,12 +551,12 @@ class Entities:
         self._timers.append(self._node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME)))
 
     def take_waiting(self) -> None:
-        """Hand out what has arrived, while the executor is not ours to spin."""
-        for subscription in self._subscriptions:
+        """Hand out what has arrived, the clock and the e-stop too, while the executor is not ours to spin."""
+        for subscription in self._node.subscriptions:
             with subscription.handle:
                 taken = subscription.handle.take_message(subscription.msg_type, False)
             if taken is not None:
-                subscription.callback(taken[0])
+                subscription.callback(taken[0])  # pyright: ignore[reportCallIssue]
 
     def destroy(self) -> None:
         for timer in self._timers:
@@ -551,7 +571,7 @@ class Parameters:
     """Every parameter of the node, declared; see ros_bridge/README.md for the table."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        fixed = {"read_only": True}
+        fixed: dict[str, Any] = {"read_only": True}
         self.checkpoint = common.text(node, "checkpoint", "", "run or checkpoint directory; taken up by `configure`")
         self.contract = common.text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
         self.output = common.text(
@@ -603,9 +623,7 @@ class Parameters:
             "what a motion out of bounds ends in",
             choices=[o.value for o in OutOfBounds],
         )
-        self.joint_names = common.texts(
-            node, "joint_names", [], "joints whose limits the next three give, where no URDF does", **fixed
-        )
+        self.joint_names = common.texts(node, "joint_names", [], "joints of inverse kinematics, and of the limits below", **fixed)
         self.joint_min_rad = common.numbers(node, "joint_min_rad", [], "one per joint [rad]", **fixed)
         self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]", **fixed)
         self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]", **fixed)
@@ -620,8 +638,10 @@ class Parameters:
         usual = RuntimeSettings(control_hz=1.0)
         self._runtime: dict[str, common.Setting[Any]] = {}
         for name, description in RUNTIME.items():
-            default = getattr(usual, name)
-            declare = common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
+            default: Any = getattr(usual, name)
+            declare: Any = (
+                common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
+            )
             self._runtime[name] = declare(node, name, default, description, read_only=True)
         words = [word.value for word in BelowMinValue]
         self._min_value = common.numbers(
@@ -653,6 +673,7 @@ class Parameters:
             urdf=self.urdf.value,
             base_frame=self.base_frame.value,
             tool_frame=self.tool_frame.value,
+            joints=self.joint_names.value,
         )
 
     def limits(self, joints: tuple[str, ...], **changes: Any) -> SafetyLimits:
@@ -663,6 +684,11 @@ class Parameters:
             return setting.convert(changes[name]) if name in changes else setting.value
 
         ranges = read_urdf(self.urdf.value) if self.urdf.value else self._joint_ranges()
+        if joints and not ranges:
+            raise ConfigError(
+                "joint motions need limits: give the arm's model (urdf:=<file>), or joint_names, joint_min_rad, joint_max_rad and "
+                "joint_max_rad_s"
+            )
         return SafetyLimits(
             joints=limited_joints(
                 ranges, joints, margin_rad=now("joint_limit_margin_rad"), velocity_scale=now("max_joint_velocity_scale")
@@ -670,8 +696,8 @@ class Parameters:
             max_joint_accel=now("max_joint_accel") or math.inf,
             max_step_m=now("max_step_m"),
             max_step_rad=now("max_step_rad"),
-            workspace_min=now("workspace_min_m") or (-math.inf,) * 3,
-            workspace_max=now("workspace_max_m") or (math.inf,) * 3,
+            workspace_min=now("workspace_min_m") or (-math.inf, -math.inf, -math.inf),
+            workspace_max=now("workspace_max_m") or (math.inf, math.inf, math.inf),
             out_of_bounds=OutOfBounds(now("out_of_bounds")),
         )
 

@@ -19,6 +19,8 @@ class FakeRobot:
     joints: dict[str, float] = field(default_factory=lambda: {"shoulder": 0.05, "elbow": -0.1})
     camera: bool = True
     """Whether the camera runs."""
+    pixels: np.ndarray | None = None
+    """uint8 (16, 16, 3): what it sees again and again; by default noise, ever new."""
     sent: dict[str, list[int]] = field(default_factory=lambda: {"camera/wrist/image_raw": [], "joint_states": []})
     """Stamps [ns]"""
 
@@ -32,7 +34,7 @@ class FakeRobot:
 
     def _see(self) -> None:
         if self.camera:
-            pixels = self._rng.integers(0, 255, (16, 16, 3), np.uint8)
+            pixels = self._rng.integers(0, 255, (16, 16, 3), np.uint8) if self.pixels is None else self.pixels
             message = Image(height=16, width=16, encoding="rgb8", step=48, data=pixels.tobytes())
             message.header.stamp = self._stamp("camera/wrist/image_raw")
             self._image.publish(message)

@@ -7,7 +7,12 @@ import pybullet_data
 import pytest
 
 from qtransformer.errors import ConfigError
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, TopicContract, VectorTopic
+from qtransformer_ros.commands import CommandMaker, Output
 from qtransformer_ros.ik import IkSettings, InverseKinematics, UnreachableError
+from qtransformer_ros.motion import JointMotion
+from qtransformer_ros.rotation import from_vector, multiply, rotate
+from qtransformer_ros.safety import Measured
 
 DATA = Path(pybullet_data.getDataPath())
 KUKA, PANDA = DATA / "kuka_iiwa" / "model.urdf", DATA / "franka_panda" / "panda.urdf"
@@ -76,6 +81,22 @@ def test_what_cannot_be_reached_is_refused_with_the_reason() -> None:
         ik.solve(position * np.nan, orientation, KUKA_HOME)
     with pytest.raises(UnreachableError, match="unit quaternion"):
         ik.solve(position, np.zeros(4), KUKA_HOME)
+
+
+def test_a_velocity_of_the_tool_becomes_a_joint_trajectory_that_moves_it_so() -> None:
+    states = VectorTopic(topic="joint_states", type="JointState", joints=KUKA_JOINTS, units=("rad",))
+    twist = ActionTopic(topic="twist", type="TwistStamped", values=("vx", "vz", "wz"))
+    contract = TopicContract(control_hz=5, tolerance_s=0.1, proprio=(states,), action=(twist,))
+    maker, ik = CommandMaker(contract, Output.joint_trajectory, kuka), kuka()
+    assert (maker.joints, maker.type) == (KUKA_JOINTS, "JointTrajectory")
+    motion = maker(np.array([0.05, -0.1, 0.5]), Measured(joints=dict(zip(KUKA_JOINTS, KUKA_HOME, strict=True)))).motion
+    assert isinstance(motion, JointMotion)
+    position, orientation = ik.forward(KUKA_HOME)
+    wanted = position + rotate(orientation, np.array([0.01, 0.0, -0.02]))
+    metres, radians = distance(ik, motion.positions[-1], wanted, multiply(orientation, from_vector(np.array([0.0, 0.0, 0.1]))))
+    assert metres < 1e-4
+    assert radians < 1e-3
+    assert motion.times_s[-1] == 0.2
 
 
 def test_joint_order_is_the_callers() -> None:
