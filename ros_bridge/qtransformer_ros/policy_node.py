@@ -248,7 +248,9 @@ class Session:
         self._answered = node.create_guard_condition(self._take_answers)
         self._thread = InferenceThread(deployment.policy, self._answered.trigger)
         self._entities.timer(self._repeat_s, self._watch)
-        if not self.lockstep:
+        self._pacing_camera = self._camera_that_paces(node.settings.tick_on.value)
+        self._ticked_s = -math.inf
+        if not self.lockstep and not self._pacing_camera:
             self._entities.timer(self._period_s, lambda: self.apply(self.runtime.tick()))
         node.get_logger().info(self._summary())
 
@@ -320,10 +322,25 @@ class Session:
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
             self.apply(self.runtime.receive(topic, message))
-            if self.lockstep:
+            if self.lockstep or (topic == self._pacing_camera and self._is_due()):
                 self.apply(self.runtime.tick())
 
         return receive
+
+    def _camera_that_paces(self, tick_on: str) -> str:
+        """Topic of the first camera, where its images are the clock: an image is then never older than its way here."""
+        cameras = [camera.topic for camera in self.deployment.contract.cameras.values()]
+        if tick_on == "image" and not cameras:
+            raise ConfigError("tick_on:=image needs a camera, and the contract has none: use tick_on:=timer")
+        return cameras[0] if tick_on == "image" else ""
+
+    def _is_due(self) -> bool:
+        """Whether an image begins a control period, give or take a tenth: of a camera faster than the policy most do not."""
+        now = time.monotonic()
+        if now - self._ticked_s < 0.9 * self._period_s:
+            return False
+        self._ticked_s = now
+        return True
 
     def _watch(self) -> None:
         """At the command rate: time-outs, listeners, and what is due of a stream."""
@@ -573,6 +590,14 @@ class Parameters:
     def __init__(self, node: LifecycleNode) -> None:
         fixed: dict[str, Any] = {"read_only": True}
         self.checkpoint = common.text(node, "checkpoint", "", "run or checkpoint directory; taken up by `configure`")
+        self.tick_on = common.text(
+            node,
+            "tick_on",
+            "timer",
+            "when to decide: every control period, or on the first camera's image that comes a period after the last, at once",
+            choices=("timer", "image"),
+            **fixed,
+        )
         self.contract = common.text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
         self.output = common.text(
             node, "output", Output.joint_trajectory.value, "what the arm takes", choices=[o.value for o in Output], **fixed
