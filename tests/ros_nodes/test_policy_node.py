@@ -204,7 +204,7 @@ def test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outliv
 
 
 def test_a_blind_camera_ends_in_a_hold_and_silence(deployed) -> None:
-    d = deployed(max_sync_skew_s=5)  # or the skew would be noticed first
+    d = deployed()
     d.run()
     d.robot.go_blind()
     blind = time.monotonic()
