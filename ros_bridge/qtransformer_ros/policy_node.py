@@ -264,7 +264,7 @@ class Session:
         self._await_streams()
         if not self.dry_run:
             self._await_listeners()
-        self._count_listeners()
+        self._count_peers()
         self.active = True
         self.apply(self.runtime.activate())
 
@@ -343,15 +343,22 @@ class Session:
         return True
 
     def _watch(self) -> None:
-        """At the command rate: time-outs, listeners, and what is due of a stream."""
-        self._count_listeners()
+        """At the command rate: time-outs, peers, and what is due of a stream."""
+        self._count_peers()
         self.apply(self.runtime.watch())
         while self._stream and self._stream[0][0] <= time.monotonic_ns():
             self._outputs[self._motion_topic].publish(self._stream.popleft()[1])
 
-    def _count_listeners(self) -> None:
+    def _count_peers(self) -> None:
+        """Who listens to our commands, and who else gives them."""
         if not self.dry_run:
-            self.apply(self.runtime.listeners(min(p.get_subscription_count() for p in self._outputs.values())))
+            outputs = self._outputs.values()
+            self.apply(self.runtime.listeners(min(p.get_subscription_count() for p in outputs)))
+            self.apply(self.runtime.rivals(max(map(self._others, outputs))))
+
+    def _others(self, publisher: Publisher) -> int:
+        """How many others publish on its topic, by the name it has after remaps."""
+        return max(0, self.node.count_publishers(publisher.topic_name) - 1)
 
     def check_limits(self, limits: SafetyLimits) -> str:
         """Why these limits cannot be taken now; "" if they can."""
@@ -385,8 +392,7 @@ class Session:
 
     def _trouble_of_outputs(self) -> Iterator[str]:
         for topic, publisher in self._outputs.items():
-            others = self.node.count_publishers(publisher.topic_name) - 1  # remapped, which `topic` is not
-            if others > 0:
+            if others := self._others(publisher):
                 yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
             if publisher.get_subscription_count() == 0:
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
