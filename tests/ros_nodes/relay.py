@@ -9,7 +9,7 @@ from qtransformer_ros.common_node import EVERY, flag, run, texts
 
 KINDS = {"camera/wrist/image_raw": Image, "joint_states": JointState, "tool_state": JointState}
 HUGE = 3e38
-"""Finite as a float32, and infinite with anything added."""
+"""Finite as a float32."""
 
 
 class Relay(Node):
@@ -17,7 +17,7 @@ class Relay(Node):
 
     def __init__(self) -> None:
         super().__init__("relay")
-        self.overflows = flag(self, "overflow", False, "pass finite numbers on that are too large to be computed with")
+        self.overflows = flag(self, "overflow", False, "pass finite numbers on that no robot measures")
         for topic in texts(self, "topics", [], "what to pass on", read_only=True).value:
             self._pass_on(topic, self.create_publisher(KINDS[topic], topic, EVERY))
 
