@@ -13,6 +13,7 @@ from std_msgs.msg import Bool, Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer import Policy
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY
 from tests.ros_bridge.tiny_policy import URDF, write_contract, write_policy
 from tests.ros_nodes.fake_robot import FakeRobot
 from tests.ros_nodes.harness import LATCHED, Graph, NodeProcess, Probe
@@ -261,7 +262,9 @@ def test_what_an_action_was_computed_from_and_by_which_values_is_published(deplo
     d.run()
     d.probe.wait_for(lambda: len(consumed) > 3 and q_values and distribution, "introspection")
     for message in consumed:
-        stamps = {pair.key: int(pair.value) for pair in message.status[0].values}
+        said = {pair.key: pair.value for pair in message.status[0].values}
+        assert len(said.pop(DIGEST_KEY)) == 64
+        stamps = {topic: int(stamp) for topic, stamp in said.items()}
         assert stamps.keys() == {"/camera/wrist/image_raw", "/joint_states"}
         for topic, stamp in stamps.items():
             assert stamp in d.robot.sent[topic.lstrip("/")]
