@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from qtransformer.errors import QTransformerError
 from qtransformer.policy import Policy, PolicyDecision
 from qtransformer.types import Observation
 from qtransformer_ros.effects import Decided, Request
 
 MAX_WAITING = 8
 """Requests for scores that may wait; the oldest is given up first."""
+
+
+class NotFiniteError(QTransformerError):
+    """The network computed NaN or infinity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +115,9 @@ class InferenceThread:
         try:
             self._begin_episode(request.generation)
             decision = self._policy.decide(request.observation)
+            # An argmax makes a bin, and so a finite action, even of NaN.
+            if not np.isfinite(decision.q_values).all():
+                raise NotFiniteError("the network's values are not finite: what it saw, or its weights, are beyond its numbers")
         except Exception as error:
             return Answer(request=request, error=error)
         seconds = time.perf_counter() - start

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -57,14 +58,21 @@ class PolicyOutputs:
         """How many hear the command topic that fewest hear."""
         return min(publisher.get_subscription_count() for publisher in self._commands.values())
 
+    def rivals(self) -> int:
+        """How many others publish on the command topic that most do."""
+        return max(map(self._others, self._commands.values()))
+
     def troubles(self) -> Iterator[str]:
         """What keeps commands from being heard, and from being the only ones."""
         for topic, publisher in self._commands.items():
-            others = self._node.count_publishers(publisher.topic_name) - 1  # remapped, which `topic` is not
-            if others > 0:
+            if others := self._others(publisher):
                 yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
             if publisher.get_subscription_count() == 0:
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
+
+    def _others(self, publisher: Publisher) -> int:
+        """How many others publish on its topic, by the name it has after remaps."""
+        return max(0, self._node.count_publishers(publisher.topic_name) - 1)
 
     def send(self, command: Command) -> None:
         """Publish a command: switches, then the motion, of which a stream is sent as it falls due."""

@@ -93,7 +93,7 @@ class PolicySession:
         self._await_streams()
         if not self.dry_run:
             self._await_listeners()
-        self._count_listeners()
+        self._count_peers()
         self.active = True
         self.apply(self.runtime.activate())
 
@@ -172,14 +172,16 @@ class PolicySession:
         return True
 
     def _watch(self) -> None:
-        """At the command rate: time-outs, listeners, and what is due of a stream."""
-        self._count_listeners()
+        """At the command rate: time-outs, peers, and what is due of a stream."""
+        self._count_peers()
         self.apply(self.runtime.watch())
         self._outputs.send_due()
 
-    def _count_listeners(self) -> None:
+    def _count_peers(self) -> None:
+        """Who listens to our commands, and who else gives them."""
         if not self.dry_run:
             self.apply(self.runtime.listeners(self._outputs.listeners()))
+            self.apply(self.runtime.rivals(self._outputs.rivals()))
 
     def check_limits(self, limits: SafetyLimits) -> str:
         """Why these limits cannot be taken now; "" if they can."""

@@ -41,8 +41,8 @@ class PolicyRuntime:
     Events: `receive(topic, message)`, `tick()` (once per control period, or in lockstep whenever a sample came), `watch()` (at the
     command rate: time-outs), `decided(answer)`, `failed(error)` (inference raised), `broke(error)` (anything else of ours did),
     `activate()`, `deactivate()`, `start()`, `stop()`, `reset()`, `estop(pressed)` (the service), `estop_heard(pressed)` (the
-    topic), `enable_motion(enabled)`, `listeners(count)` (subscribers of the command topic; until told, there are none). Each
-    returns `Effects`.
+    topic), `enable_motion(enabled)`, `listeners(count)` (subscribers of the command topic; until told, there are none),
+    `rivals(count)` (its other publishers). Each returns `Effects`.
 
     Raises ConfigError: limits that need a measurement that no topic gives, or a threshold on values that a cloned policy has not.
     """
@@ -92,7 +92,7 @@ class PolicyRuntime:
         self._begins_by_itself = False
         """Whether a hold is only the wait for first samples."""
         self._active = self._faulted = False
-        self._motion_enabled, self._listeners = True, 0
+        self._motion_enabled, self._listeners, self._rivals = True, 0, 0
 
     @property
     def limits(self) -> SafetyLimits:
@@ -139,6 +139,14 @@ class PolicyRuntime:
     def listeners(self, count: int) -> Effects:
         """How many subscribe to the topic of commands."""
         self._listeners = count
+        return self._give_way()
+
+    def rivals(self, count: int) -> Effects:
+        """How many others publish on the topic of commands."""
+        self._rivals = count
+        return self._give_way()
+
+    def _give_way(self) -> Effects:
         if self.state is RunState.running and (why := self._blocked()):
             return self._leave(RunState.hold, why)
         return NOTHING
@@ -342,6 +350,8 @@ class PolicyRuntime:
             return "motion_disabled: the robot said so"
         if not self._listeners and not self._settings.dry_run:
             return "no_listener: nobody subscribes to the commands"
+        if self._rivals and not self._settings.dry_run:
+            return f"rival: {self._rivals} other publisher(s) command the arm, which obeys one master: stop the other"
         return ""
 
     def _complain(self) -> Effects:

@@ -27,7 +27,8 @@ class SlowPolicy:
         self.seen.append(observation)
         if observation == "broken":
             raise ValueError("no such observation")
-        return SimpleNamespace(action=np.array([1.0, 2.0]))
+        q_values = np.array([[0.5, np.nan if observation == "overflow" else 0.1]])
+        return SimpleNamespace(action=np.array([1.0, 2.0]), q_values=q_values)
 
     def score(self, observation, actions):
         self.seen.append("score")
@@ -93,6 +94,14 @@ def test_what_the_network_raises_is_an_answer_and_the_thread_lives_on(policy, th
     policy.let.release()
     thread.decide(request("fine", 1))
     assert wait(thread, 1)[0].decided is not None
+
+
+def test_a_finite_action_by_values_that_are_not_is_none(policy, thread) -> None:
+    policy.let.release()
+    thread.decide(request("overflow"))
+    (answer,) = wait(thread, 1)
+    assert "values are not finite" in str(answer.error)
+    assert answer.decided is None
 
 
 def test_decisions_come_before_scores_and_scores_do_not_pile_up(policy, thread) -> None:

@@ -679,6 +679,19 @@ def test_commands_that_nobody_hears_are_not_sent(robot: Robot) -> None:
     assert robot.runtime.state is PAUSED
 
 
+def test_it_gives_way_to_another_that_commands_the_arm(robot: Robot) -> None:
+    robot.do(robot.runtime.rivals(0))
+    assert robot.runtime.state is RUNNING
+    robot.do(robot.runtime.rivals(1))
+    is_held(robot, "rival: 1 other publisher")
+    recover(robot)
+    assert robot.runtime.state is HOLD
+    assert "rival" in robot.do(robot.runtime.start()).refused
+    robot.do(robot.runtime.rivals(0))
+    recover(robot)
+    assert robot.runtime.state is PAUSED
+
+
 def test_a_robot_that_forbids_motion_pauses_the_policy(robot: Robot) -> None:
     robot.do(robot.runtime.enable_motion(True))
     assert robot.runtime.state is RUNNING

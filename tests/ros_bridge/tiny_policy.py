@@ -1,5 +1,6 @@
 """A checkpoint with random weights that fits a contract."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def write_contract(folder: Path, text: str = CONTRACT) -> Path:
     return folder / "contract.yaml"
 
 
-def write_policy(folder: Path, contract: Path, **changes: Any) -> Path:
-    """A checkpoint of the contract's own specs."""
+def write_policy(folder: Path, contract: Path, spoil: Callable[[Any], Any] | None = None, **changes: Any) -> Path:
+    """A checkpoint of the contract's own specs; `spoil` damages the network after its golden sample was taken."""
     torch.manual_seed(0)
     config = from_dict(TrainConfig, SMALL | changes)
     own = TopicContract.load(contract)
@@ -61,5 +62,7 @@ def write_policy(folder: Path, contract: Path, **changes: Any) -> Path:
     network = build_network(config, action, seen, stats).eval()
     policy = Policy(network, config, action, seen, torch.device("cpu"))
     golden = policy.golden_sample(blank_observation(dict(seen.cameras), p))
+    if spoil is not None:
+        spoil(network)
     artefact = Artefact(config=config, action_spec=action, observation_spec=seen, stats=stats, network=network, golden=golden)
     return write_checkpoint(folder / "checkpoints", 1, artefact, {"x": torch.zeros(1)}, {"step": 1})
