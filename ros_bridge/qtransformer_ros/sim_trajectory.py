@@ -1,6 +1,7 @@
 """Joint trajectories as ros2_control's joint_trajectory_controller takes them, and refuses them; and NaN, which it takes.
 
-Velocities of the tool are read here, too. Messages are looked at by their fields only: those of rclpy do, and so does anything shaped like them.
+Velocities of the tool are read here, too. Messages are looked at by their fields only: those of rclpy do, and so does anything
+shaped like them.
 """
 
 from collections.abc import Sequence
