@@ -13,7 +13,6 @@ from std_msgs.msg import Bool, Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer import Policy
-from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY
 from tests.ros_bridge.tiny_policy import URDF, write_contract, write_policy
 from tests.ros_nodes.fake_robot import FakeRobot
 from tests.ros_nodes.harness import LATCHED, Graph, NodeProcess, Probe
