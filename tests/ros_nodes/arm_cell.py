@@ -16,9 +16,10 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer_datasets.rosbag.ros_messages import stamp_ns
 from tests.ros_bridge.tiny_policy import write_policy
-from tests.ros_nodes.harness import LATCHED, ROOT, Graph, NodeProcess
+from tests.ros_nodes.harness import LATCHED, ROOT, Graph
 
-NODE, SIM, CAMERA, JOINTS = "/qtransformer_policy", "/qtransformer_sim", "/camera_relay", "/joint_relay"
+NODE, SIM, JOINTS = "/qtransformer_policy", "/qtransformer_sim", "/joint_relay"
+SEEN = ("camera/wrist/image_raw", "joint_states", "tool_state")
 HZ, COMMAND_HZ = 10.0, 20.0
 IMAGE_TIMEOUT_S, JOINT_TIMEOUT_S, ESTOP_TIMEOUT_S, MISSES, REJECTIONS, IDENTICAL = 1.0, 1.5, 2.0, 5, 10, 15
 SETTINGS = {
@@ -69,21 +70,20 @@ class Cell:
     """
 
     def __init__(self, graph: Graph, folder: Path, output: str = "as_contract", **parameters: Any) -> None:
-        self.graph, self.probe, self.output = graph, graph.probe, output
-        contract = write_turning_contract(folder)
-        self.checkpoint = write_policy(folder, contract, spoil=make_fragile)
-        own = {"checkpoint": str(self.checkpoint), "contract": str(contract), "output": output, "device": "cpu", **SETTINGS}
+        self.graph, self.probe, self.folder, self.output = graph, graph.probe, folder, output
+        self.contract = write_turning_contract(folder)
+        self.checkpoint = write_policy(folder, self.contract, spoil=make_fragile)
+        own = {"checkpoint": str(self.checkpoint), "contract": str(self.contract), "output": output, "device": "cpu", **SETTINGS}
         own |= {"start_paused": False, "use_sim_time": True, "allow_slow": True, "activation_timeout_s": 20}
         if output == "joint_trajectory":
             kuka = Path(pybullet_data.getDataPath()) / "kuka_iiwa" / "model.urdf"
             (folder / "arm.urdf").write_text(kuka.read_text().replace("lbr_iiwa_joint_", "joint_"))
             own |= {"urdf": str(folder / "arm.urdf"), "base_frame": "lbr_iiwa_link_0", "tool_frame": "lbr_iiwa_link_7"}
-        self.policy = graph.start("qtransformer_ros.policy_node", **{**own, **parameters})
-        arm = ("camera/wrist/image_raw", "joint_states", "tool_state")
-        away = {topic: f"arm/{topic}" for topic in (*arm, "estop", "gripper_controller/commands")}
-        self.sim = graph.start("qtransformer_ros.sim_node", remap=away, max_steps=10**6, seed=3, control_hz=HZ, joint_state_hz=50)
-        self.camera = self._relay("camera_relay", arm[:1])
-        self.joints = self._relay("joint_relay", arm[1:])
+        self._parameters = {**own, **parameters}
+        self.deploy()
+        self.start_arm()
+        self.start_camera()
+        self.start_joints()
         self.statuses = self.probe.listen(f"{NODE}/status", DiagnosticStatus, LATCHED)
         topic, kind = OUTPUTS[output]
         self.commands = self.probe.listen(topic, kind)
@@ -98,16 +98,28 @@ class Cell:
         """Simulated time of each [s]: goes on whatever the arm's clock says."""
         self._last_ns = 0
         self.probe.on("arm/joint_states", JointState, self._see)
-        self._nudges = self.probe.node.create_publisher(JointTrajectory, OUTPUTS["joint_trajectory"][0], 10) if self.turns else None
+        if output == "as_contract":  # else they would be a rival's
+            self.nudges = self.probe.node.create_publisher(JointTrajectory, OUTPUTS["joint_trajectory"][0], 10)
         self.intact = False
         """Whether the next test may go on with it."""
 
-    @property
-    def turns(self) -> bool:
-        return self.output == "as_contract"
+    # Its processes
 
-    def _relay(self, name: str, topics: tuple[str, ...]) -> NodeProcess:
-        return self.graph.start("tests.ros_nodes.relay", name=name, topics=list(topics))
+    def deploy(self) -> None:
+        self.policy = self.graph.start("qtransformer_ros.policy_node", **self._parameters)
+
+    def start_arm(self) -> None:
+        hidden = (*SEEN, "estop", "gripper_controller/commands")
+        away = {topic: f"arm/{topic}" for topic in hidden}
+        self.sim = self.graph.start(
+            "qtransformer_ros.sim_node", remap=away, max_steps=10**6, seed=3, control_hz=HZ, joint_state_hz=50
+        )
+
+    def start_camera(self) -> None:
+        self.camera = self.graph.start("tests.ros_nodes.relay", name="camera_relay", topics=list(SEEN[:1]))
+
+    def start_joints(self) -> None:
+        self.joints = self.graph.start("tests.ros_nodes.relay", name="joint_relay", topics=list(SEEN[1:]))
 
     def _see(self, message: JointState) -> None:
         now = stamp_ns(message.header.stamp)
@@ -125,33 +137,56 @@ class Cell:
     def withdraw(self) -> None:
         self.probe.node.destroy_subscription(self.hand)
 
+    # Another policy
+
+    def intrude(self) -> None:
+        topic, kind = OUTPUTS[self.output]
+        self.rival = self.probe.node.create_publisher(kind, topic, 10)
+
+    def withdraw_rival(self) -> None:
+        self.probe.node.destroy_publisher(self.rival)
+
     # Its life
 
     def run(self) -> "Cell":
         """From nothing to a moving arm."""
         assert self.probe.transition(NODE, "configure", 60), self.status
         self.probe.wait_for(lambda: self.positions, "the arm", 60)
+        self.begin()
+        return self
+
+    def begin(self) -> None:
+        """From a configured policy to a moving arm."""
         self.wake()
         assert self.probe.transition(NODE, "activate", 60), self.status
         self.wait_for("RUNNING")
         self.wait_until_moving()
-        return self
+        self.intact = True
+
+    def load(self, checkpoint: Path) -> None:
+        """From a policy that acts to another one, configured."""
+        assert self.probe.transition(NODE, "deactivate"), self.status
+        assert self.probe.transition(NODE, "cleanup"), self.status
+        assert self.probe.set_parameters(NODE, checkpoint=str(checkpoint)) == {}
+        assert self.probe.transition(NODE, "configure", 60), self.status
 
     def wake(self) -> None:
         """Turn the wrist a little, past the policy: a camera that sees the same for long counts as frozen."""
-        if self._nudges is not None:
-            self.probe.wait_for(lambda: self._nudges.get_subscription_count(), "the arm's controller")
-            goal = self.positions[-1].copy()
-            goal[6] += 1.0 if goal[6] < 0 else -1.0
-            point = JointTrajectoryPoint(positions=np.nan_to_num(goal).tolist())
-            point.time_from_start.sec = 20
-            self._nudges.publish(JointTrajectory(joint_names=ARM, points=[point]))
-            self.wait_until_moving()
+        if self.output != "as_contract":
+            return
+        goal = np.nan_to_num(self.positions[-1])
+        goal[6] += 1.0 if goal[6] < 0 else -1.0
+        point = JointTrajectoryPoint(positions=goal.tolist())
+        point.time_from_start.sec = 20
+        trajectory = JointTrajectory(joint_names=ARM, points=[point])
+        timer = self.probe.node.create_timer(0.5, lambda: self.nudges.publish(trajectory))
+        self.wait_until_moving()
+        self.probe.node.destroy_timer(timer)
 
     def start_again(self) -> None:
         """After a fault that has passed: nothing moves by itself, and a person starts it."""
-        self.wait_for("PAUSED")
         self.wake()
+        self.wait_for("PAUSED")
         self.probe.wait_for(lambda: self.probe.trigger(f"{NODE}/start").success, "a start")
         self.wait_for("RUNNING")
         count = len(self.commands)
