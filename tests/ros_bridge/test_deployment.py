@@ -13,7 +13,9 @@ from tests.ros_bridge.tiny_policy import write_contract, write_policy
 @pytest.fixture
 def wanted(tmp_path: Path) -> Wanted:
     contract = write_contract(tmp_path)
-    return Wanted(checkpoint=write_policy(tmp_path, contract), contract=contract, namespace="/left", device="cpu")
+    checkpoint = write_policy(tmp_path, contract)
+    # Slow is what a busy machine may be: only the test of speed minds.
+    return Wanted(checkpoint=checkpoint, contract=contract, namespace="/left", device="cpu", allow_slow=True)
 
 
 def test_what_is_deployed_has_absolute_topics_a_fingerprint_and_known_times(wanted) -> None:
@@ -40,8 +42,8 @@ def test_another_checkpoint_in_its_place_is_noticed(wanted, tmp_path) -> None:
 def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(wanted, monkeypatch) -> None:
     monkeypatch.setattr("qtransformer_ros.deployment.measured_seconds", lambda *_: np.array([0.05] * 90 + [0.3] * 10))
     with pytest.raises(ConfigError, match=r"takes 300 ms \(p99\) on cpu, and the policy acts every 100 ms.*allow_slow"):
-        deploy(wanted)
-    assert deploy(replace(wanted, allow_slow=True)).p99_s == pytest.approx(0.3)
+        deploy(replace(wanted, allow_slow=False))
+    assert deploy(wanted).p99_s == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
