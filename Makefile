@@ -61,6 +61,8 @@ format: setup  ## let ruff format and mend
 
 check: setup  ## ruff and pyright
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m pyright
+	@if [ -d .venv-ros ]; then $(PYTHON) -m pyright --project ros_bridge; \
+	else echo "ros_bridge was not type-checked: that needs ROS's types, which 'make .venv-ros/.installed' installs"; fi
 
 clean:  ## delete caches and .venv; data/ and runs/ stay
 	rm -rf .venv .venv-ros .venv-ros-jazzy .venv-peers .venv-robomimic build dist .pytest_cache .ruff_cache .hypothesis

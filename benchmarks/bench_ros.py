@@ -4,8 +4,8 @@
 
 A robot is played from a recording, so that no renderer competes for the cores: a camera at 10 Hz, joints and tool at 100 Hz. The
 policy is the run's own, saved again for 10 Hz; it decides when an image comes. Latency is from just before an image is published
-to when the first velocity of its decision has arrived here, in one clock. The bare model is timed first, in a process of its own, on
-the same images.
+to when the first velocity of its decision has arrived here, in one clock. The bare model is timed first, in a process of its own,
+on the same images.
 """
 
 import json

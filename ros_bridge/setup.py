@@ -13,7 +13,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/qtransformer_ros"]),
         (SHARE, ["package.xml"]),
-        (f"{SHARE}/launch", glob("../launch/*.launch.py") + glob("../launch/*.xml")),
+        (f"{SHARE}/launch", glob("../launch/*.py") + glob("../launch/*.xml")),
         (f"{SHARE}/launch/params", glob("../launch/params/*.yaml")),
         (f"{SHARE}/contracts", glob("../datasets/contracts/*.yaml")),
     ],

@@ -78,6 +78,8 @@ def test_only_nodes_know_ros() -> None:
     }
     others = [f for f in sources(ROS) if not f.name.endswith("_node.py")]
     assert offences(others, {"rclpy"}) == []
+    nodes = {f"qtransformer_ros.{f.stem}" for f in sources(ROS) if f.name.endswith("_node.py")}
+    assert offences(others, nodes) == []
     # `messages` makes messages from arrays, and is tested without a node.
     ros = {"builtin_interfaces", "rcl_interfaces", "std_srvs", *messages}
     assert offences([f for f in others if f.name != "messages.py"], ros) == []

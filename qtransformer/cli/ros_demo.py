@@ -26,6 +26,7 @@ from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
 from qtransformer.files import write_json
 from qtransformer_datasets import HDF5Writer, open_episodes
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 STOP_S = 20.0
 """How long a program may take to end after SIGINT [s]."""
@@ -42,7 +43,8 @@ PROGRAMS = {
 
 def run(settings: RosDemoSettings) -> int:
     out = Path(settings.out) if settings.out else run_directory(Path(settings.run)) / "ros"
-    parameters = node_parameters(settings, out)
+    contract = settings.contract or str(TopicContract.shipped("simulated_kuka"))
+    parameters = node_parameters(settings, contract, out)
     if settings.dry_run:
         print(yaml.safe_dump(parameters, sort_keys=False))
         return 0
@@ -54,14 +56,14 @@ def run(settings: RosDemoSettings) -> int:
     outcomes = {int(e["seed"]): e["outcome"] == "success" for e in json.loads((out / "episodes.json").read_text())["episodes"]}
     print(success(outcomes))
     summary = {"episodes": len(outcomes), "success": sum(outcomes.values()) / len(outcomes)}
-    summary |= dataset(out, Path(settings.contract))
+    summary |= dataset(out, contract)
     if settings.compare:
         summary |= comparison(settings, outcomes)
     write_json(out / "summary.json", summary)
     return 0
 
 
-def node_parameters(settings: RosDemoSettings, out: Path) -> dict[str, Any]:
+def node_parameters(settings: RosDemoSettings, contract: str, out: Path) -> dict[str, Any]:
     """A parameter file for all nodes."""
     asked = _evaluation(settings)
     policy = load_policy(asked)
@@ -80,15 +82,15 @@ def node_parameters(settings: RosDemoSettings, out: Path) -> dict[str, Any]:
         },
         "qtransformer_policy": {
             "checkpoint": str(resolve_checkpoint(settings.run)),
-            "contract": settings.contract,
+            "contract": contract,
             "output": "as_contract",  # velocities of the tool, as was logged; the arm's own controller solves for its joints
             "lockstep": True,
             "max_step_m": STEP_M,
             "max_step_rad": STEP_RAD,
         },
-        "qtransformer_recorder": {"contract": settings.contract, "folder": str(out / "bags")},
+        "qtransformer_recorder": {"contract": contract, "folder": str(out / "bags")},
         "qtransformer_episodes": {
-            "contract": settings.contract,
+            "contract": contract,
             "episodes": settings.episodes,
             "first_seed": settings.seed,
             "folder": str(out),
@@ -156,9 +158,9 @@ def success(outcomes: Mapping[int, bool]) -> str:
     return f"over ROS 2: success {rate:.2f} [{low:.2f}, {high:.2f}] in {len(outcomes)} episodes"
 
 
-def dataset(out: Path, contract: Path) -> dict[str, Any]:
+def dataset(out: Path, contract: str) -> dict[str, Any]:
     """The bags as a dataset, and whether its observations are those that the policy said it saw."""
-    source, path = open_episodes(out / "bags", contract=str(contract)), out / "episodes.hdf5"
+    source, path = open_episodes(out / "bags", contract=contract), out / "episodes.hdf5"
     path.unlink(missing_ok=True)
     with HDF5Writer.open_or_resume(path, source.action_spec, source.observation_spec, source.attributes) as writer:
         for episode in tqdm(source, total=len(source), desc="bags to dataset", unit="episode", disable=None):

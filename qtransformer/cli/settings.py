@@ -156,8 +156,8 @@ class RosDemoSettings:
     """Episode i is scene seed + i."""
     split: Split = Split.test
     """Which objects."""
-    contract: str = "datasets/contracts/simulated_kuka.yaml"
-    """Topic contract of the simulated arm."""
+    contract: str = ""
+    """Topic contract of the simulated arm; empty takes the one that comes with the project."""
     out: str = ""
     """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again."""
     compare: bool = True

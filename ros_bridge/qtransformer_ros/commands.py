@@ -6,24 +6,20 @@ joint positions, poses or velocities. What cannot be turned into what the arm ta
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, JOINT_TYPES, NUMBER_TYPES
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, JointField, NextState, NextStateMode, TopicContract
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, NextState, TopicContract
+from qtransformer_ros.action_goals import QUATERNION, TOOL_TYPES, Goal, JointGoal, PoseGoal, TwistGoal, read_action, where
 from qtransformer_ros.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
 from qtransformer_ros.rotation import from_vector, inverse, multiply, rotate, to_vector
 from qtransformer_ros.safety import Measured
 
 MAX_LEAD_M, MAX_LEAD_RAD = 0.015, 0.1
 """How far a commanded pose may be ahead of the measured one before it is added to: a blocked arm stores up no motion."""
-METRIC = ("rad", "m")
-QUATERNION = ("qx", "qy", "qz", "qw")
-TOOL_TYPES = ("TwistStamped", "Twist", "PoseStamped", "WrenchStamped")
 
 
 class ImpossibleActionError(QTransformerError):
@@ -64,38 +60,6 @@ class Kinematics(Protocol):
     def solve(self, position: np.ndarray, orientation: np.ndarray, measured: np.ndarray) -> np.ndarray: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JointGoal:
-    joints: tuple[str, ...]
-    dims: tuple[int, ...]
-    """Action dimensions, one per joint."""
-    relative: bool
-    """Increments on the measured positions, rather than positions."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwistGoal:
-    dims: dict[str, int]
-    """`vx` ... `wz` to action dimension; the rest is 0."""
-    per_step: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoseGoal:
-    dims: dict[str, int]
-    """`x` ... `qw` to action dimension; the rest stays as measured."""
-
-
-Goal = JointGoal | TwistGoal | PoseGoal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Switch:
-    topic: str
-    type: str
-    dims: tuple[int, ...]
-
-
 class CommandMaker:
     """Turns actions of one contract into commands for one arm.
 
@@ -118,7 +82,7 @@ class CommandMaker:
     ) -> None:
         self.period_s = 1.0 / contract.control_hz
         self.points = max(1, round(command_rate_hz * self.period_s))
-        self._goal, source, self.switches = _read(contract)
+        self._goal, source, self.switches = read_action(contract)
         self.topic, self.type = _destination(self._goal, source, output, kinematics is not None)
         solves = not isinstance(self._goal, JointGoal) and self.type not in TOOL_TYPES
         self._kinematics = kinematics() if solves and kinematics else None
@@ -153,6 +117,18 @@ class CommandMaker:
             raise ImpossibleActionError(f"the action holds NaN or infinity: {action}")
         switches = {switch.topic: action[list(switch.dims)] for switch in self.switches}
         return Command(motion=self._motion(action, measured), switches=switches)
+
+    def hold(self, measured: Measured, time_s: float) -> Motion | None:
+        """What keeps the arm where it is, reached within `time_s`; None if where that is was not measured."""
+        if self.type in ("TwistStamped", "Twist"):
+            return TwistMotion(linear=np.zeros(3), angular=np.zeros(3))
+        if self.type == "PoseStamped":
+            if measured.position is None or measured.orientation is None:
+                return None
+            return PoseMotion(position=measured.position, orientation=measured.orientation)
+        if not set(self.joints) <= set(measured.joints):
+            return None
+        return JointMotion(joints=self.joints, positions=_positions(measured, self.joints)[None], times_s=(time_s,))
 
     def _motion(self, action: np.ndarray, measured: Measured) -> Motion:
         if isinstance(self._goal, JointGoal):
@@ -212,63 +188,6 @@ class CommandMaker:
         return PoseMotion(position=measured.position, orientation=measured.orientation)
 
 
-def _read(contract: TopicContract) -> tuple[Goal, ActionTopic | NextState, tuple[Switch, ...]]:
-    """The contract's one motion, the entry it comes from, and its switches."""
-    motions, switches, first = [], [], 0
-    # An array is a gripper's, or some other switch's, beside a motion; alone, an array of positions is the motion itself.
-    beside = any(isinstance(entry, NextState) or entry.type in (*JOINT_TYPES, *TOOL_TYPES) for entry in contract.action)
-    for entry in contract.action:
-        dims = tuple(range(first, first + len(entry)))
-        first += len(entry)
-        if isinstance(entry, ActionTopic) and _switches(entry, beside):
-            switches.append(Switch(topic=entry.topic, type=entry.type, dims=dims))
-        else:
-            motions.append((_goal(contract, entry, dims), entry))
-    if len(motions) != 1:
-        found = ", ".join(_where(entry) for _, entry in motions) or "none"
-        raise ConfigError(
-            f"the contract's action expected exactly one motion (of joints, or of the tool), found {len(motions)}: {found}; "
-            "command a gripper by an array, a number or a Bool on a topic of its own"
-        )
-    return *motions[0], tuple(switches)
-
-
-def _goal(contract: TopicContract, entry: ActionTopic | NextState, dims: tuple[int, ...]) -> Goal:
-    if isinstance(entry, NextState):
-        return JointGoal(joints=_joints_of(contract, entry), dims=dims, relative=entry.next_state is NextStateMode.difference)
-    by_value = dict(zip(entry.chosen, dims, strict=True))
-    if entry.type in ("TwistStamped", "Twist"):
-        return TwistGoal(dims=by_value, per_step=entry.per_step)
-    if entry.type == "PoseStamped":
-        if 0 < len(by_value.keys() & QUATERNION) < 4:
-            raise ConfigError(f"{_where(entry)}: a part of a quaternion is no orientation; give all of qx, qy, qz, qw, or none")
-        return PoseGoal(dims=by_value)
-    if entry.type == "WrenchStamped" or entry.field is not JointField.position or not _metric(entry):
-        raise ConfigError(
-            f"{_where(entry)}: only joint positions in rad and m, velocities and poses of the tool are commanded, "
-            "not forces, joint velocities or other units"
-        )
-    return JointGoal(joints=entry.chosen, dims=dims, relative=False)
-
-
-def _joints_of(contract: TopicContract, entry: NextState) -> tuple[str, ...]:
-    """The joints whose positions the named proprioception is."""
-    joint_of = {
-        name: joint
-        for source in contract.proprio
-        if source.type == "JointState" and source.field is JointField.position
-        for name, joint, unit in zip(source.dimension_names, source.joints, source.dimension_units, strict=True)
-        if unit in METRIC
-    }
-    strange = [name for name in entry.of if name not in joint_of]
-    if strange:
-        raise ConfigError(
-            f"{_where(entry)}: {', '.join(strange)} are no joint positions [rad or m] of a JointState: the contract does not say "
-            "which topic would command them; log the commands, and name their topic in the contract's action"
-        )
-    return tuple(joint_of[name] for name in entry.of)
-
-
 def _destination(goal: Goal, source: ActionTopic | NextState, output: Output, solves: bool) -> tuple[str, str]:
     """(topic, type) of the motion, if the goal can be put to the arm like that."""
     own = (source.topic, source.type) if isinstance(source, ActionTopic) else None
@@ -285,7 +204,7 @@ def _destination(goal: Goal, source: ActionTopic | NextState, output: Output, so
         )
     if not isinstance(goal, JointGoal) and output in JOINT_OUTPUTS and not solves:
         raise ConfigError(
-            f"output={output.value}: the policy's actions are Cartesian ({_where(source)}). Two ways lead to the arm: its own "
+            f"output={output.value}: the policy's actions are Cartesian ({where(source)}). Two ways lead to the arm: its own "
             "Cartesian controller (output:=delta_twist_cmds or output:=target_pose), or inverse kinematics with its model "
             "(urdf:=<file> tool_frame:=<link>)"
         )
@@ -293,18 +212,6 @@ def _destination(goal: Goal, source: ActionTopic | NextState, output: Output, so
         raise ConfigError("output=delta_twist_cmds: the policy's actions are poses, not velocities; use output:=target_pose")
     default = DEFAULT_TOPICS[output]
     return own if own and own[1] == default[1] else default
-
-
-def _where(entry: ActionTopic | NextState) -> str:
-    return f"{entry.type} on {entry.topic}" if isinstance(entry, ActionTopic) else f"next_state of {', '.join(entry.of)}"
-
-
-def _switches(entry: ActionTopic, beside_a_motion: bool) -> bool:
-    return entry.type in NUMBER_TYPES or (entry.type in ARRAY_TYPES and (beside_a_motion or not _metric(entry)))
-
-
-def _metric(entry: ActionTopic) -> bool:
-    return all(unit in METRIC for unit in entry.dimension_units) and not any(entry.discrete)
 
 
 def _positions(measured: Measured, joints: tuple[str, ...]) -> np.ndarray:
@@ -324,10 +231,10 @@ def _twist(goal: TwistGoal, action: np.ndarray, period_s: float) -> TwistMotion:
 def _pose(goal: PoseGoal, action: np.ndarray, measured: Callable[[], PoseMotion]) -> PoseMotion:
     """What the action says of the pose; the rest is as measured."""
     said = {value: action[dim] for value, dim in goal.dims.items()}
-    here = None if len(said) == 7 else measured()
-    position = np.array([said[axis] if axis in said else here.position[i] for i, axis in enumerate("xyz")])  # pyright: ignore[reportOptionalMemberAccess]
-    if here is not None and "qw" not in said:
-        return PoseMotion(position=position, orientation=here.orientation)
+    if len(said) < 7:
+        here = measured()
+        said = dict(zip(("x", "y", "z", *QUATERNION), (*here.position, *here.orientation), strict=True)) | said
+    position = np.array([said[axis] for axis in "xyz"])
     orientation = np.array([said[value] for value in QUATERNION])
     length = float(np.linalg.norm(orientation))
     if length < 0.1:

@@ -23,6 +23,7 @@ from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParam
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -53,6 +54,8 @@ IMAGE = _qos(5, reliable=True)
 CLOCK = _qos(1, reliable=True)
 LATCHED = _qos(1, reliable=True, latched=True)
 """Status: who comes late hears the last one."""
+LATCHED_OR_NOT = (EVERY, LATCHED)
+"""To hear what a latching publisher said before, and a publisher that does not latch: one subscription does not match both."""
 
 SPIN_S = 0.1
 """How long a signal may wait for a node that has nothing to do [s]."""
@@ -96,7 +99,7 @@ def _live(make_node: Callable[[], Any], stop: threading.Event) -> int:
     try:
         node = make_node()
     except (QTransformerError, InvalidParameterValueException) as error:
-        rclpy.logging.get_logger("qtransformer").fatal(str(error))  # one sentence that says what mends it
+        get_logger("qtransformer").fatal(str(error))  # one sentence that says what mends it
         return 1
     # Other executors of rclpy lose messages (several threads) or deliver none (events) in the releases we run on.
     executor = SingleThreadedExecutor()

@@ -7,6 +7,7 @@ reached like that is refused with the reason; nothing is approximated in silence
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,9 @@ def _damped_step(jacobian: np.ndarray, error: np.ndarray, damping: float) -> np.
 
 def _pinocchio() -> Any:
     try:
-        import pinocchio
+        return import_module("pinocchio")
     except ImportError as error:
         raise ConfigError(
             "inverse kinematics needs Pinocchio: `pip install pin`; or let the arm's own controller take Cartesian commands "
             "(output:=delta_twist_cmds or output:=target_pose)"
         ) from error
-    return pinocchio

@@ -12,7 +12,7 @@ import numpy as np
 from qtransformer.errors import QTransformerError
 from qtransformer.policy import Policy, PolicyDecision
 from qtransformer.types import Observation
-from qtransformer_ros.runtime import Decided, Request
+from qtransformer_ros.effects import Decided, Request
 
 MAX_WAITING = 8
 """Requests for scores that may wait; the oldest is given up first."""

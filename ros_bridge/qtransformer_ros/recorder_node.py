@@ -89,8 +89,9 @@ class RecorderNode(Node):
         self.types = expected_types(self.contract)
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/discard", self._on_discard)
+        on_stop: Any = self._on_stop  # rclpy awaits a coroutine, which its types do not say
         # A group of its own: while it waits, no other callback of its group is called.
-        self.create_service(Trigger, "~/stop", self._on_stop, callback_group=ReentrantCallbackGroup())
+        self.create_service(Trigger, "~/stop", on_stop, callback_group=ReentrantCallbackGroup())
         self._look()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated clock may stand still
         self.create_timer(TICK_S, self._tick, clock=steady)
@@ -174,7 +175,7 @@ class RecorderNode(Node):
         ended = Future()
         self.ended.append(ended)
         await ended
-        well, response.message, _ = self.recorder.status()
+        well, response.message = self.recorder.status()[:2]
         response.success = well and not self.recorder.error
         return response
 

@@ -1,4 +1,4 @@
-"""What an arm is allowed to be told: limits, and the filter that every command passes on its way to a topic.
+"""What an arm is allowed to be told: the filter that every command passes on its way to a topic.
 
 Everything is bounded relative to where the arm *is*, never to where it was told to be: whatever the history, a command lies within
 one allowed step of the measured state. Every bound is an interval that contains the measured value, so that applying one bound
@@ -8,120 +8,28 @@ This is a software limit, no safety function: an arm near people needs its own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 import numpy as np
 
-from qtransformer.errors import ConfigError
 from qtransformer_ros.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
+from qtransformer_ros.safety_limits import JointRange, OutOfBounds, SafetyLimits, limited_joints, loosened, loosens
 
-Vector = tuple[float, float, float]
-
-
-class OutOfBounds(Enum):
-    """What to do with a motion that leaves position limits or workspace. All other limits always clamp."""
-
-    clamp = "clamp"
-    hold = "hold"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JointRange:
-    """How far and how fast one joint may go."""
-
-    low: float = -math.inf
-    """[rad], or [m] if `prismatic`."""
-    high: float = math.inf
-    velocity: float
-    """[rad/s] or [m/s]."""
-    prismatic: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ConfigError(f"a joint's position limits expected low < high, found [{self.low}, {self.high}]")
-        if not 0 < self.velocity < math.inf:
-            raise ConfigError(f"a joint's velocity limit expected a finite number above 0, found {self.velocity}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SafetyLimits:
-    """All limits as they are enforced: margins and scales are applied already (`limited_joints`)."""
-
-    joints: Mapping[str, JointRange] = field(default_factory=dict)
-    """Joints that may be commanded, by name; any other is refused."""
-    max_joint_accel: float = math.inf
-    """Bounds how fast a joint gains speed [rad/s^2] or [m/s^2]; slowing down is never delayed."""
-    max_step_m: float = 0.05
-    """Way of the tool, or of a prismatic joint, in one control period [m]."""
-    max_step_rad: float = 0.2
-    """Turn of the tool, or of a joint, in one control period [rad]."""
-    workspace_min: Vector = (-math.inf, -math.inf, -math.inf)
-    """Lower corner of the box that the tool point stays in, base frame [m]. Twists and poses are kept inside; joint motions
-    are refused once the measured tool is outside, because nothing here knows the arm's kinematics."""
-    workspace_max: Vector = (math.inf, math.inf, math.inf)
-    out_of_bounds: OutOfBounds = OutOfBounds.clamp
-
-    def __post_init__(self) -> None:
-        for name in ("max_joint_accel", "max_step_m", "max_step_rad"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} expected a number above 0, found {getattr(self, name)}")
-        if len(self.workspace_min) != 3 or len(self.workspace_max) != 3:
-            raise ConfigError("workspace_min and workspace_max expected three numbers each: x, y, z [m]")
-        if not all(low < high for low, high in zip(self.workspace_min, self.workspace_max, strict=True)):
-            raise ConfigError(f"workspace_min expected below workspace_max, found {self.workspace_min} and {self.workspace_max}")
-
-    @property
-    def has_workspace(self) -> bool:
-        return any(math.isfinite(edge) for edge in (*self.workspace_min, *self.workspace_max))
-
-
-def limited_joints(
-    ranges: Mapping[str, JointRange], joints: Sequence[str], *, margin_rad: float = 0.05, velocity_scale: float = 1.0
-) -> dict[str, JointRange]:
-    """The ranges of `joints`, narrowed by `margin_rad` at both ends (not of prismatic joints) and slowed down.
-
-    Raises ConfigError: a joint without a range, or nothing left of one.
-    """
-    if not (0 <= margin_rad < math.inf and 0 < velocity_scale <= 1):
-        raise ConfigError(f"expected margin_rad from 0 and velocity_scale in (0, 1], found {margin_rad} and {velocity_scale}")
-    missing = [name for name in joints if name not in ranges]
-    if missing:
-        raise ConfigError(f"joints {', '.join(missing)} have no limits; limits are known of {', '.join(ranges) or 'none'}")
-    narrowed = {}
-    for name in joints:
-        own = ranges[name]
-        margin = 0.0 if own.prismatic else margin_rad
-        if not own.low + margin < own.high - margin:
-            raise ConfigError(
-                f"joint {name}: a margin of {margin} rad leaves nothing of [{own.low}, {own.high}]; use a smaller one"
-            )
-        narrowed[name] = replace(own, low=own.low + margin, high=own.high - margin, velocity=own.velocity * velocity_scale)
-    return narrowed
-
-
-def loosened(old: SafetyLimits, new: SafetyLimits) -> tuple[str, ...]:
-    """Names of the limits that `new` loosens; none: it is as strict as `old` everywhere."""
-    names = [name for name in ("max_joint_accel", "max_step_m", "max_step_rad") if getattr(new, name) > getattr(old, name)]
-    if any(n < o for o, n in zip(old.workspace_min, new.workspace_min, strict=True)):
-        names.append("workspace_min")
-    if any(n > o for o, n in zip(old.workspace_max, new.workspace_max, strict=True)):
-        names.append("workspace_max")
-    if old.out_of_bounds is OutOfBounds.hold and new.out_of_bounds is OutOfBounds.clamp:
-        names.append("out_of_bounds")
-    for joint, range_ in new.joints.items():
-        before = old.joints.get(joint)
-        if before is None or range_.low < before.low or range_.high > before.high or range_.velocity > before.velocity:
-            names.append(f"limits of joint {joint}")
-        elif range_.prismatic != before.prismatic:
-            names.append(f"kind of joint {joint}")
-    return tuple(names)
-
-
-def loosens(old: SafetyLimits, new: SafetyLimits) -> bool:
-    """Whether a change of limits loosens anything: refused while an arm is running."""
-    return bool(loosened(old, new))
+__all__ = [
+    "Clamp",
+    "JointRange",
+    "Measured",
+    "OutOfBounds",
+    "Refusal",
+    "SafeCommand",
+    "SafetyLimits",
+    "limited_joints",
+    "loosened",
+    "loosens",
+    "restrict",
+    "rotation_matrix",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Joint trajectories as ros2_control's joint_trajectory_controller takes them, and refuses them; and NaN, which it takes.
 
-Messages are looked at by their fields only: those of rclpy do, and so does anything shaped like them.
+Velocities of the tool are read here, too. Messages are looked at by their fields only: those of rclpy do, and so does anything
+shaped like them.
 """
 
 from collections.abc import Sequence
@@ -99,3 +100,12 @@ def _order(names: list[str], joints: Sequence[str]) -> list[int]:
 def _columns(points: Any, field: str, order: list[int]) -> np.ndarray:
     """One field of all points in the arm's order, (n, j)."""
     return np.array([finite(getattr(p, field), len(order), f"{field} of point {i}")[order] for i, p in enumerate(points)])
+
+
+def read_twist(linear: Any, angular: Any) -> tuple[float, float, float, float]:
+    """vx vy vz [m/s] and wz [rad/s] of a twist in the tool's frame."""
+    vx, vy, vz = finite(linear, 3, "linear velocity")
+    wx, wy, wz = finite(angular, 3, "angular velocity")
+    if wx or wy:
+        raise CommandRefused(f"the gripper points down: expected no turn about x and y, found {wx:g} and {wy:g} rad/s")
+    return float(vx), float(vy), float(vz), float(wz)

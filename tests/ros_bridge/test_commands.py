@@ -172,3 +172,23 @@ def test_actions_and_states_that_are_no_numbers_move_nothing() -> None:
     relative = CommandMaker(contract(NextState(next_state=NextStateMode.difference, of=("elbow.position",))))
     with pytest.raises(QTransformerError, match="measured positions of elbow"):
         relative(np.array([0.5]), Measured(joints={"shoulder": 0.0}))
+
+
+def test_to_hold_is_to_command_the_measured_joints_in_the_motion_s_order() -> None:
+    motion = CommandMaker(contract(TRAJECTORY)).hold(HERE, 0.3)
+    assert isinstance(motion, JointMotion)
+    assert (motion.joints, motion.positions.tolist(), motion.times_s) == (ARM, [[0.1, 0.2]], (0.3,))
+
+
+def test_to_hold_a_pose_is_to_command_the_measured_one_and_a_velocity_is_zero() -> None:
+    pose = CommandMaker(contract(POSE), Output.as_contract).hold(HERE, 0.3)
+    assert isinstance(pose, PoseMotion)
+    assert (pose.position is HERE.position, pose.orientation is HERE.orientation) == (True, True)
+    twist = CommandMaker(contract(TWIST), Output.as_contract).hold(Measured(), 0.3)
+    assert isinstance(twist, TwistMotion)
+    assert [*twist.linear, *twist.angular] == [0.0] * 6
+
+
+def test_nothing_holds_an_arm_that_was_never_measured() -> None:
+    assert CommandMaker(contract(TRAJECTORY)).hold(replace(HERE, joints={"elbow": 0.2}), 0.3) is None
+    assert CommandMaker(contract(POSE), Output.as_contract).hold(replace(HERE, orientation=None), 0.3) is None

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from qtransformer_ros.effects import Request
 from qtransformer_ros.inference import Answer, InferenceThread, ScoreRequest, Scores, measured_seconds
-from qtransformer_ros.runtime import Request
 
 
 class SlowPolicy:

@@ -27,9 +27,12 @@ from hand_robot import (
 
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer_datasets.rosbag.topic_contract import CameraTopic, Clock, TextRule, VectorTopic
+from qtransformer_ros.effects import Effects
 from qtransformer_ros.motion import Command, TwistMotion
-from qtransformer_ros.runtime import BelowMinValue, Effects, PolicyRuntime, RunState, RuntimeSettings
-from qtransformer_ros.safety import OutOfBounds, SafetyLimits
+from qtransformer_ros.run_state import RunState
+from qtransformer_ros.runtime import PolicyRuntime
+from qtransformer_ros.runtime_settings import BelowMinValue, RuntimeSettings
+from qtransformer_ros.safety_limits import OutOfBounds, SafetyLimits
 
 NAN = math.nan
 RUNNING, PAUSED, HOLD, ESTOP, FAULT, IDLE = (
@@ -228,6 +231,22 @@ def test_stamps_of_another_clock_are_no_observation(robot: Robot) -> None:
     assert robot.runtime.counts["skewed"] == 3
 
 
+@pytest.mark.parametrize(("stopped", "word"), [(CAMERA, "image_stale: camera"), (JOINTS, "joints_stale: joint_states")])
+def test_a_stream_that_stops_is_called_stale_although_stamps_drift_apart_first(stopped: str, word: str) -> None:
+    robot = make(image_timeout_s=2.0, joint_timeout_s=2.0, max_sync_skew_s=0.05).run()
+    going = JOINTS if stopped == CAMERA else CAMERA
+    for _ in range(4):
+        robot.period()
+    for _ in range(3):
+        assert robot.runtime.state is RUNNING
+        robot.clock.pass_s(0.1)
+        robot.see(going)
+        robot.do(robot.runtime.tick())
+    is_held(robot, f"{word}: nothing new for 0.")
+    assert f"while {going} went on: their stamps are 0." in robot.runtime.reason
+    assert robot.runtime.counts["skewed"] == 3
+
+
 def test_stamps_of_the_future_are_rejected(robot: Robot) -> None:
     for _ in range(3):
         assert robot.runtime.state is RUNNING
@@ -392,6 +411,16 @@ def test_inference_that_raises_counts_as_a_bad_action(robot: Robot) -> None:
     is_held(robot, "inference_failed", FAULT, holds=3)
 
 
+def test_a_defect_around_the_policy_is_not_blamed_on_the_network(robot: Robot) -> None:
+    for _ in range(3):
+        assert robot.runtime.state is RUNNING
+        robot.do(robot.runtime.broke(KeyError("a")))
+        assert robot.runtime.reason.startswith("internal_error: KeyError: 'a'")
+        recover(robot)
+        robot.do(robot.runtime.start())
+    is_held(robot, "internal_error", FAULT, holds=3)
+
+
 def test_a_defect_in_making_commands_is_a_fault_and_no_crash(robot: Robot) -> None:
     robot.runtime._to_command = lambda action: 1 / 0
     robot.answer(robot.ask())
@@ -509,8 +538,8 @@ def test_samples_that_belong_together_now_and_then_are_no_skew(robot: Robot) -> 
     for n in range(10):
         robot.clock.pass_s(0.12)
         robot.see(*([JOINTS] if n % 2 else []))
-        robot.do(robot.runtime.tick())
-        robot.runtime._flight = None
+        if request := robot.do(robot.runtime.tick()).request:
+            robot.answer(request, after_s=0)
     assert robot.runtime.state is RUNNING
     assert robot.runtime.counts["skewed"] == 5
 

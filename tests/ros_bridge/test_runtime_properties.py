@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from qtransformer_ros.effects import Effects, Request
 from qtransformer_ros.motion import Command, PoseMotion, TwistMotion
-from qtransformer_ros.runtime import Effects, Request, RunState
-from qtransformer_ros.safety import SafetyLimits, rotation_matrix
+from qtransformer_ros.run_state import RunState
+from qtransformer_ros.safety import rotation_matrix
+from qtransformer_ros.safety_limits import SafetyLimits
 
 NUMBER = st.one_of(st.floats(-2, 2), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e308, -1e308]))
 BOX = SafetyLimits(workspace_min=(0.4, 0.4, 0.4), workspace_max=(0.6, 0.6, 0.6), max_step_m=0.02, max_step_rad=0.1)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
 from qtransformer_ros.sim_faults import Faults
-from qtransformer_ros.sim_robot import LockstepRobot, RealTimeRobot
+from qtransformer_ros.sim_lockstep import LockstepRobot
+from qtransformer_ros.sim_real_time import RealTimeRobot
 from qtransformer_ros.sim_trajectory import CommandRefused, read_trajectory
 from qtransformer_sim import make_env
 from qtransformer_sim.env import ACTION_SPEC

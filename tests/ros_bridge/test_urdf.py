@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.safety import JointRange
+from qtransformer_ros.safety_limits import JointRange
 from qtransformer_ros.urdf import read_urdf, urdf_limits
 
 ROBOT = """<?xml version="1.0"?>

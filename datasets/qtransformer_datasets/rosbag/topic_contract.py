@@ -19,6 +19,7 @@ stand for all. Nothing here needs ROS or a bag library; what the messages become
 
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
@@ -39,6 +40,8 @@ from qtransformer_datasets.rosbag.strict_yaml import nearest, parse, read_yaml
 
 T = TypeVar("T")
 
+CONTRACTS = (Path(__file__).parents[2] / "contracts", Path(sys.prefix) / "share" / "qtransformer_ros" / "contracts")
+"""Where contracts are that come with the project: in a checkout, and in an environment that it is installed into."""
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
 
 
@@ -329,6 +332,14 @@ class TopicContract:
     def load(cls, path: str | os.PathLike[str]) -> "TopicContract":
         """Read a contract. Raises ConfigError naming file and place."""
         return parse(cls, read_yaml(Path(path)), str(path))
+
+    @staticmethod
+    def shipped(name: str) -> Path:
+        """The file of a contract that comes with the project. Raises ConfigError naming those there are."""
+        files = {path.stem: path for folder in reversed(CONTRACTS) for path in folder.glob("*.yaml")}
+        if name not in files:
+            raise ConfigError(f"no contract '{name}' comes with the project; {nearest(name, sorted(files))}")
+        return files[name]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; unset entries are left out."""

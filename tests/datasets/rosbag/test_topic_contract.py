@@ -198,3 +198,9 @@ def test_the_node_s_part_needs_neither_ros_nor_a_bag_library(name: str) -> None:
     ours = {m for m in imported if m.startswith("qtransformer_datasets")}
     assert not foreign
     assert ours <= {f"qtransformer_datasets.rosbag.{pure}" for pure in PURE}
+
+
+def test_contracts_that_come_with_the_project_are_found_by_name() -> None:
+    assert TopicContract.load(TopicContract.shipped("simulated_kuka")).control_hz == 4
+    with pytest.raises(ConfigError, match="did you mean simulated_kuka"):
+        TopicContract.shipped("simulated_kuk")

@@ -1,0 +1,40 @@
+"""The latch of an e-stop: what presses it, and what speaks against releasing it."""
+
+from qtransformer_ros.buffer import NANOSECONDS, Clock
+
+
+class EstopLatch:
+    """Latched by a service or by a topic; `latched` is the caller's to set.
+
+    `timeout_s`: silence of the topic that counts as pressed [s], while `watched`; 0: it need not be heard.
+    """
+
+    def __init__(self, clock: Clock, timeout_s: float) -> None:
+        self._clock, self._timeout_s = clock, timeout_s
+        self.latched = self.watched = False
+        self._pressed = False
+        self._heard_ns = 0
+
+    def watch(self) -> None:
+        """From now on, silence counts."""
+        self.watched, self._heard_ns = True, self._clock.monotonic_ns()
+
+    def hear(self, pressed: bool) -> None:
+        """A message of the topic."""
+        self._pressed, self._heard_ns = pressed, self._clock.monotonic_ns()
+
+    def complaint(self) -> str:
+        """Why it is to be latched now, without anybody having pressed it; "" if it need not."""
+        if not self._is_silent():
+            return ""
+        return f"estop: its topic was silent for more than {self._timeout_s:g} s"
+
+    def objection(self) -> str:
+        """Why it is not to be unlatched now; "" if it may."""
+        if self._pressed:
+            return "the e-stop topic still says pressed"
+        return "the e-stop topic is silent" if self._is_silent() else ""
+
+    def _is_silent(self) -> bool:
+        silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NANOSECONDS
+        return bool(self._timeout_s and self.watched and silent_s > self._timeout_s)
