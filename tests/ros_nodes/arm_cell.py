@@ -151,12 +151,12 @@ class Cell:
     def run(self) -> "Cell":
         """From nothing to a moving arm."""
         assert self.probe.transition(NODE, "configure", 60), self.status
-        self.probe.wait_for(lambda: self.positions, "the arm", 60)
         self.begin()
         return self
 
     def begin(self) -> None:
         """From a configured policy to a moving arm."""
+        self.probe.wait_for(lambda: self.positions, "the arm", 60)
         self.wake()
         assert self.probe.transition(NODE, "activate", 60), self.status
         self.wait_for("RUNNING")
@@ -174,6 +174,8 @@ class Cell:
         """Turn the wrist a little, past the policy: a camera that sees the same for long counts as frozen."""
         if self.output != "as_contract":
             return
+        count = len(self.positions)
+        self.probe.wait_for(lambda: len(self.positions) > count, "the arm", 60)
         goal = np.nan_to_num(self.positions[-1])
         goal[6] += 1.0 if goal[6] < 0 else -1.0
         point = JointTrajectoryPoint(positions=goal.tolist())
