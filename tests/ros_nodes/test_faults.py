@@ -220,8 +220,9 @@ FAULTS = {
 
 def check_stopped(cell: Cell, then: float, says: str, within_s: float) -> None:
     """It says why, the arm stands in time, the last word was a hold, and nothing follows it."""
-    cell.wait_for(says.split()[0])
-    assert re.match(says, cell.status), cell.status
+    state, reason = says.split(" ", 1)
+    said = f"({state} |PAUSED waiting: for start, after ){reason}"  # some faults have passed before the test looks
+    cell.probe.wait_for(lambda: re.match(said, cell.status), f"{says!r}, last {cell.status!r}")
     if cell.sim.must_live:
         cell.sim.thaw()
     moved_s = cell.stands_still_after(then)
