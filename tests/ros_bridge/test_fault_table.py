@@ -131,10 +131,7 @@ FAILURE_TABLE = {
 }
 
 
-ROWS = {
-    **{f"matrix {row}": tests for row, tests in MATRIX.items()},
-    **{f"node: {row}": tests for row, tests in FAILURE_TABLE.items()},
-}
+ROWS = MATRIX | {f"the node's table: {row}": tests for row, tests in FAILURE_TABLE.items()}
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -29,7 +29,7 @@ SETTINGS = {
     "max_consecutive_misses": MISSES,
     "max_consecutive_rejections": REJECTIONS,
     "command_rate_hz": COMMAND_HZ,
-    "inference_timeout_s": 0.4,
+    "inference_timeout_s": 0.25,
 }
 STILL_RAD = 2e-3
 """The wrist, turning at 0.05 rad/s or more, leaves this behind in 40 ms."""
