@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[2]
 PATHS = [ROOT, ROOT / "sim", ROOT / "datasets", ROOT / "ros_bridge"]
 CEILING_S = 20.0
 """How long anything is waited for, unless said otherwise: starting a process that imports torch takes 6 s on an idle machine."""
+SERVER_S = 0.5
+"""For a server to know a new client, too, which nobody can ask: it gives up a response after 100 ms of not knowing it."""
 RELIABLE = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 """A probe must miss nothing."""
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -150,10 +152,13 @@ class Probe:
 
     def call(self, kind: Any, name: str, request: Any, timeout: float = CEILING_S) -> Any:
         """Call a service and return its response."""
-        if name not in self._clients:
+        is_new = name not in self._clients
+        if is_new:
             self._clients[name] = self.node.create_client(kind, name)
         client = self._clients[name]
         self.wait_for(client.service_is_ready, f"service {name}", timeout)
+        if is_new:
+            self.spin_for(SERVER_S)
         future = client.call_async(request)
         self.wait_for(future.done, f"response of {name}", timeout)
         return future.result()
