@@ -75,7 +75,7 @@ MATRIX = {
         "ros_nodes/test_policy_node.py::test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outlives_its_cleanup",
         f"{ON_THE_ARM}[the e-stop is pressed]",
         f"{ON_THE_ARM}[the e-stop is called]",
-        f"{ON_THE_ARM}[the e-stop's publisher goes]",
+        f"{ON_THE_ARM}[the e-stop's publisher stops]",
         TRAJECTORIES,
     ),
     "47 the policy or a host is lost": (

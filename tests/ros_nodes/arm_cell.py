@@ -64,7 +64,7 @@ def make_fragile(network: QTransformer) -> None:
 
 
 class Cell:
-    """The arm, its sensors on their way through two relays, the policy; the test is the gripper and the button.
+    """The arm, its sensors on their way through two relays, the policy, the button; the test is the gripper, and who presses.
 
     What the policy's output is, decides what the arm takes: velocities of the tool, or, by inverse kinematics, joint trajectories.
     """
@@ -84,13 +84,11 @@ class Cell:
         self.start_arm()
         self.start_camera()
         self.start_joints()
+        self.button = graph.start("tests.ros_nodes.button")
         self.statuses = self.probe.listen(f"{NODE}/status", DiagnosticStatus, LATCHED)
         topic, kind = OUTPUTS[output]
         self.commands = self.probe.listen(topic, kind)
-        self.button = self.probe.node.create_publisher(Bool, "estop", 10)
-        self.beats = True
-        """Whether the button says that it is there."""
-        self.probe.node.create_timer(0.2, lambda: self.button.publish(Bool(data=False)) if self.beats else None)
+        self.estop = self.probe.node.create_publisher(Bool, "estop", 10)
         self.reach_out()
         self.positions: list[np.ndarray] = []
         """(7,) [rad] of every state of the arm."""

@@ -115,7 +115,7 @@ def of_robot(node: str = SIM, **values: Any) -> Step:
 
 
 def press(cell: Cell) -> None:
-    cell.button.publish(Bool(data=True))
+    cell.estop.publish(Bool(data=True))
 
 
 def call_estop(cell: Cell) -> None:
@@ -123,7 +123,7 @@ def call_estop(cell: Cell) -> None:
 
 
 def release(cell: Cell) -> None:
-    cell.beats = True
+    cell.button.thaw()
     assert not cell.probe.trigger(f"{NODE}/start").success, "an e-stop is latched"
     cell.probe.wait_for(lambda: cell.probe.set_bool(f"{NODE}/estop", False).success, "the release")
 
@@ -209,8 +209,8 @@ FAULTS = {
     ),
     "the e-stop is pressed": Fault(begin=press, end=release, says="ESTOP estop: pressed", within_s=WATCH_S),
     "the e-stop is called": Fault(begin=call_estop, end=release, says="ESTOP estop: called", within_s=WATCH_S),
-    "the e-stop's publisher goes": Fault(
-        begin=lambda c: setattr(c, "beats", False),
+    "the e-stop's publisher stops": Fault(
+        begin=lambda c: c.button.freeze(),
         end=release,
         says="ESTOP estop: its topic was silent",
         within_s=ESTOP_TIMEOUT_S + WATCH_S,
