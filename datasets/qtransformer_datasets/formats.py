@@ -125,7 +125,16 @@ def _is_lerobot(path: Path) -> bool:
 def _is_rosbag(path: Path) -> bool:
     """A bag, its storage file, or a folder of bags, finished or not."""
     inside = [path, *path.iterdir()] if path.is_dir() else [path]
-    return any(p.suffix in (".mcap", ".db3", ".partial") or (p / "metadata.yaml").is_file() for p in inside)
+    return any(_is_storage(p) or (p / "metadata.yaml").is_file() or _is_unfinished_bag(p) for p in inside)
+
+
+def _is_storage(path: Path) -> bool:
+    return path.suffix in (".mcap", ".db3")
+
+
+def _is_unfinished_bag(path: Path) -> bool:
+    """What a killed recorder left: storage without metadata. Writers of other formats leave folders of that name, too."""
+    return path.suffix == ".partial" and path.is_dir() and any(map(_is_storage, path.iterdir()))
 
 
 FORMATS: tuple[Format, ...] = (
