@@ -142,6 +142,7 @@ def test_without_observations_or_a_controller_it_does_not_start(deployed, graph)
     d = deployed(listen=False, activation_timeout_s=1)
     assert d.probe.transition(NODE, "configure", 60), d.status.message
     d.robot.go_blind()
+    d.probe.spin_for(0.6)  # longer than image_timeout_s: until then what was seen last is fresh
     assert not d.probe.transition(NODE, "activate")
     d.probe.wait_for(lambda: "camera/wrist/image_raw" in d.status.message, "the silent stream named")
     d.robot.camera = True
