@@ -16,14 +16,16 @@ Its code does the learning: its configuration, SequenceDataset, algorithms, crop
 `dones` that mean "terminated" (bootstrapping goes on past a time limit, as it does in our learner), and, with normalize=true, the
 scale of proprioception (robomimic 0.3.0 can normalise, but does so twice, and images before their channels are moved).
 Its ResNet-18 needs torchvision, of which there is none here, and would be ten times our size. Seconds of training count its
-`run_epoch` alone: neither reading the file nor evaluation.
+`run_epoch` alone: neither reading the file nor evaluation; `cpu_seconds` is what other work on the machine does not stretch.
 
 A killed run goes on when the same command is given again; with more steps or minutes a finished one is trained further.
 """
 
+import ctypes
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +51,8 @@ THEIRS = ROOT / ".venv-robomimic" / "bin" / "python"
 LEARNER = Path(__file__).with_name("robomimic_learner.py")
 JOB, RESULT = "job.json", "result.json"
 """What is asked of the child process, and what it found; both in the folder of the run."""
+_PR_SET_PDEATHSIG = 1
+"""From Linux's <sys/prctl.h>."""
 _MAY_CHANGE = {"steps", "minutes", "episodes", "eval_seed", "split", "json", "run", "threads"}
 """Settings that do not change what has been learned so far."""
 
@@ -115,6 +119,9 @@ def main(arguments: Sequence[str]) -> int:
     except QTransformerError as error:
         print(f"robomimic_baselines: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("robomimic_baselines: interrupted; the same command goes on with it", file=sys.stderr)
+        return 130
     Path(settings.json).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(settings.json), result)
     print(
@@ -192,9 +199,15 @@ def train_and_act(settings: Settings, job: Mapping[str, Any]) -> None:
     paths = os.pathsep.join(str(ROOT / room) for room in ("", "sim", "datasets"))
     threads = {name: str(job["threads"]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     command = [str(THEIRS), str(LEARNER), settings.run]
-    code = subprocess.run(command, env=os.environ | threads | {"PYTHONPATH": paths}).returncode
+    preexec = _stop_with_parent if sys.platform == "linux" else None
+    code = subprocess.run(command, env=os.environ | threads | {"PYTHONPATH": paths}, preexec_fn=preexec).returncode
     if code:
         raise QTransformerError(f"the training ended with exit code {code}, its reason is above; the same command goes on with it")
+
+
+def _stop_with_parent() -> None:
+    """A comparison that is killed must not leave a training behind that writes into a run which goes on elsewhere."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def summary(settings: Settings, found: Mapping[str, Any]) -> dict[str, Any]:

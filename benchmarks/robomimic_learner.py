@@ -140,6 +140,8 @@ class Progress(NamedTuple):
     steps: int = 0
     train_seconds: float = 0.0
     """Inside `run_epoch` alone."""
+    cpu_seconds: float = 0.0
+    """The processor's share of them: what other work on the machine does not stretch."""
     loss: float = 0.0
     """Mean of the last epoch: of BC's loss, or of IQL's actor."""
 
@@ -261,13 +263,18 @@ def next_steps(progress: Progress, steps: int, minutes: float) -> int:
 
 
 def epoch(algo: Any, loader: DataLoader, progress: Progress, steps: int) -> Progress:
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     with quiet():
         log = run_epoch(algo, loader, epoch=1, num_steps=steps)
     loss = log.get("Loss", log.get("actor/loss", 0.0))
     if not np.isfinite(loss):
         raise QTransformerError(f"robomimic's loss is {loss} at step {progress.steps + steps}; lower lr=...")
-    return Progress(progress.steps + steps, progress.train_seconds + time.perf_counter() - began, float(loss))
+    return Progress(
+        steps=progress.steps + steps,
+        train_seconds=progress.train_seconds + time.perf_counter() - began,
+        cpu_seconds=progress.cpu_seconds + time.process_time() - cpu,
+        loss=float(loss),
+    )
 
 
 def save(algo: Any, progress: Progress, run: Path) -> None:
@@ -276,7 +283,7 @@ def save(algo: Any, progress: Progress, run: Path) -> None:
         "nets": algo.serialize(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers(algo)],
         "random": torch.get_rng_state(),
-        "progress": list(progress),
+        "progress": progress._asdict(),
     }
     fresh = run / f"{STATE}.tmp"
     torch.save(state, fresh)
@@ -289,7 +296,7 @@ def load(algo: Any, run: Path) -> Progress:
     for optimizer, content in zip(optimizers(algo), state["optimizers"], strict=True):
         optimizer.load_state_dict(content)
     torch.set_rng_state(state["random"])
-    return Progress(*state["progress"])
+    return Progress(**state["progress"])
 
 
 def optimizers(algo: Any) -> list[torch.optim.Optimizer]:
@@ -335,3 +342,5 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]))
     except QTransformerError as reason:
         raise SystemExit(f"robomimic_learner: {reason}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
