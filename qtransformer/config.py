@@ -230,6 +230,8 @@ class TrainConfig:
     """What is learned on the trunk."""
     steps: int = 3000
     """Gradient steps."""
+    cloning_steps: int = 0
+    """Of these, steps of cloning before values are learned: eyes first, for value targets alone are too noisy to learn to see from."""
     seed: int = 0
     """Seed of initialisation, sampling and augmentation."""
     device: str = "auto"
@@ -239,7 +241,7 @@ class TrainConfig:
     init: str = ""
     """Run or checkpoint directory to start fine-tuning from; empty starts afresh."""
     bc_filter_success: bool = True
-    """algo=bc: imitate successful episodes alone."""
+    """Cloning (algo=bc, cloning_steps) imitates successful episodes alone."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
@@ -253,6 +255,10 @@ class TrainConfig:
     targets: TargetConfig = field(default_factory=TargetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
+
+    def clones_at(self, step: int) -> bool:
+        """Whether gradient step `step` (from 0) imitates and leaves values alone."""
+        return self.algo is Algo.bc or step < self.cloning_steps
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from qtransformer.batch import Batch
 from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.metrics import Metrics
-from qtransformer.models.q_transformer import QTransformer
-from qtransformer.preprocess import color_jitter, images_to_float, random_shift
+from qtransformer.models.q_transformer import QOutput, QTransformer
+from qtransformer.preprocess import color_jitter, draw_color_jitter, images_to_float, random_shift
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 
 
@@ -38,6 +38,10 @@ class Stopwatch:
         if self._cuda:
             torch.cuda.synchronize()
         return perf_counter()
+
+
+Jitter = dict[str, Float[Tensor, "2 b 3"]]
+"""Every camera's draw for `color_jitter`; empty where colours stay as they are."""
 
 
 class Judged(NamedTuple):
@@ -99,18 +103,18 @@ class QLearner:
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
-            batch, images = self._augmented(batch.to(self.device), generator)
+            batch, jitter = self._augmented(batch.to(self.device), generator)
             bins = self._logged_bins(batch)
         with watch.section("forward"):
-            hidden = self._hidden(batch, images, bins)
-        if self.config.algo is Algo.bc:
+            hidden = self._hidden(batch, jitter, bins)
+        if self.config.clones_at(step):
             with watch.section("forward"):
                 loss = self._cloning_loss(batch, hidden, bins)
         else:
             with watch.section("forward"):
                 judged = self._judged(hidden, bins, generator)
             with watch.section("target"), torch.no_grad():
-                target, valid = self._target(batch, images, hidden, bins, metrics)
+                target, valid = self._target(batch, jitter, hidden, bins, metrics)
             with watch.section("forward"):
                 loss = self._value_loss(batch, hidden, bins, judged, target, valid, metrics)
                 self._observe(batch, hidden, judged, target, metrics)
@@ -123,9 +127,8 @@ class QLearner:
     def judge(self, batch: Batch) -> HeldOut:
         """Values and targets of a batch as `update` would see them, without augmentation and without learning."""
         batch = batch.to(self.device)
-        images = {name: images_to_float(x) for name, x in batch.images.items()}
         bins = self._logged_bins(batch)
-        hidden = self._hidden(batch, images, bins)
+        hidden = self._hidden(batch, {}, bins)
         output = self.network.judge(hidden)
         log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
         if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
@@ -133,26 +136,27 @@ class QLearner:
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
-            probs, valid = self._target(batch, images, hidden, bins, Metrics({}))
+            probs, valid = self._target(batch, {}, hidden, bins, Metrics({}))
             target = self.head.to_value(probs)
         return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
         return self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
 
-    def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, dict[str, Float[Tensor, "b f c h w"]]]:
-        """The batch with noisy proprioception, and its images for the network."""
+    def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Jitter]:
+        """The batch with shifted images and noisy proprioception, and how its colours are to be jittered."""
         optim = self.config.optim
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
-        images = {name: color_jitter(images_to_float(x), optim.color_jitter, generator) for name, x in shifted.items()}
+        jitter: Jitter = {}
+        if optim.color_jitter:
+            jitter = {name: draw_color_jitter(len(x), optim.color_jitter, generator) for name, x in shifted.items()}
         noise = torch.randn(batch.proprio.shape, generator=generator).to(self.device) * self.network.proprio_std
-        return replace(batch, proprio=batch.proprio + optim.proprio_noise * noise), images
+        return replace(batch, images=shifted, proprio=batch.proprio + optim.proprio_noise * noise), jitter
 
-    def _hidden(self, batch: Batch, images: dict[str, Tensor], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
+    def _hidden(self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
         seen = batch.lead + batch.steps
-        tokens = self.network.encode_frames(
-            {name: x[:, :seen] for name, x in images.items()}, batch.proprio[:, :seen], batch.instruction[:, :seen]
-        )
+        images = as_seen({name: x[:, :seen] for name, x in batch.images.items()}, jitter)
+        tokens = self.network.encode_frames(images, batch.proprio[:, :seen], batch.instruction[:, :seen])
         context = self.network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
         return self.network.hidden(context, bins)
 
@@ -225,7 +229,7 @@ class QLearner:
     def _target(
         self,
         batch: Batch,
-        images: dict[str, Tensor],
+        jitter: Jitter,
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
         metrics: Metrics,
@@ -236,7 +240,7 @@ class QLearner:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         floor = self._floor(batch, hidden, bins)
-        target, bootstrap_wins = self._bootstrapped(batch, images, bins, ahead, floor)
+        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor)
         valid = ahead.valid.flatten()
         uncertain = valid & (ahead.discounts.flatten() > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
@@ -246,37 +250,60 @@ class QLearner:
     def _bootstrapped(
         self,
         batch: Batch,
-        images: dict[str, Tensor],
+        jitter: Jitter,
         bins: Int[Tensor, "k n"],
         ahead: NStep,
         floor: Float[Tensor, "k n"],
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
-        network, targets = self.target_network, self.config.targets
-        assert network is not None
-        # The frame of the first step is encoded by the target network only where its own dimensions are backed up.
-        skip = 0 if targets.backup is Backup.bellman else 1
-        tokens = network.encode_frames(
-            {name: x[:, skip:] for name, x in images.items()}, batch.proprio[:, skip:], batch.instruction[:, skip:]
-        )
-        starts = (batch.episode_start[:, skip:] - skip).clamp_min(0)
-        later = batch.steps + self.lookahead - 1
-        context = network.windows(tokens, starts, batch.lead + 1 - skip, later)
-        next_probs = self._state_values(context).unflatten(0, (-1, later))
-        index = (ahead.frame - batch.lead - 1).clamp_min(0)[..., None].expand(-1, -1, next_probs.shape[-1])
-        next_probs = next_probs.gather(1, index).flatten(0, 1)
+        targets = self.config.targets
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
+        next_probs = self._next_probs(batch, jitter, ahead)
         if targets.backup is Backup.n_step:
             probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
             uncertain = (discounts > 0)[:, None].expand_as(floor)
         else:
-            output = network(network.windows(tokens, starts, batch.lead, batch.steps), bins)
-            allowed = network.allowed(output.policy_logits, self._bootstrap_mask)
+            output, allowed = self._judged_by_target(batch, jitter, bins)
             probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
             uncertain = torch.ones_like(floor, dtype=torch.bool)
             uncertain[:, -1] = discounts > 0
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
         return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
+
+    def _next_probs(self, batch: Batch, jitter: Jitter, ahead: NStep) -> Float[Tensor, "k v"]:
+        """Representation of the value of the state that each step bootstraps from; of 0 where it does not."""
+        frames = _flat_index(batch, ahead.frame)
+        bootstraps = (ahead.discounts > 0) & ahead.valid
+        states, place = frames[bootstraps].unique(return_inverse=True)
+        next_probs = self.head.to_probs(torch.zeros(frames.numel(), device=self.device))
+        if len(states):
+            next_probs[bootstraps.flatten()] = self._state_values(self._target_context(batch, jitter, states))[place]
+        return next_probs
+
+    def _judged_by_target(self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
+        """The target network's word on every bin at the logged prefixes, and which bins it may choose from."""
+        assert self.target_network is not None
+        steps = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device).expand(len(batch.rewards), -1)
+        output = self.target_network(self._target_context(batch, jitter, _flat_index(batch, steps).flatten()), bins)
+        return output, self.target_network.allowed(output.policy_logits, self._bootstrap_mask)
+
+    def _target_context(self, batch: Batch, jitter: Jitter, states: Int[Tensor, "k"]) -> Float[Tensor, "k s e"]:
+        """Windows of the target network's tokens at some frames of the batch, numbered through all segments.
+
+        It encodes no frame but those the windows hold: most are of no use to any target, since returns end on the way.
+        """
+        network, length = self.target_network, batch.rewards.shape[1]
+        assert network is not None
+        start = states - states % length + batch.episode_start.flatten()[states]
+        ages = torch.arange(network.config.history - 1, -1, -1, device=self.device)
+        frames, place = torch.maximum(states[:, None] - ages, start[:, None]).unique(return_inverse=True)
+        rows = frames // length
+        images = as_seen(
+            {name: x.flatten(0, 1)[frames][:, None] for name, x in batch.images.items()},
+            {name: draw[:, rows] for name, draw in jitter.items()},
+        )
+        proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))
+        return network.add_age(network.encode_frames(images, proprio, instruction)[:, 0][place])
 
     @property
     def _bootstrap_mask(self) -> float:
@@ -351,6 +378,18 @@ class QLearner:
         if self.target_network is not None:
             prefix = "target_network."
             self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def as_seen(images: dict[str, UInt8[Tensor, "b f h w c"]], jitter: Jitter) -> dict[str, Float[Tensor, "b f c h w"]]:
+    """Images as the network takes them, their colours jittered."""
+    seen = {name: images_to_float(x) for name, x in images.items()}
+    return {name: color_jitter(x, jitter[name]) for name, x in seen.items()} if jitter else seen
+
+
+def _flat_index(batch: Batch, frame: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """Frames of each segment, numbered through all segments of the batch."""
+    rows, length = batch.rewards.shape
+    return frame + length * torch.arange(rows, device=frame.device)[:, None]
 
 
 def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:

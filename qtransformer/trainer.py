@@ -1,5 +1,6 @@
 """The training loop and its clock; the mathematics is the learner's."""
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,19 +162,7 @@ class Trainer:
 
     def _loop(self, step: int, stop: Stop, log: JsonLines) -> int:
         config, meter, skipped = self.config, Meter(), 0
-        rank, world_size = _rank()
-        batches = self.dataset.segments(
-            batch_size=config.optim.batch_segments,
-            lead=self.learner.lead,
-            steps=config.optim.segment_steps,
-            lookahead=self.learner.lookahead,
-            seed=config.seed,
-            start=step,
-            filter="success" if config.algo is Algo.bc and config.bc_filter_success else "all",
-            balance=config.data.balance.value,
-            rank=rank,
-            world_size=world_size,
-        )
+        batches = self._batches(step)
         bar = tqdm(total=config.steps, initial=step, desc=f"train {config.algo.value}", unit="step", disable=not self.progress)
         since, logged = perf_counter(), step
         self.learner.network.train()
@@ -205,6 +194,29 @@ class Trainer:
             self._save(step, log, validate=False)  # in a hurry, and resuming must choose the best as if never stopped
         bar.close()
         return step
+
+    def _batches(self, step: int) -> Iterator[Batch]:
+        """The batch of gradient step `step` and of all that follow: first those to imitate, then those to learn values from."""
+        config = self.config
+        cloned = config.steps if config.algo is Algo.bc else config.cloning_steps
+        if step < cloned:
+            yield from itertools.islice(self._segments(step, "success" if config.bc_filter_success else "all"), cloned - step)
+        yield from self._segments(max(step, cloned), "all")
+
+    def _segments(self, start: int, kept: str) -> Iterator[Batch]:
+        optim, (rank, world_size) = self.config.optim, _rank()
+        return self.dataset.segments(
+            batch_size=optim.batch_segments,
+            lead=self.learner.lead,
+            steps=optim.segment_steps,
+            lookahead=self.learner.lookahead,
+            seed=self.config.seed,
+            start=start,
+            filter=kept,
+            balance=self.config.data.balance.value,
+            rank=rank,
+            world_size=world_size,
+        )
 
     def _log(self, step: int, values: Mapping[str, float], log: JsonLines) -> None:
         log(step, values)

@@ -87,10 +87,12 @@ def test_metrics_are_logged_and_sent_to_every_sink(fit, make_config) -> None:
     assert json.loads((run / "config.json").read_text()) == to_dict(make_config())
 
 
-@pytest.mark.parametrize("algo", ["q", "mc", "bc"])
+@pytest.mark.parametrize(
+    "settings", [{"algo": "q"}, {"algo": "mc"}, {"algo": "bc"}, {"algo": "q", "cloning_steps": 6}], ids=str
+)
 @pytest.mark.parametrize("killed", [5, 7])
-def test_a_killed_training_resumed_equals_the_uninterrupted_one_bit_for_bit(algo, killed, fit, make_config, dataset) -> None:
-    config = make_config(algo=algo, model={"history": 2})
+def test_a_killed_training_resumed_equals_the_uninterrupted_one_bit_for_bit(settings, killed, fit, make_config, dataset) -> None:
+    config = make_config(**settings, model={"history": 2})
     whole = fit(config, "whole")
     with pytest.raises(Killed):
         fit(config, "cut", data=killed_at(dataset, killed))
@@ -315,16 +317,35 @@ def test_a_second_process_in_the_same_directory_is_refused(fit, make_config, tmp
 
 
 def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_config, dataset) -> None:
-    asked: list[str] = []
+    def asked(**settings: Any) -> list[tuple[str, int]]:
+        """Which episodes are asked for, and from which step on."""
+        heard: list[tuple[str, int]] = []
 
-    class Asked(Spoilt):
-        def segments(self, *, filter: str = "all", **settings: Any) -> Iterator[Batch]:
-            asked.append(filter)
-            return super().segments(filter=filter, **settings)
+        class Asked(Spoilt):
+            def segments(self, *, filter: str = "all", start: int = 0, **settings: Any) -> Iterator[Batch]:
+                heard.append((filter, start))
+                return super().segments(filter=filter, start=start, **settings)
 
-    for i, settings in enumerate([{"algo": "bc"}, {"algo": "bc", "bc_filter_success": False}, {"algo": "q"}]):
-        fit(make_config(steps=1, **settings), f"run{i}", data=Asked(dataset, lambda step, batch: batch))
-    assert asked == ["success", "all", "all"]
+        name = "_".join(map(str, settings.values()))
+        fit(make_config(steps=3, **settings), name, data=Asked(dataset, lambda step, batch: batch))
+        return heard
+
+    assert asked(algo="bc") == [("success", 0)]
+    assert asked(algo="bc", bc_filter_success=False) == [("all", 0)]
+    assert asked(algo="q") == [("all", 0)]
+    assert asked(algo="q", cloning_steps=2) == [("success", 0), ("all", 2)]
+    assert asked(algo="mc", cloning_steps=3, bc_filter_success=False) == [("all", 0)]
+
+
+def test_values_are_left_alone_while_cloning(fit, make_config, dataset, tmp_path) -> None:
+    config = make_config(cloning_steps=4)
+    fresh = Trainer(config, dataset, tmp_path / "fresh", progress=False).learner.network.q_head.out.weight
+    run = fit(config)
+    logged = {line["step"]: "td_loss" in line for line in read_jsonl(run / "metrics.jsonl")}
+    assert logged == {2: False, 4: False, 6: True, 8: True}
+    saved = [load_file(run / f"checkpoints/step_{step:07d}/model.safetensors")["q_head.out.weight"] for step in (4, 8)]
+    assert torch.equal(saved[0], fresh)
+    assert not torch.equal(saved[1], fresh)
 
 
 def test_steps_are_balanced_and_dealt_out_to_ranks(fit, make_config, dataset, monkeypatch) -> None:
