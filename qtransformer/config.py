@@ -242,7 +242,7 @@ class TrainConfig:
     steps: int = 3000
     """Gradient steps."""
     cloning_steps: int = 0
-    """Of these, steps of cloning before values are learned: eyes first, for value targets alone are too noisy to learn to see from."""
+    """Of these, steps of cloning before values are learned: eyes first, value targets alone are too noisy to learn to see from."""
     seed: int = 0
     """Seed of initialisation, sampling and augmentation."""
     device: str = "auto"

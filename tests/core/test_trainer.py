@@ -87,9 +87,7 @@ def test_metrics_are_logged_and_sent_to_every_sink(fit, make_config) -> None:
     assert json.loads((run / "config.json").read_text()) == to_dict(make_config())
 
 
-@pytest.mark.parametrize(
-    "settings", [{"algo": "q"}, {"algo": "mc"}, {"algo": "bc"}, {"algo": "q", "cloning_steps": 6}], ids=str
-)
+@pytest.mark.parametrize("settings", [{"algo": "q"}, {"algo": "mc"}, {"algo": "bc"}, {"algo": "q", "cloning_steps": 6}], ids=str)
 @pytest.mark.parametrize("killed", [5, 7])
 def test_a_killed_training_resumed_equals_the_uninterrupted_one_bit_for_bit(settings, killed, fit, make_config, dataset) -> None:
     config = make_config(**settings, model={"history": 2})
