@@ -181,8 +181,11 @@ class TargetConfig:
     """Unseen bins of a dimension that are pushed down at each step: a draw where more exist (`logsumexp` takes all)."""
     behavior_mask: float = 0.3
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
+    behavior_prior: float = 0.0
+    """Value (of 1) that outweighs one nat of the behaviour's log-probability when acting: where values are level, do what has been done
+    and do not hover. Needs the behaviour mask's classifier."""
     mask_bootstrap: bool = True
-    """Whether the behaviour mask limits the bootstrap as well as acting."""
+    """Whether mask and prior hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False

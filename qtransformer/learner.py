@@ -331,7 +331,8 @@ class QLearner:
         """Representation of the value of states, by the target network."""
         assert self.target_network is not None
         first = self.config.targets.bootstrap is Bootstrap.first
-        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None)
+        prior = self.config.targets.behavior_prior if self.config.targets.mask_bootstrap else 0.0
+        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None, behavior_prior=prior)
         return decision.chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
