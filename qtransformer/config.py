@@ -182,8 +182,8 @@ class TargetConfig:
     behavior_mask: float = 0.3
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
     behavior_prior: float = 0.0
-    """Value (of 1) that outweighs one nat of the behaviour's log-probability when acting: where values are level, do what has been done
-    and do not hover. Needs the behaviour mask's classifier."""
+    """Value worth one nat of the behaviour's log-probability when acting: where values are level, do what has been done, and do
+    not hover. Needs the behaviour mask's classifier."""
     mask_bootstrap: bool = True
     """Whether mask and prior hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
@@ -219,8 +219,8 @@ class OptimConfig:
     max_shift: int = 1
     """Random shift of a segment's images [pixel]; 0 switches it off."""
     mirror: list[str] = field(default_factory=list)
-    """Action dimensions, [dx,dyaw] say, that change sign where an image is seen in a mirror: half of the segments are flipped left to
-    right with them. Twice the data, where cameras and gripper are symmetric about the images' vertical axis."""
+    """Action dimensions, [dx,dyaw] say, that change sign in a mirror: half of the segments are flipped left to right with them.
+    Twice the data, where cameras and gripper are symmetric about the images' vertical axis."""
     color_jitter: float = 0.2
     """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
     proprio_noise: float = 0.1

@@ -79,9 +79,7 @@ class QLearner:
         mirrored: action dimensions that change sign in a mirror (`optim.mirror`).
     """
 
-    def __init__(
-        self, config: TrainConfig, network: QTransformer, device: torch.device, mirrored: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device, mirrored: Sequence[int] = ()) -> None:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.head = network.value_head
         self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
