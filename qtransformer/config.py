@@ -106,11 +106,11 @@ class Cache(Enum):
     """Everything is read into memory at each start."""
 
 
-def _require_positive(config: Any, group: str) -> None:
-    """All whole numbers of `config` count something that there must be at least one of."""
+def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
+    """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0."""
     for f in fields(config):
         value = getattr(config, f.name)
-        if type(value) is int and value < 1:
+        if type(value) is int and value < (0 if f.name in but else 1):
             raise ConfigError(f"{group}.{f.name}={value} must be at least 1")
 
 
@@ -184,6 +184,9 @@ class TargetConfig:
     behavior_prior: float = 0.0
     """Value worth one nat of the behaviour's log-probability when acting: where values are level, do what has been done, and do
     not hover. Needs the behaviour mask's classifier."""
+    proposals: int = 0
+    """Act by the most valuable of this many whole actions drawn from the behaviour classifier, within the mask; 0 maximises one
+    dimension after the other (the paper)."""
     mask_bootstrap: bool = True
     """Whether mask and prior hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
@@ -194,7 +197,7 @@ class TargetConfig:
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "targets")
+        _require_positive(self, "targets", but=("proposals",))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")

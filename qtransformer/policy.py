@@ -75,6 +75,7 @@ class Policy:
         self.action_spec, self.observation_spec = action_spec, observation_spec
         self.value: float | None = None
         """Expected return of the last action; None for a cloned policy, whose values were never trained."""
+        self._draws = torch.Generator().manual_seed(config.seed)
         self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
         self._instruction: tuple[str, Tensor] | None = None
 
@@ -92,8 +93,9 @@ class Policy:
         return policy
 
     def reset(self) -> None:
-        """Forget the episode so far."""
+        """Forget the episode so far. What is drawn in the next one follows from the training's seed alone."""
         self._tokens.clear()
+        self._draws.manual_seed(self.config.seed)
         self.value = None
 
     def act(self, observation: Observation | Any) -> Float[np.ndarray, "n"]:
@@ -162,6 +164,8 @@ class Policy:
         targets = self.config.targets
         if self.imitates:
             return self.network.greedy(context, 0.0, imitate=True)
+        if targets.proposals:
+            return self.network.best_of(context, targets.proposals, targets.behavior_mask, self._draws)
         return self.network.greedy(context, targets.behavior_mask, behavior_prior=targets.behavior_prior)
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:

@@ -234,9 +234,48 @@ class QTransformer(nn.Module):
             judged = self.judge(out[:, -1:], first_dim=i)
             allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
             scores = judged.policy_logits if imitate else judged.q_values + behavior_prior * judged.policy_logits
-            bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
-            chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
-            probs = self.value_head.activate(chosen[:, :, 0])
-            steps.append(Decision(bins, judged.q_values, judged.policy_logits, allowed, probs))
-            x = self.action_embedding[i, bins]
-        return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
+            steps.append(self._decided(judged, allowed, scores))
+            x = self.action_embedding[i, steps[-1].bins]
+        return _joined(steps)
+
+    def _decided(self, judged: QOutput, allowed: Bool[Tensor, "b 1 a"], scores: Float[Tensor, "b 1 a"]) -> Decision:
+        """One dimension's decision: the allowed bin of the highest score."""
+        bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
+        chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
+        return Decision(bins, judged.q_values, judged.policy_logits, allowed, self.value_head.activate(chosen[:, :, 0]))
+
+    @torch.no_grad()
+    def best_of(
+        self, context: Float[Tensor, "b s e"], proposals: int, behavior_mask: float, generator: torch.Generator
+    ) -> Decision:
+        """The most valuable of whole actions that the behaviour classifier proposes (EMaQ, Ghasemipour et al. 2021).
+
+        A maximum over every bin of every dimension finds what the values are wrong about; one over a few actions that have
+        been done before is wrong more rarely, and does something even where values are level.
+
+        Args:
+            context: windows of observation tokens.
+            proposals: actions drawn for each.
+            behavior_mask: bins to draw from, see `allowed`.
+            generator: of the draws, on the CPU.
+        """
+        b, x = len(context), self.begin(context).repeat_interleave(proposals, 0)
+        past: list[KeysValues] | None = None
+        steps = []
+        for i in range(self.num_dims):
+            out, past = self.transformer(x, past)
+            judged = self.judge(out[:, -1:], first_dim=i)
+            allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
+            uniform = torch.rand(judged.policy_logits.shape, generator=generator).to(x.device)
+            gumbel = -(-uniform.clamp(1e-20).log()).log()  # the largest sum with the logits is a draw from their softmax
+            steps.append(self._decided(judged, allowed, judged.policy_logits + gumbel))
+            x = self.action_embedding[i, steps[-1].bins]
+        drawn = _joined(steps)
+        values = self.value_head.to_value(drawn.chosen_probs[:, -1]).unflatten(0, (b, proposals))
+        best = values.argmax(-1) + proposals * torch.arange(b, device=values.device)
+        return Decision(*(part[best] for part in drawn))
+
+
+def _joined(steps: list[Decision]) -> Decision:
+    """The decisions of single dimensions as one."""
+    return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))

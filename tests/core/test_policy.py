@@ -127,6 +127,20 @@ def test_acting_never_rolls_dice(make_config, make_policy, make_episode, observe
     assert act(0) == act(1) == act(2)
 
 
+def test_proposals_of_an_episode_follow_from_the_seed_and_nothing_else(make_config, make_policy, make_episode, observe) -> None:
+    policy, episode = make_policy(make_config(targets={"proposals": 2, "behavior_mask": 0.0})), make_episode(12)
+    policy.network.policy_head.out.weight.data.zero_()  # uniform, so that draws differ
+
+    def act() -> list[tuple[int, ...]]:
+        policy.reset()
+        return [tuple(policy.decide(observe(episode, t)).bins.tolist()) for t in (*range(12), *[11] * 8)]
+
+    first = act()
+    torch.rand(5)
+    assert act() == first
+    assert len(set(first[-8:])) > 1, "another draw at every step"
+
+
 def test_a_cloned_policy_follows_the_behaviour_classifier_and_claims_no_value(
     make_config, make_policy, make_episode, observe
 ) -> None:

@@ -175,3 +175,36 @@ def test_shapes_in_signatures_are_checked(make_config, make_network) -> None:
         network(torch.zeros(2, 5, 16), torch.zeros(3, 3, dtype=torch.long))
     with pytest.raises(TypeError, match="bins"):
         network(torch.zeros(2, 5, 16), torch.zeros(2, 3))
+
+
+def actions_of(network: QTransformer) -> Tensor:
+    """Every joint action, (k, n)."""
+    return torch.cartesian_prod(*(torch.arange(a) for a in network.tokenizer.num_bins))
+
+
+@torch.no_grad()
+def test_the_best_of_very_many_proposals_is_the_best_action_of_all(make_config, make_network) -> None:
+    """Where the behaviour is uniform, 2,000 draws of 50 actions miss none; the value is that of the whole action."""
+    network = make_network(make_config())
+    network.policy_head.out.weight.zero_()
+    context, actions = torch.randn(6, network.tokens_per_frame, network.config.embed_dim), actions_of(network)
+    decision = network.best_of(context, 2000, 0.3, torch.Generator().manual_seed(0))
+    for row in range(len(context)):
+        output = network(context[row : row + 1].expand(len(actions), -1, -1), actions)
+        values = output.q_values[:, -1].gather(1, actions[:, -1:])[:, 0]
+        assert torch.equal(decision.bins[row], actions[values.argmax()])
+        torch.testing.assert_close(decision.q_values[row], output.q_values[values.argmax()], atol=1e-5, rtol=0)
+        found = network.value_head.to_value(decision.chosen_probs[row, -1])
+        torch.testing.assert_close(found, values.max(), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_proposals_are_draws_from_the_behaviour_within_its_mask(make_config, make_network) -> None:
+    network = make_network(make_config())
+    context = torch.randn(1, network.tokens_per_frame, network.config.embed_dim).expand(4000, -1, -1)
+    drawn = network.best_of(context, 1, 0.2, torch.Generator().manual_seed(3))
+    logits = drawn.policy_logits[0, 0].masked_fill(~drawn.allowed[0, 0], -torch.inf)
+    shares = torch.bincount(drawn.bins[:, 0], minlength=network.tokenizer.max_bins) / len(context)
+    torch.testing.assert_close(shares, logits.softmax(-1), atol=0.03, rtol=0)
+    assert drawn.allowed.gather(2, drawn.bins[..., None]).all()
+    assert (drawn.bins < torch.tensor(network.tokenizer.num_bins)).all()
