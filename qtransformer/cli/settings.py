@@ -125,6 +125,36 @@ class EvalSettings:
 
 
 @dataclass(kw_only=True, slots=True)
+class StudySettings:
+    """Run a study, a grid of trainings over seeds, and write its table, plots and page. Run again, it goes on with what is missing."""
+
+    name: str = MISSING
+    """Which study; the first word may do without the key: `study baselines`."""
+    seeds: Any = 0
+    """Training seeds of every arm: a number of them, or a list; 0 takes the study's own. Each has data of its own."""
+    arms: list[str] = field(default_factory=list)
+    """Only these arms; `dry_run=true` lists them."""
+    episodes: int = 300
+    """Scenes every policy is judged on."""
+    seed: int = 100000
+    """Seed of the first of them."""
+    out: str = "docs/studies"
+    """Folder of results, tables and plots."""
+    runs: str = "runs/studies"
+    """Folder of the trainings, and of the study's page."""
+    data: str = "data/studies"
+    """Folder of the logged episodes; what is missing is collected."""
+    device: str = "cpu"
+    """Of the trainings: `cpu`, or `cuda`, which spreads them over all GPUs."""
+    workers: int = 0
+    """Trainings at a time; 0 takes one for each core, or for each GPU."""
+    report_only: bool = False
+    """Only write table, plots and page anew, from the results there are."""
+    dry_run: bool = False
+    """Print the plan, with what is done and an estimate of the rest, and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
 class CalibrateSettings:
     """Find the Q-value below which a policy should stop and ask, and measure on other objects what that costs and catches."""
 

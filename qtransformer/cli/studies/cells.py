@@ -1,0 +1,123 @@
+"""Cells: one training and its judgement each, known by what their result follows from and not by the study that asks."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from qtransformer.cli.compose import compose_settings
+from qtransformer.cli.studies.grids import Arm, Data
+from qtransformer.config import TrainConfig, to_dict
+
+WITHOUT_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_checkpoints", "eval_episodes", "seed")
+"""Settings of a training that its result does not follow from; the seed is the cell's own."""
+ADDED_LATER: Mapping[str, Any] = {}
+"""Settings that came after the first committed results (`optim.mirror`, say), and the value at which all is as before: there they
+are left out of the identity, and cells that were run stay run."""
+VALIDATIONS = 5
+"""Checkpoints on the way of a training, each validated."""
+VALIDATION_EPISODES = 40
+DATA_FOLDER, RUNS_FOLDER = "data/studies", "runs/studies"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training and its judgement."""
+
+    data: Data
+    overrides: tuple[str, ...]
+    seed: int
+    """Of the training and of its data."""
+    split: str
+    episodes: int
+    """Scenes it is judged on."""
+    first_scene: int
+    """Seed of the first of them."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole training as composed from the overrides."""
+        return json.loads(_composed(self.overrides))
+
+    @property
+    def steps(self) -> int:
+        return int(self.config["steps"])
+
+    @property
+    def identity(self) -> str:
+        """Short digest of all that the result follows from."""
+        train = {name: value for name, value in flat(self.config).items() if name.split(".")[0] not in WITHOUT_CONSEQUENCE}
+        told = {
+            "data": {**_collected(self.data), "reward_noise": self.data.reward_noise},
+            "train": {name: value for name, value in train.items() if name not in ADDED_LATER or value != ADDED_LATER[name]},
+            "seed": self.seed,
+            "judged": [self.split, self.episodes, self.first_scene],
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def differences(self) -> str:
+        """Its settings that differ from a training's defaults, and from no preset's: presets change."""
+        ours, default = flat(self.config), flat(to_dict(TrainConfig()))
+        kept = [name for name in ours if name.split(".")[0] not in WITHOUT_CONSEQUENCE and ours[name] != default[name]]
+        return " ".join(f"{name}={_said(ours[name])}" for name in kept)
+
+    @property
+    def data_file(self) -> str:
+        """Name of the logged episodes' file."""
+        further = "".join(f"_{word.replace('=', '')}" for word in self.data.collect)
+        return f"{self.data.recipe}_s{self.seed}_e{self.data.episodes}{further}.hdf5"
+
+    def collect_arguments(self, folder: Path, workers: int) -> list[str]:
+        """Arguments of `qtransformer collect`."""
+        own = [f"recipe={self.data.recipe}", f"episodes={self.data.episodes}", f"seed={self.seed}", f"workers={workers}"]
+        return [f"out={folder / self.data_file}", *own, *self.data.collect]
+
+    def train_arguments(self, folder: Path, device: str) -> list[str]:
+        """Arguments of `qtransformer train`, but for the run's directory."""
+        path = str(folder / self.data_file)
+        noisy = f"{{path:'{path}',reward_noise:{self.data.reward_noise:g},noise_seed:{self.seed}}}"
+        watch = [f"save_every={-(-self.steps // VALIDATIONS)}", f"eval_episodes={VALIDATION_EPISODES}", "keep_checkpoints=1"]
+        own = [f"seed={self.seed}", "threads=1", f"device={device}", *watch]
+        return [f"dataset={noisy if self.data.reward_noise else path}", *self.overrides, *own]
+
+    def __str__(self) -> str:
+        return f"{self.identity} ({self.data}; {' '.join(self.overrides)}; seed {self.seed})"
+
+
+def cells_of(arm: Arm, seeds: Sequence[int] | None, episodes: int, first_scene: int) -> Iterator[Cell]:
+    """The cells of an arm, one a seed; None takes as many seeds as the arm says."""
+    for seed in range(arm.seeds) if seeds is None else seeds:
+        yield Cell(arm.data, arm.overrides, seed, arm.split, episodes, first_scene)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> str:
+    settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
+    return json.dumps(to_dict(TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})))
+
+
+@lru_cache(maxsize=64)
+def _collected(data: Data) -> dict[str, Any]:
+    """All that a collection's episodes follow from, but for the seed."""
+    own = [f"recipe={data.recipe}", f"episodes={data.episodes}", *data.collect]
+    settings = to_dict(compose_settings("collect", ["out=none", *own]))
+    return {name: value for name, value in settings.items() if name not in ("out", "seed", "workers", "dry_run")}
+
+
+def _said(value: Any) -> str:
+    """A setting's value as the command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
