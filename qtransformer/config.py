@@ -6,7 +6,7 @@ Each constructor of the project gets only its own part. Enums, not strings, so t
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from qtransformer.errors import ConfigError
 
@@ -181,8 +181,11 @@ class TargetConfig:
     """Unseen bins of a dimension that are pushed down at each step: a draw where more exist (`logsumexp` takes all)."""
     behavior_mask: float = 0.3
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
+    behavior_prior: float = 0.0
+    """Value worth one nat of the behaviour's log-probability when acting: where values are level, do what has been done, and do
+    not hover. Needs the behaviour mask's classifier."""
     mask_bootstrap: bool = True
-    """Whether the behaviour mask limits the bootstrap as well as acting."""
+    """Whether mask and prior hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False
@@ -215,6 +218,9 @@ class OptimConfig:
     """Consecutive steps per segment: a batch has batch_segments * segment_steps transitions."""
     max_shift: int = 1
     """Random shift of a segment's images [pixel]; 0 switches it off."""
+    mirror: list[str] = field(default_factory=list)
+    """Action dimensions, [dx,dyaw] say, that change sign in a mirror: half of the segments are flipped left to right with them.
+    Twice the data, where cameras and gripper are symmetric about the images' vertical axis."""
     color_jitter: float = 0.2
     """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
     proprio_noise: float = 0.1
@@ -304,6 +310,10 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if value not in names:
             raise ConfigError(f"{where}: expected one of {', '.join(names)}, found {value!r}")
         return kind(value)
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
+        return [_parse(get_args(kind)[0], item, where) for item in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -76,10 +76,11 @@ class QLearner:
         config: the training's settings.
         network: the network to learn, already on `device`.
         device: where updates run.
+        mirrored: action dimensions that change sign in a mirror (`optim.mirror`).
     """
 
-    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device) -> None:
-        self.config, self.network, self.device = config, network, device
+    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device, mirrored: Sequence[int] = ()) -> None:
+        self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.head = network.value_head
         self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
         precision = config.optim.precision
@@ -148,6 +149,8 @@ class QLearner:
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Jitter]:
         """The batch with shifted images and noisy proprioception, and how its colours are to be jittered."""
         optim = self.config.optim
+        if self._mirrored:
+            batch = mirror(batch, torch.rand(len(batch.rewards), generator=generator) < 0.5, self._mirrored)
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
         jitter: Jitter = {}
         if optim.color_jitter:
@@ -326,7 +329,8 @@ class QLearner:
         """Representation of the value of states, by the target network."""
         assert self.target_network is not None
         first = self.config.targets.bootstrap is Bootstrap.first
-        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None)
+        prior = self.config.targets.behavior_prior if self.config.targets.mask_bootstrap else 0.0
+        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None, behavior_prior=prior)
         return decision.chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
@@ -391,6 +395,15 @@ class QLearner:
         if self.target_network is not None:
             prefix = "target_network."
             self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def mirror(batch: Batch, flipped: Bool[Tensor, "b"], dims: list[int]) -> Batch:
+    """Some segments as a mirror shows them: images left to right, actions of the given dimensions negated."""
+    flipped = flipped.to(batch.actions.device)
+    images = {name: torch.where(flipped[:, None, None, None, None], x.flip(-2), x) for name, x in batch.images.items()}
+    actions = batch.actions.clone()
+    actions[..., dims] *= torch.where(flipped, -1.0, 1.0)[:, None, None]
+    return replace(batch, images=images, actions=actions)
 
 
 def as_seen(images: dict[str, UInt8[Tensor, "b f h w c"]], jitter: Jitter) -> dict[str, Float[Tensor, "b f c h w"]]:

@@ -126,32 +126,32 @@ class EvalSettings:
 
 @dataclass(kw_only=True, slots=True)
 class StudySettings:
-    """Run a study, a grid of trainings over seeds, and write its table, plots and page. Run again, it goes on with what is missing."""
+    """Run a grid of trainings over seeds and report it: `study baselines`. Finished cells are never run again; killed go on."""
 
     name: str = MISSING
-    """Which study; the first word may do without the key: `study baselines`."""
-    seeds: Any = 0
-    """Training seeds of every arm: a number of them, or a list; 0 takes the study's own. Each has data of its own."""
+    """Which study: baselines, losses, ablations, stitching, noise."""
     arms: list[str] = field(default_factory=list)
     """Only these arms; `dry_run=true` lists them."""
+    seeds: Any = 0
+    """Training seeds of every arm, as a number or a list; 0 takes the study's own. Each has data of its own."""
     episodes: int = 300
-    """Scenes every policy is judged on."""
-    seed: int = 100000
+    """Scenes a policy is judged on."""
+    first_scene: int = 100000
     """Seed of the first of them."""
     out: str = "docs/studies"
     """Folder of results, tables and plots."""
     runs: str = "runs/studies"
-    """Folder of the trainings, and of the study's page."""
+    """Folder of the trainings."""
     data: str = "data/studies"
-    """Folder of the logged episodes; what is missing is collected."""
-    device: str = "cpu"
-    """Of the trainings: `cpu`, or `cuda`, which spreads them over all GPUs."""
+    """Folder of the logged episodes; collected where they are missing."""
     workers: int = 0
-    """Trainings at a time; 0 takes one for each core, or for each GPU."""
+    """Cells at a time; 0 takes one for every core, or for every GPU."""
+    device: str = "cpu"
+    """Of all trainings: `cpu`, or `cuda`, which spreads the workers over all GPUs."""
     report_only: bool = False
-    """Only write table, plots and page anew, from the results there are."""
+    """Write tables, plots and page from the results there are."""
     dry_run: bool = False
-    """Print the plan, with what is done and an estimate of the rest, and stop."""
+    """Print the plan, with an estimate of the time, and stop."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,8 +16,10 @@ from qtransformer.cli.studies.schedule import Folders, Schedule
 from qtransformer.errors import ConfigError
 from qtransformer.parallel import default_workers
 
-ASSUMED_STEP, ASSUMED_EPISODE = 0.2, 0.25
-"""Seconds of a gradient step and of an episode on one core, where no finished cell of the same algorithm tells."""
+ASSUMED_STEP = 0.2
+"""Seconds of a gradient step on one core, where no finished cell of the same algorithm tells."""
+EPISODE_SECONDS = 0.25
+"""Of one that is acted and judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def planned(settings: StudySettings) -> Plan:
     for name in settings.arms:
         check_choice("arms", name, [arm.name for arm in study.arms])
     arms = [arm for arm in study.arms if not settings.arms or arm.name in settings.arms]
-    cells = {arm.name: list(cells_of(arm, seeds, settings.episodes, settings.seed)) for arm in arms}
+    cells = {arm.name: list(cells_of(arm, seeds, settings.episodes, settings.first_scene)) for arm in arms}
     return Plan(study, cells, read_cells(Path(settings.out)))
 
 
@@ -101,16 +103,15 @@ def described(plan: Plan) -> str:
     missing = plan.missing
     minutes = sum(expected_seconds(cell, plan.known) for cell in missing) / 60
     files = {cell.data_file for cell in missing}
-    told = f"would run {len(missing)} cells on {len(files)} files of episodes: about {minutes:.0f} core-minutes, collecting not included"
-    return "\n".join([*lines, "", told])
+    told = f"would run {len(missing)} cells on {len(files)} files of episodes: about {minutes:.0f} core-minutes"
+    return "\n".join([*lines, "", told + " beside collecting"])
 
 
 def expected_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
     """Core-seconds of a cell, at the pace of the finished ones of the same algorithm."""
     alike = [row for row in known.values() if row["algo"] == cell.config["algo"]]
     step = _mean([float(row["train_seconds"]) / int(row["steps"]) for row in alike], ASSUMED_STEP)
-    episode = _mean([float(row["evaluation_seconds"]) / int(row["episodes"]) for row in alike], ASSUMED_EPISODE)
-    return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * episode
+    return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * EPISODE_SECONDS
 
 
 def report(study: Study, settings: StudySettings) -> Path | None:
@@ -121,7 +122,7 @@ def report(study: Study, settings: StudySettings) -> Path | None:
     seeds = sorted({int(row["seed"]) for row in known.values()})
     arms = []
     for arm in study.arms:
-        identities = [cell.identity for cell in cells_of(arm, seeds, settings.episodes, settings.seed)]
+        identities = [cell.identity for cell in cells_of(arm, seeds, settings.episodes, settings.first_scene)]
         rows = [known[name] for name in identities if name in known]
         if rows:
             arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, [curves.get(row["cell"], []) for row in rows]))

@@ -18,10 +18,10 @@ COLORS = (*METHOD_COLORS.values(), *OTHER_COLORS)
 MOST_CURVES = 8
 """Arms whose learning curves fit into one plot."""
 FOOTNOTE = (
-    "Intervals are 95% of the hierarchical bootstrap: training seeds are drawn, then their episodes. With one seed they hold episodes "
-    "alone, and another training may well lie outside."
+    "Intervals are 95% of the hierarchical bootstrap: training seeds are drawn, then their episodes. With one seed they stand for "
+    "its episodes alone, and another training may well lie outside."
 )
-HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "at its best validation", "core-minutes", "success of the data")
+HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "best validation", "core-minutes", "success of the data")
 
 Row = Mapping[str, str]
 
@@ -50,7 +50,7 @@ class ArmResult:
     @classmethod
     def of(cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]]) -> "ArmResult":
         """From the rows of its cells, and for each the points of its learning curve."""
-        best = [float(row["best_validation"]) for row in rows if row["best_validation"]]
+        best = [values.max() for _, values in map(_validated, curves) if len(values)]
         return cls(
             name=name,
             label=label,

@@ -49,27 +49,30 @@ class Cell:
     @property
     def identity(self) -> str:
         """Short digest of all that the result follows from."""
-        train = {name: value for name, value in flat(self.config).items() if name.split(".")[0] not in WITHOUT_CONSEQUENCE}
-        told = {
-            "data": {**_collected(self.data), "reward_noise": self.data.reward_noise},
-            "train": {name: value for name, value in train.items() if name not in ADDED_LATER or value != ADDED_LATER[name]},
-            "seed": self.seed,
-            "judged": [self.split, self.episodes, self.first_scene],
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+        train = {key: value for key, value in self.config.items() if key not in WITHOUT_CONSEQUENCE}
+        for name, neutral in ADDED_LATER.items():
+            group, _, key = name.rpartition(".")
+            part = train[group] if group else train
+            if part[key] == neutral:
+                del part[key]
+        told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, "train": train}
+        told |= {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
+        told |= {"collect": sorted(self.data.collect)} if self.data.collect else {}
+        told |= {"reward_noise": self.data.reward_noise} if self.data.reward_noise else {}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def differences(self) -> str:
-        """Its settings that differ from a training's defaults, and from no preset's: presets change."""
+        """Settings of the training that are not the defaults; a preset's are spelled out, for presets change."""
         ours, default = flat(self.config), flat(to_dict(TrainConfig()))
-        kept = [name for name in ours if name.split(".")[0] not in WITHOUT_CONSEQUENCE and ours[name] != default[name]]
+        kept = [name for name in ours if name not in WITHOUT_CONSEQUENCE and ours[name] != default[name]]
         return " ".join(f"{name}={_said(ours[name])}" for name in kept)
 
     @property
     def data_file(self) -> str:
         """Name of the logged episodes' file."""
         further = "".join(f"_{word.replace('=', '')}" for word in self.data.collect)
-        return f"{self.data.recipe}_s{self.seed}_e{self.data.episodes}{further}.hdf5"
+        return f"{self.data.recipe}_{self.data.episodes}{further}_{self.seed}.hdf5"
 
     def collect_arguments(self, folder: Path, workers: int) -> list[str]:
         """Arguments of `qtransformer collect`."""
@@ -106,14 +109,6 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _composed(overrides: tuple[str, ...]) -> str:
     settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
     return json.dumps(to_dict(TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})))
-
-
-@lru_cache(maxsize=64)
-def _collected(data: Data) -> dict[str, Any]:
-    """All that a collection's episodes follow from, but for the seed."""
-    own = [f"recipe={data.recipe}", f"episodes={data.episodes}", *data.collect]
-    settings = to_dict(compose_settings("collect", ["out=none", *own]))
-    return {name: value for name, value in settings.items() if name not in ("out", "seed", "workers", "dry_run")}
 
 
 def _said(value: Any) -> str:

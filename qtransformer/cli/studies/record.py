@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qtransformer.cli import collect
@@ -24,7 +25,6 @@ def result_row(cell: Cell, training: Training, data: Path, judged: Mapping[str, 
     """The cell's line of `cells.csv`; `version` is the code's."""
     lines, config, found = read_jsonl(training.run / "metrics.jsonl"), cell.config, collect.count(data)
     expected = [result["values"][0] for result in judged["results"] if result["values"]]
-    best_step, best = best_validation(lines)
     return {
         "cell": cell.identity,
         "data": f"{cell.data}, seed {cell.seed}",
@@ -42,9 +42,6 @@ def result_row(cell: Cell, training: Training, data: Path, judged: Mapping[str, 
         "outcomes": "".join("01"[result["success"]] for result in judged["results"]),
         "mean_steps": f"{judged['mean_steps']:.2f}",
         "q_start": f"{sum(expected) / len(expected):.4f}" if expected else "",
-        "best_step": best_step,
-        "best_validation": best,
-        "evaluation_seconds": f"{judged['seconds']:.1f}",
         "date": date.today().isoformat(),
         "commit": version,
         "machine": machine(),
@@ -69,15 +66,6 @@ def training_seconds(lines: Sequence[Mapping[str, Any]], config: Mapping[str, An
     return seconds
 
 
-def best_validation(lines: Sequence[Mapping[str, Any]]) -> tuple[int | str, str]:
-    """Step and success of the best checkpoint by validation; a tie goes to the longer training, as in `train`."""
-    validated = [(line["validation_success"], line["step"]) for line in lines if "validation_success" in line]
-    if not validated:
-        return "", ""
-    success, step = max(validated)
-    return step, f"{success:.4f}"
-
-
 def curve_rows(identity: str, run: Path) -> list[dict[str, object]]:
     """The cell's lines of `curves.csv`: every validation, and of the other steps as many as there is room for."""
     merged: dict[int, dict[str, str]] = {}
@@ -85,9 +73,9 @@ def curve_rows(identity: str, run: Path) -> list[dict[str, object]]:
         merged.setdefault(int(line["step"]), {}).update({name: f"{line[name]:.4g}" for name in METRICS if name in line})
     validated = {step for step, values in merged.items() if CURVE_FIELDS[2] in values}
     others = [step for step in sorted(merged) if step not in validated]
-    room = max(0, CURVE_POINTS - len(validated))
-    stride = -(-len(others) // room) if room else len(others) + 1
-    kept = sorted(validated | set(others[stride - 1 :: stride]))
+    room = min(len(others), max(0, CURVE_POINTS - len(validated)))
+    spread = np.linspace(0, len(others) - 1, room).round().astype(int)
+    kept = sorted(validated | {others[i] for i in spread})
     return [{"cell": identity, "step": step, **merged[step]} for step in kept]
 
 

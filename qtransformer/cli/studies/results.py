@@ -12,8 +12,7 @@ from qtransformer.errors import ConfigError
 CELLS, CURVES = "cells.csv", "curves.csv"
 CELL_FIELDS = (
     "cell", "data", "data_success", "overrides", "seed", "algo", "value", "steps", "train_seconds", "split", "first_scene",
-    "episodes", "success", "outcomes", "mean_steps", "q_start", "best_step", "best_validation", "evaluation_seconds", "date",
-    "commit", "machine", "command",
+    "episodes", "success", "outcomes", "mean_steps", "q_start", "date", "commit", "machine", "command",
 )  # fmt: skip
 METRICS = ("validation_success", "q_start", "return_start", "td_loss", "behavior_loss", "bootstrap_exceeds_floor")
 CURVE_FIELDS = ("cell", "step", *METRICS)
