@@ -2,6 +2,7 @@
 
 data/low.hdf5
 {path: demos.hdf5, dones: terminated, cameras: {wrist: robot0_eye_in_hand}, success: true, rewards: success}
+{path: data/low.hdf5, reward_noise: 0.3, noise_seed: 1}
 """
 
 import os
@@ -17,7 +18,7 @@ from qtransformer_datasets import views
 from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
 
 LARGEST_IMAGE = 4096
-COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards")
+COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_noise", "noise_seed")
 """Of every dataset, whatever its format."""
 
 
@@ -48,6 +49,10 @@ class DataSource:
     """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
     rewards: Rewards = Rewards.logged
     """Where rewards come from."""
+    reward_noise: float = 0.0
+    """Noise U(0, this) on the last reward of every episode, to study what noise does to learning; `value.v_max` must hold it."""
+    noise_seed: int = 0
+    """Seed of that noise."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the format's reader."""
 
@@ -80,6 +85,8 @@ class DataSource:
             image_size=_size(value.get("image_size"), f"{where}.image_size"),
             success=success if isinstance(success, bool) else None,
             rewards=_rewards(value.get("rewards", "logged"), f"{where}.rewards"),
+            reward_noise=_noise(value.get("reward_noise", 0.0), f"{where}.reward_noise"),
+            noise_seed=_seed(value.get("noise_seed", 0), f"{where}.noise_seed"),
             options=options,
         )
 
@@ -112,7 +119,9 @@ class DataSource:
             source = views.select_cameras(source, self.cameras)
         if self.success is not None:
             source = views.relabel_success(source, self.success)
-        return views.reward_success(source) if self.rewards is Rewards.success else source
+        if self.rewards is Rewards.success:
+            source = views.reward_success(source)
+        return views.noisy_rewards(source, self.reward_noise, self.noise_seed) if self.reward_noise else source
 
     def absolute(self) -> "DataSource":
         """The same from any folder: its path, and options that name a file (a topic contract), made absolute."""
@@ -170,6 +179,18 @@ def _weight(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigError(f"{where}: expected a number above 0, found {value!r}")
     return float(value)
+
+
+def _noise(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ConfigError(f"{where}: expected a number of at least 0, found {value!r}")
+    return float(value)
+
+
+def _seed(value: Any, where: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ConfigError(f"{where}: expected a whole number of at least 0, found {value!r}")
+    return value
 
 
 def _cameras(value: Any, where: str) -> dict[str, str] | None:

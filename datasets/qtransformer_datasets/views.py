@@ -205,6 +205,17 @@ def success_rewards(episode: Episode) -> Episode:
     return replace(episode, rewards=rewards, terminated=last, truncated=np.zeros_like(last))
 
 
+def noisy_rewards(source: LoggedEpisodes, spread: float, seed: int) -> EpisodeView:
+    """Noise U(0, spread) on the last reward of every episode. An episode's draw follows from (seed, its number) alone."""
+
+    def noisy(index: int, episode: Episode) -> Episode:
+        rewards = episode.rewards.copy()
+        rewards[-1] += spread * np.random.default_rng((seed, index)).random()
+        return replace(episode, rewards=rewards)
+
+    return EpisodeView(source, change=noisy, keeps_pixels=True)
+
+
 def _spec_of_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> ObservationSpec:
     spec = source.observation_spec
     missing = [old for old in names.values() if old not in spec.cameras]

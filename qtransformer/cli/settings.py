@@ -126,14 +126,14 @@ class EvalSettings:
 
 @dataclass(kw_only=True, slots=True)
 class StudySettings:
-    """Run a grid of trainings over seeds, and report it: `study baselines`. Finished cells are never run again."""
+    """Run a grid of trainings over seeds and report it: `study baselines`. Finished cells are never run again; killed go on."""
 
     name: str = MISSING
-    """Which study: baselines, stitching, losses, ablations."""
+    """Which study: baselines, losses, ablations, stitching, noise."""
     arms: list[str] = field(default_factory=list)
     """Only these arms; `dry_run=true` lists them."""
-    seeds: int = 0
-    """Training seeds of every arm; 0 takes the study's own number."""
+    seeds: Any = 0
+    """Training seeds of every arm, as a number or a list; 0 takes the study's own. Each has data of its own."""
     episodes: int = 300
     """Scenes a policy is judged on."""
     first_scene: int = 100000
@@ -145,9 +145,9 @@ class StudySettings:
     data: str = "data/studies"
     """Folder of the logged episodes; collected where they are missing."""
     workers: int = 0
-    """Cells at a time; 0 takes every core."""
+    """Cells at a time; 0 takes one for every core, or for every GPU."""
     device: str = "cpu"
-    """Of all trainings: `cpu`, or `cuda` with as many workers as fit on the GPU."""
+    """Of all trainings: `cpu`, or `cuda`, which spreads the workers over all GPUs."""
     report_only: bool = False
     """Write tables, plots and page from the results there are."""
     dry_run: bool = False

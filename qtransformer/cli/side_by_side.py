@@ -53,7 +53,8 @@ class Training:
         checkpoint = latest_resumable(self.run)
         return checkpoint is not None and checkpoint.name == f"step_{wanted.train.steps:07d}"
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, held: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+        """Train in a child process, which goes on where an earlier one stopped. `held` are file descriptors it keeps open."""
         verb = ["resume"] if RunConfig.exists(self.run) else ["train", *self.arguments]
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / LOG).open("ab") as log:
@@ -62,6 +63,7 @@ class Training:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=stop_with_parent,
+                pass_fds=held,
             )
 
 
@@ -111,5 +113,5 @@ def _first_difference(found: RunConfig, wanted: RunConfig) -> str:
 
 
 def stop_with_parent() -> None:
-    """A demonstration that is killed must not leave trainings behind that hold its run's lock (Linux)."""
+    """Whoever is killed must not leave trainings behind that hold their run's lock (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

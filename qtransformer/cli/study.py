@@ -1,81 +1,135 @@
-"""`qtransformer study NAME`: a grid of trainings over seeds, then its table, plots and page."""
+"""`qtransformer study NAME`: a grid of trainings over seeds, and what it says."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from qtransformer.cli.compose import UsageError, check_choice
 from qtransformer.cli.settings import StudySettings
-from qtransformer.cli.studies import results
-from qtransformer.cli.studies.cells import Cell, cells_of
+from qtransformer.cli.studies.cells import VALIDATION_EPISODES, VALIDATIONS, Cell, cells_of
 from qtransformer.cli.studies.grids import STUDIES, Arm, Study
-from qtransformer.cli.studies.schedule import Schedule
+from qtransformer.cli.studies.results import Row, read_cells, read_curves
+from qtransformer.cli.studies.schedule import Folders, Schedule
+from qtransformer.errors import ConfigError
 from qtransformer.parallel import default_workers
 
-ASSUMED_SECONDS_PER_STEP = 0.15
-"""Of one core, where no cell of the kind has been run."""
-JUDGED_SECONDS_PER_EPISODE = 0.25
+ASSUMED_STEP = 0.2
+"""Seconds of a gradient step on one core, where no finished cell of the same algorithm tells."""
+EPISODE_SECONDS = 0.25
+"""Of one that is acted and judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study takes: cells by arm, in the order of the study, and those that are finished."""
+
+    study: Study
+    cells: Mapping[str, Sequence[Cell]]
+    known: Mapping[str, Row]
+
+    @property
+    def arms(self) -> list[Arm]:
+        return [arm for arm in self.study.arms if arm.name in self.cells]
+
+    @property
+    def missing(self) -> list[Cell]:
+        """All arms' first seed before any arm's second, so that a study that is stopped early still compares all arms."""
+        by_seed = sorted((cell for cells in self.cells.values() for cell in cells), key=lambda cell: cell.seed)
+        return [cell for name, cell in {c.identity: c for c in by_seed}.items() if name not in self.known]
 
 
 def run(settings: StudySettings) -> int:
-    check_choice("name", settings.name, list(STUDIES))
-    study = STUDIES[settings.name]
-    arms = chosen_arms(study, settings.arms)
-    wanted = {arm.name: list(cells_of(arm, settings.seeds, settings.episodes, settings.first_scene)) for arm in arms}
-    out = Path(settings.out)
-    known = {row["cell"]: row for row in results.read(out / results.CELLS)}
-    missing = in_order(wanted, known)
+    plan = planned(settings)
     if settings.dry_run:
-        print(plan(study, wanted, known, missing))
+        print(described(plan))
         return 0
-    failures: list[str] = []
-    if missing and not settings.report_only:
-        schedule = Schedule(Path(settings.runs), Path(settings.data), out, settings.device, settings.workers or default_workers())
-        failures = schedule.run(missing)
-    page = report(study, settings, out)
-    print("\n".join([*(f"failed: {failure}" for failure in failures), f"tables and plots: {out}/{study.name}*; page: {page}"]))
-    return 1 if failures else 0
+    failures = []
+    if plan.missing and not settings.report_only:
+        schedule = Schedule(Folders(Path(settings.out), Path(settings.runs), Path(settings.data)), devices(settings))
+        failures = schedule.run(plan.missing)
+    if page := report(plan.study, settings):
+        print(f"{settings.out}/{plan.study.name}.md, {page}")
+    if failures:
+        raise ConfigError(f"{len(failures)} of {len(plan.missing)} cells failed; run this again when it is mended: {failures[0]}")
+    return 0
 
 
-def chosen_arms(study: Study, names: list[str]) -> list[Arm]:
-    """The arms that are named, or all."""
-    known = {arm.name: arm for arm in study.arms}
-    for name in names:
-        check_choice("arms", name, list(known))
-    return [arm for arm in study.arms if not names or arm.name in names]
+def planned(settings: StudySettings) -> Plan:
+    """Raises UsageError where the study, an arm or the seeds cannot be meant."""
+    check_choice("name", settings.name, list(STUDIES))
+    study, seeds = STUDIES[settings.name], chosen_seeds(settings.seeds)
+    for name in settings.arms:
+        check_choice("arms", name, [arm.name for arm in study.arms])
+    arms = [arm for arm in study.arms if not settings.arms or arm.name in settings.arms]
+    cells = {arm.name: list(cells_of(arm, seeds, settings.episodes, settings.first_scene)) for arm in arms}
+    return Plan(study, cells, read_cells(Path(settings.out)))
 
 
-def in_order(wanted: dict[str, list[Cell]], known: dict[str, dict[str, str]]) -> list[Cell]:
-    """Cells still to be run: all arms' first seeds before any second, so that a study cut short compares like with like."""
-    cells = {cell.identity: cell for cell in sorted((c for row in wanted.values() for c in row), key=lambda cell: cell.seed)}
-    return [cell for identity, cell in cells.items() if identity not in known]
+def chosen_seeds(said: Any) -> list[int] | None:
+    """Training seeds from a number of them or a list; None leaves them to the arms."""
+    try:
+        seeds = [int(str(seed)) for seed in said] if isinstance(said, list) else list(range(int(str(said))))
+    except ValueError:
+        raise UsageError(f"seeds={said}: expected a number of seeds or a list of them, [0,2]") from None
+    if any(seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds) or (not seeds and str(said) != "0"):
+        raise UsageError(f"seeds={said}: expected at least one seed, none below 0 and none twice")
+    return seeds or None
 
 
-def plan(study: Study, wanted: dict[str, list[Cell]], known: dict[str, dict[str, str]], missing: list[Cell]) -> str:
-    lines = [f"{study.name}: {study.question}", ""]
-    for arm in study.arms:
-        if arm.name in wanted:
-            cells = wanted[arm.name]
-            done = sum(cell.identity in known for cell in cells)
-            lines.append(f"  {arm.name:24} {done} of {len(cells)} seeds done; {arm.data}, {arm.split}; {' '.join(arm.overrides)}")
-    minutes = sum(estimated_seconds(cell, known) for cell in missing) / 60
-    return "\n".join([*lines, "", f"would run {len(missing)} cells, about {minutes:.0f} core-minutes"])
+def devices(settings: StudySettings) -> list[str]:
+    """The device of every cell that runs at a time."""
+    if settings.device == "cuda":
+        gpus = torch.cuda.device_count()
+        if not gpus:
+            raise ConfigError("device=cuda: expected a GPU, found none that PyTorch can use; leave device=cpu")
+        return [f"cuda:{i % gpus}" for i in range(settings.workers or gpus)]
+    return [settings.device] * (settings.workers or default_workers())
 
 
-def estimated_seconds(cell: Cell, known: dict[str, dict[str, str]]) -> float:
-    """Core-seconds of a cell, from finished ones with the same algorithm."""
+def described(plan: Plan) -> str:
+    """What `dry_run=true` shows."""
+    lines = [f"{plan.study.name}: {plan.study.question}", ""]
+    for arm in plan.arms:
+        cells = plan.cells[arm.name]
+        seeds = ", ".join(f"{cell.seed}{' (done)' if cell.identity in plan.known else ''}" for cell in cells)
+        lines += [
+            f"{arm.name}: {arm.label}",
+            f"    {' '.join(arm.overrides)}",
+            f"    {arm.data}; {arm.split} objects; seeds {seeds}",
+        ]
+    missing = plan.missing
+    minutes = sum(expected_seconds(cell, plan.known) for cell in missing) / 60
+    files = {cell.data_file for cell in missing}
+    told = f"would run {len(missing)} cells on {len(files)} files of episodes: about {minutes:.0f} core-minutes"
+    return "\n".join([*lines, "", told + " beside collecting"])
+
+
+def expected_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
+    """Core-seconds of a cell, at the pace of the finished ones of the same algorithm."""
     alike = [row for row in known.values() if row["algo"] == cell.config["algo"]]
-    paces = [float(row["train_seconds"]) / float(row["steps"]) for row in alike] or [ASSUMED_SECONDS_PER_STEP]
-    return cell.steps * sum(paces) / len(paces) + cell.episodes * JUDGED_SECONDS_PER_EPISODE
+    step = _mean([float(row["train_seconds"]) / int(row["steps"]) for row in alike], ASSUMED_STEP)
+    return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * EPISODE_SECONDS
 
 
-def report(study: Study, settings: StudySettings, out: Path) -> Path:
-    """Write what the results say so far."""
-    from qtransformer.report.study import build_study_report  # slow to import, and only needed here
+def report(study: Study, settings: StudySettings) -> Path | None:
+    """Write what the results say so far, whatever seeds were asked for this time; None where no cell of the study is finished."""
+    from qtransformer.report.study import ArmResult, build_study_report  # slow to import, and only needed here
 
-    rows, curves = results.read(out / results.CELLS), results.read(out / results.CURVES)
-    cells = {
-        arm.name: [c.identity for c in cells_of(arm, settings.seeds, settings.episodes, settings.first_scene)] for arm in study.arms
-    }
-    labels = {arm.name: arm.label for arm in study.arms}
-    if not any(row["cell"] in identities for identities in cells.values() for row in rows):
-        raise UsageError(f"no cell of {study.name} is in {out / results.CELLS} yet: run it without report_only=true")
-    return build_study_report(study.name, study.question, labels, cells, study.pairs, rows, curves, out, Path(settings.runs))
+    known, curves = read_cells(Path(settings.out)), read_curves(Path(settings.out))
+    seeds = sorted({int(row["seed"]) for row in known.values()})
+    arms = []
+    for arm in study.arms:
+        identities = [cell.identity for cell in cells_of(arm, seeds, settings.episodes, settings.first_scene)]
+        rows = [known[name] for name in identities if name in known]
+        if rows:
+            arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, [curves.get(row["cell"], []) for row in rows]))
+    if not arms:
+        return None
+    return build_study_report(study.name, study.question, arms, study.pairs, Path(settings.out), Path(settings.runs))
+
+
+def _mean(values: Sequence[float], otherwise: float) -> float:
+    return sum(values) / len(values) if values else otherwise

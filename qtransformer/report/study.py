@@ -1,4 +1,4 @@
-"""What a study found: a table (CSV and markdown), two plots and a page, made anew from the results of its cells."""
+"""What a study found: a table as CSV and markdown, plots, and a page, made anew from the results of its cells."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,114 +11,235 @@ from matplotlib.figure import Figure
 
 from qtransformer.report import plots
 from qtransformer.report.palette import METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
-from qtransformer.report.pieces import card, document, publish, table
+from qtransformer.report.pieces import card, document, note, publish, swatch, table
 from qtransformer.statistics import Estimate, success_difference, success_rate
 
 COLORS = (*METHOD_COLORS.values(), *OTHER_COLORS)
+MOST_CURVES = 8
+"""Arms whose learning curves fit into one plot."""
+FOOTNOTE = (
+    "Intervals are 95% of the hierarchical bootstrap: training seeds are drawn, then their episodes. With one seed they stand for "
+    "its episodes alone, and another training may well lie outside."
+)
+HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "best validation", "core-minutes", "success of the data")
+
 Row = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmResult:
     """What the finished cells of an arm say."""
 
     name: str
     label: str
+    data: str
+    split: str
+    """Objects it was judged on."""
+    settings: str
+    """What differs from the defaults of a training."""
     outcomes: dict[int, np.ndarray]
     """Training seed to which scenes succeeded, bool (episodes,)."""
     minutes: float
-    """Mean wall-clock of a training's gradient steps."""
+    """Mean minutes of a training's gradient steps."""
     data_success: float
+    best_validation: float
+    """Mean success on validation objects of each training's best checkpoint; not a number where none was validated."""
     curves: dict[int, tuple[np.ndarray, np.ndarray]]
-    """Training seed to gradient steps and validation success."""
-    split: str
+    """Training seed to gradient steps and success on validation objects."""
+
+    @classmethod
+    def of(cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]]) -> "ArmResult":
+        """From the rows of its cells, and for each the points of its learning curve."""
+        best = [values.max() for _, values in map(_validated, curves) if len(values)]
+        return cls(
+            name=name,
+            label=label,
+            data=data,
+            split=rows[0]["split"],
+            settings=rows[0]["overrides"],
+            outcomes={int(row["seed"]): np.array([mark == "1" for mark in row["outcomes"]]) for row in rows},
+            minutes=float(np.mean([float(row["train_seconds"]) for row in rows])) / 60,
+            data_success=float(np.mean([float(row["data_success"]) for row in rows])),
+            best_validation=float(np.mean(best)) if best else float("nan"),
+            curves={
+                int(row["seed"]): line for row, points in zip(rows, curves, strict=True) if len((line := _validated(points))[0])
+            },
+        )
 
     @property
     def estimate(self) -> Estimate:
         return success_rate(list(self.outcomes.values()))
 
+    @property
+    def seeds(self) -> str:
+        return "1 seed" if len(self.outcomes) == 1 else str(len(self.outcomes))
+
 
 def build_study_report(
-    name: str,
-    question: str,
-    labels: Mapping[str, str],
-    cells: Mapping[str, Sequence[str]],
-    pairs: Sequence[tuple[str, str]],
-    rows: Sequence[Row],
-    curves: Sequence[Row],
-    out: Path,
-    pages: Path,
+    name: str, question: str, arms: Sequence[ArmResult], pairs: Sequence[tuple[str, str]], out: Path, pages: Path
 ) -> Path:
-    """Write `out/name.csv`, `.md`, `_success.png`, `_curves.png` and `pages/name.html`.
+    """Write `out/NAME.csv`, `NAME.md`, `NAME_success.png`, `NAME_curves.png` and `pages/NAME.html`.
 
     Args:
         name: of the study.
-        question: what it asks.
-        labels: arm to what it is called.
-        cells: arm to the identities of its cells.
-        pairs: arms whose difference is of interest.
-        rows: finished cells, of any study.
-        curves: points of their learning curves.
+        question: that it asks.
+        arms: those with results.
+        pairs: names of arms whose difference is of interest.
 
     Returns:
         The page.
     """
-    arms = [arm for key in cells if (arm := _arm(key, labels[key], cells[key], rows, curves)) is not None]
     known = {arm.name: arm for arm in arms}
-    differences = [
-        (known[a], known[b], success_difference(known[a].outcomes, known[b].outcomes))
-        for a, b in pairs
-        if a in known and b in known and known[a].outcomes.keys() & known[b].outcomes.keys()
+    compared = [
+        (known[a], known[b], success_difference(known[a].outcomes, known[b].outcomes)) for a, b in pairs if _meet(known, a, b)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / f"{name}.csv", arms)
-    (out / f"{name}.md").write_text(_markdown(name, question, arms, differences))
-    plots.to_png(success_plot(arms, PAPER), out / f"{name}_success.png")
-    drawn = [success_plot(arms, SCREEN)]
-    if any(arm.curves for arm in arms):
-        plots.to_png(curves_plot(arms, PAPER), out / f"{name}_curves.png")
-        drawn.append(curves_plot(arms, SCREEN))
-    body = "".join(card("", plots.to_svg(figure)) for figure in drawn)
-    body += card("", table(HEADS, [[escape(cell) for cell in row] for row in _cells(arms)], numbers=range(2, len(HEADS))))
-    body += card("", table(("difference", "of success"), [(escape(f"{a.label} - {b.label}"), str(d)) for a, b, d in differences]))
     pages.mkdir(parents=True, exist_ok=True)
-    header = f"<h1>Study: {escape(name)}</h1><p>{escape(question)}</p>"
-    return publish(pages / f"{name}.html", document(f"study {name}", header, body, FOOTNOTE))
+    figures = {f"{name}_success": success_plot, f"{name}_curves": curves_plot}
+    for file, figure in figures.items():
+        plots.to_png(figure(arms, PAPER), out / f"{file}.png")
+    _write_csv(out / f"{name}.csv", arms)
+    (out / f"{name}.md").write_text(_markdown(name, question, arms, compared))
+    return publish(pages / f"{name}.html", _page(name, question, arms, compared))
 
 
-FOOTNOTE = "Intervals of 95% from the hierarchical bootstrap over training seeds and episodes."
-HEADS = ("arm", "objects", "success", "95% interval", "seeds", "each seed", "minutes of training", "success of the data")
+def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
+    """Success of every arm with its interval, and a dot for each training seed; what only chose settings is below, and paler."""
+    rows = list(reversed([*_judged(arms), *_chosen(arms)]))
+    figure, (ax,) = plots.new_figure(theme, (7.4, 0.9 + 0.4 * max(2, len(rows))))
+    ax.grid(visible=False)
+    ax.grid(axis="x", color=theme.grid, linewidth=1)
+    ax.spines["bottom"].set_visible(False)
+    colors = _colors(arms)
+    for y, arm in enumerate(rows):
+        mean, low, high = arm.estimate
+        rates = [float(outcome.mean()) for outcome in arm.outcomes.values()]
+        ax.barh(y, mean, height=0.62, color=colors[arm.name], alpha=0.8 if arm.split == "test" else 0.4)
+        ax.plot([low, high], [y, y], color=theme.ink, linewidth=1.5, solid_capstyle="butt")
+        spread = np.linspace(-0.14, 0.14, len(rates)) if len(rates) > 1 else [0.0]
+        ax.scatter(rates, y + np.array(spread), s=15, color=theme.page, edgecolors=theme.ink, linewidths=0.9, zorder=3)
+        words = f"{mean:.2f}  [{low:.2f}, {high:.2f}]" + ("  1 seed" if len(rates) == 1 else "")
+        ax.text(max(high, *rates) + 0.02, y, words, va="center", color=theme.ink, size=10)
+    ax.set_yticks(range(len(rows)), [plots.literal(_name(arm)) for arm in rows])
+    ax.set(xlim=(0, 1.42), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed")
+    for label in ax.get_yticklabels():
+        label.set(color=theme.ink, size=10.5)
+    return figure
 
 
-def _arm(name: str, label: str, identities: Sequence[str], rows: Sequence[Row], curves: Sequence[Row]) -> ArmResult | None:
-    found = [row for row in rows if row["cell"] in identities]
-    if not found:
-        return None
-    validated = [row for row in curves if row["validation_success"]]
-    lines = {
-        row["seed"]: [(int(c["step"]), float(c["validation_success"])) for c in validated if c["cell"] == row["cell"]]
-        for row in found
-    }
-    return ArmResult(
-        name,
-        label,
-        {int(row["seed"]): np.array([mark == "1" for mark in row["outcomes"]]) for row in found},
-        float(np.mean([float(row["train_seconds"]) for row in found])) / 60,
-        float(np.mean([float(row["data_success"]) for row in found])),
-        {int(seed): (np.array([s for s, _ in line]), np.array([v for _, v in line])) for seed, line in lines.items() if line},
-        found[0]["split"],
+def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
+    """Success on validation objects over gradient steps: the mean of the seeds, in a band from the lowest to the highest.
+
+    Few arms share a plot; of many, each has one of its own, beside the first arm as a dashed line.
+    """
+    drawn = [arm for arm in [*_judged(arms), *_chosen(arms)] if arm.curves]
+    if len(drawn) > MOST_CURVES:
+        return _small_curves(drawn, theme)
+    figure, (ax,) = plots.new_figure(theme, (7.4, 4.0))
+    colors = _colors(arms)
+    for arm in drawn:
+        steps, values = _aligned(arm)
+        ax.plot(
+            steps, values.mean(0), color=colors[arm.name], linewidth=2, marker="o", markersize=3.5, label=plots.literal(_name(arm))
+        )
+        ax.fill_between(steps, values.min(0), values.max(0), color=colors[arm.name], alpha=0.13, linewidth=0)
+    ax.set(ylim=(0, 1.03), xlabel="gradient steps", ylabel="success, validation objects")
+    ax.set_xlim(left=0)
+    if drawn:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=10, labelcolor=theme.ink, handlelength=1.3)
+    return figure
+
+
+def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
+    columns, first = 4, arms[0]
+    rows = -(-len(arms) // columns)
+    figure = Figure((9.6, 1.75 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, arm in zip(panels, arms, strict=False):
+        steps, values = _aligned(arm)
+        ax.plot(*_mean_curve(first), color=theme.muted, linewidth=1.1, linestyle=(0, (3, 2)))
+        ax.plot(steps, values.mean(0), color=COLORS[0], linewidth=1.8, marker="o", markersize=2.8)
+        ax.fill_between(steps, values.min(0), values.max(0), color=COLORS[0], alpha=0.15, linewidth=0)
+        ax.set_title(plots.literal(_name(arm)), size=9, color=theme.ink, loc="left", pad=3)
+    for ax in panels:
+        ax.patch.set_alpha(0)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0, colors=theme.muted, labelsize=8)
+        ax.grid(axis="y", color=theme.grid, linewidth=0.8)
+        ax.set(ylim=(0, 1), yticks=[0, 0.5, 1])
+        ax.xaxis.set_major_locator(plots.MaxNLocator(integer=True, nbins=3))
+    for ax in panels[len(arms) :]:
+        ax.set_visible(False)
+    figure.supxlabel("gradient steps", color=theme.muted, size=10)
+    figure.supylabel("success, validation objects", color=theme.muted, size=10)
+    return figure
+
+
+def _page(name: str, question: str, arms: Sequence[ArmResult], compared: Sequence[tuple[ArmResult, ArmResult, Estimate]]) -> str:
+    colors = _colors(arms)
+    rows = [[swatch(colors[arm.name], _name(arm)), *map(escape, cells[1:])] for arm, cells in zip(arms, _cells(arms), strict=True)]
+    differences = [[escape(f"{a.label} − {b.label}"), *map(escape, _difference(d))] for a, b, d in compared]
+    heads = ("arms", "difference of success", "95% interval", "")
+    settings = [[escape(_name(arm)), escape(arm.data), escape(arm.settings)] for arm in arms]
+    body = "".join(
+        [
+            _section("Success", "After the last gradient step, on objects that no training has seen. A dot is a training seed."),
+            card("", plots.to_svg(success_plot(arms, SCREEN)), classes="wide"),
+            card("", table(HEADS, rows, numbers=range(1, len(HEADS)))),
+            card("Differences", table(heads, differences, numbers=(1, 2)), "paired by seed and scene") if differences else "",
+            _section(
+                "Learning", "Success on validation objects while training; the band reaches from the lowest seed to the highest."
+            ),
+            card("", plots.to_svg(curves_plot(arms, SCREEN)), classes="wide")
+            if any(arm.curves for arm in arms)
+            else note("No training validated its checkpoints."),
+            _section("Settings", "What differs from the defaults of `qtransformer train`."),
+            card("", table(("arm", "data", "settings"), settings, values=(2,))),
+        ]
     )
+    header = f'<div class="top"><h1>study {escape(name)}</h1></div><h2>{escape(question)}</h2>'
+    return document(f"study {name}", header, f"<section>{body}</section>", FOOTNOTE)
+
+
+def _section(title: str, lead: str) -> str:
+    return f'<h2>{escape(title)}</h2><p class="lead">{escape(lead)}</p>'
+
+
+def _markdown(
+    name: str, question: str, arms: Sequence[ArmResult], compared: Sequence[tuple[ArmResult, ArmResult, Estimate]]
+) -> str:
+    lines = [f"# {name}", "", question, "", *_markdown_table(HEADS, _cells(arms))]
+    if compared:
+        rows = [[f"{a.label} − {b.label}", *_difference(d)] for a, b, d in compared]
+        lines += ["", *_markdown_table(("difference, paired by seed and scene", "success", "95% interval", ""), rows)]
+    lines += ["", FOOTNOTE, "", f"![success]({name}_success.png)", "", f"![learning curves]({name}_curves.png)", ""]
+    return "\n".join([*lines, f"Every cell is a line of `cells.csv`; again: `qtransformer study {name}`.", ""])
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("name", "split", "data", "seeds", "success", "low", "high", "core_minutes", "data_success", "settings"))
+        for arm in arms:
+            numbers = [f"{number:.4f}" for number in arm.estimate]
+            last = (f"{arm.minutes:.2f}", f"{arm.data_success:.4f}", arm.settings)
+            writer.writerow((arm.name, arm.split, arm.data, len(arm.outcomes), *numbers, *last))
 
 
 def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
+    """The table, under `HEADS`."""
     return [
         [
-            arm.label,
-            arm.split,
+            _name(arm),
+            arm.seeds,
             f"{arm.estimate.mean:.3f}",
-            f"[{arm.estimate.low:.3f}, {arm.estimate.high:.3f}]" + (" (1 seed)" if len(arm.outcomes) == 1 else ""),
-            str(len(arm.outcomes)),
+            f"[{arm.estimate.low:.3f}, {arm.estimate.high:.3f}]",
             " ".join(f"{arm.outcomes[seed].mean():.2f}" for seed in sorted(arm.outcomes)),
+            "–" if np.isnan(arm.best_validation) else f"{arm.best_validation:.2f}",
             f"{arm.minutes:.1f}",
             f"{arm.data_success:.3f}",
         ]
@@ -126,57 +247,48 @@ def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
     ]
 
 
-def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("arm", *HEADS))
-        writer.writerows([arm.name, *row] for arm, row in zip(arms, _cells(arms), strict=True))
+def _difference(estimate: Estimate) -> list[str]:
+    mean, low, high = estimate
+    clear = "" if low <= 0 <= high else "clear of 0"
+    return [f"{mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]", clear]
 
 
-def _markdown(
-    name: str, question: str, arms: Sequence[ArmResult], differences: Sequence[tuple[ArmResult, ArmResult, Estimate]]
-) -> str:
-    lines = [f"# {name}", "", question, "", "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-    lines += ["| " + " | ".join(row) + " |" for row in _cells(arms)]
-    if differences:
-        lines += ["", "| difference of success | 95% interval, paired by seed and scene |", "|---|---|"]
-        lines += [f"| {a.label} - {b.label} | {d} |" for a, b, d in differences]
-    plot = [f"![learning curves]({name}_curves.png)"] if any(arm.curves for arm in arms) else []
-    return "\n".join([*lines, "", FOOTNOTE, "", f"![success]({name}_success.png)", *plot, ""])
+def _name(arm: ArmResult) -> str:
+    return arm.label if arm.split == "test" else f"{arm.label} ({arm.split})"
 
 
-def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
-    """Success of every arm with its interval, and a dot for each training seed."""
-    figure, (ax,) = plots.new_figure(theme, (7.2, 0.8 + 0.42 * len(arms)))
-    ax.grid(visible=False)
-    ax.grid(axis="x", color=theme.grid, linewidth=1)
-    for y, arm in enumerate(reversed(arms)):
-        estimate, color = arm.estimate, COLORS[(len(arms) - 1 - y) % len(COLORS)]
-        ax.barh(y, estimate.mean, height=0.6, color=color, alpha=0.8)
-        ax.plot([estimate.low, estimate.high], [y, y], color=theme.ink, linewidth=1.6)
-        rates = [outcome.mean() for outcome in arm.outcomes.values()]
-        ax.scatter(rates, [y] * len(rates), s=14, color=theme.page, edgecolors=theme.ink, linewidths=0.9, zorder=3)
-        ax.text(max(estimate.high, *rates) + 0.02, y, f"{estimate.mean:.2f}", va="center", color=theme.ink, size=11)
-    ax.set_yticks(range(len(arms)), [plots.literal(arm.label) for arm in reversed(arms)])
-    ax.set(xlim=(0, 1.08), ylim=(-0.6, len(arms) - 0.4), xlabel="share of episodes that succeed")
-    for label in ax.get_yticklabels():
-        label.set(color=theme.ink, size=11)
-    return figure
+def _judged(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    return [arm for arm in arms if arm.split == "test"]
 
 
-def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
-    """Validation success over gradient steps: the mean of the seeds, and the band from the lowest to the highest."""
-    figure, (ax,) = plots.new_figure(theme, (7.2, 3.8))
-    for i, arm in enumerate(arms):
-        if not arm.curves:
-            continue
-        steps = sorted(set.intersection(*(set(x.tolist()) for x, _ in arm.curves.values())))
-        values = np.array([[y[x.tolist().index(step)] for step in steps] for x, y in arm.curves.values()])
-        color = COLORS[i % len(COLORS)]
-        ax.plot(steps, values.mean(0), color=color, linewidth=2, marker="o", markersize=3.5, label=plots.literal(arm.label))
-        ax.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
-    ax.set(ylim=(0, 1), xlabel="gradient steps", ylabel="success on validation objects")
-    legend = ax.legend(frameon=False, fontsize=9.5, loc="upper left", ncols=2)
-    for words in legend.get_texts():
-        words.set_color(theme.ink)
-    return figure
+def _chosen(arms: Sequence[ArmResult]) -> list[ArmResult]:
+    """Arms that served to choose a setting."""
+    return [arm for arm in arms if arm.split != "test"]
+
+
+def _colors(arms: Sequence[ArmResult]) -> dict[str, str]:
+    """Few arms are told apart by colour; among many, only the first stands out."""
+    if len(arms) <= MOST_CURVES:
+        return {arm.name: COLORS[i % len(COLORS)] for i, arm in enumerate(arms)}
+    return {arm.name: COLORS[0] if i == 0 else METHOD_COLORS["random"] for i, arm in enumerate(arms)}
+
+
+def _meet(known: Mapping[str, ArmResult], a: str, b: str) -> bool:
+    return a in known and b in known and bool(known[a].outcomes.keys() & known[b].outcomes.keys())
+
+
+def _validated(points: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(int(point["step"]), float(point["validation_success"])) for point in points if point["validation_success"]]
+    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def _aligned(arm: ArmResult) -> tuple[np.ndarray, np.ndarray]:
+    """Steps at which every seed was validated, and the success of each there, (seeds, steps)."""
+    steps = np.array(sorted(set.intersection(*(set(x.tolist()) for x, _ in arm.curves.values()))))
+    return steps, np.array([y[np.isin(x, steps)] for x, y in arm.curves.values()])
+
+
+def _mean_curve(arm: ArmResult) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = _aligned(arm)
+    return steps, values.mean(0)

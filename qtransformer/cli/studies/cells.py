@@ -1,21 +1,26 @@
-"""Cells: trainings that follow from nothing but their data, settings, seed and judgement, whichever study asks for them."""
+"""Cells: one training and its judgement each, known by what their result follows from and not by the study that asks."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from qtransformer.cli.compose import compose_settings
 from qtransformer.cli.studies.grids import Arm, Data
-from qtransformer.config import TrainConfig, from_dict, to_dict
+from qtransformer.config import TrainConfig, to_dict
 
-OF_NO_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_checkpoints", "eval_episodes", "seed")
-"""Settings that do not change what is learned, or are told apart otherwise."""
-CHECKPOINTS = 5
-"""Checkpoints, each with a validation, on the way of a training."""
+WITHOUT_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_checkpoints", "eval_episodes", "seed")
+"""Settings of a training that its result does not follow from; the seed is the cell's own."""
+ADDED_LATER: Mapping[str, Any] = {}
+"""Settings that came after the first committed results (`optim.mirror`, say), and the value at which all is as before: there they
+are left out of the identity, and cells that were run stay run."""
+VALIDATIONS = 5
+"""Checkpoints on the way of a training, each validated."""
 VALIDATION_EPISODES = 40
+DATA_FOLDER, RUNS_FOLDER = "data/studies", "runs/studies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,12 @@ class Cell:
     episodes: int
     """Scenes it is judged on."""
     first_scene: int
+    """Seed of the first of them."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole training as composed from the overrides, less what is of no consequence."""
-        composed = to_dict(_composed(self.overrides))
-        return {key: value for key, value in composed.items() if key not in OF_NO_CONSEQUENCE}
+        """The whole training as composed from the overrides."""
+        return json.loads(_composed(self.overrides))
 
     @property
     def steps(self) -> int:
@@ -44,32 +49,70 @@ class Cell:
     @property
     def identity(self) -> str:
         """Short digest of all that the result follows from."""
-        judged = {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
-        told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, **judged, "train": self.config}
+        train = {key: value for key, value in self.config.items() if key not in WITHOUT_CONSEQUENCE}
+        for name, neutral in ADDED_LATER.items():
+            group, _, key = name.rpartition(".")
+            part = train[group] if group else train
+            if part[key] == neutral:
+                del part[key]
+        told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, "train": train}
+        told |= {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
+        told |= {"collect": sorted(self.data.collect)} if self.data.collect else {}
+        told |= {"reward_noise": self.data.reward_noise} if self.data.reward_noise else {}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
-    def data_name(self) -> str:
-        return f"{self.data.recipe}_{self.data.episodes}_{self.seed}.hdf5"
+    def differences(self) -> str:
+        """Settings of the training that are not the defaults; a preset's are spelled out, for presets change."""
+        ours, default = flat(self.config), flat(to_dict(TrainConfig()))
+        kept = [name for name in ours if name not in WITHOUT_CONSEQUENCE and ours[name] != default[name]]
+        return " ".join(f"{name}={_said(ours[name])}" for name in kept)
+
+    @property
+    def data_file(self) -> str:
+        """Name of the logged episodes' file."""
+        further = "".join(f"_{word.replace('=', '')}" for word in self.data.collect)
+        return f"{self.data.recipe}_{self.data.episodes}{further}_{self.seed}.hdf5"
 
     def collect_arguments(self, folder: Path, workers: int) -> list[str]:
-        settings = {"recipe": self.data.recipe, "episodes": self.data.episodes, "seed": self.seed, "workers": workers}
-        return [f"out={folder / self.data_name}", *(f"{key}={value}" for key, value in settings.items())]
+        """Arguments of `qtransformer collect`."""
+        own = [f"recipe={self.data.recipe}", f"episodes={self.data.episodes}", f"seed={self.seed}", f"workers={workers}"]
+        return [f"out={folder / self.data_file}", *own, *self.data.collect]
 
     def train_arguments(self, folder: Path, device: str) -> list[str]:
-        """Overrides of `qtransformer train`, without the run's directory."""
-        watched = [f"save_every={max(1, self.steps // CHECKPOINTS)}", f"eval_episodes={VALIDATION_EPISODES}", "keep_checkpoints=1"]
-        own = [f"seed={self.seed}", "threads=1", f"device={device}", *watched]
-        return [f"dataset={folder / self.data_name}", *self.overrides, *own]
+        """Arguments of `qtransformer train`, but for the run's directory."""
+        path = str(folder / self.data_file)
+        noisy = f"{{path:'{path}',reward_noise:{self.data.reward_noise:g},noise_seed:{self.seed}}}"
+        watch = [f"save_every={-(-self.steps // VALIDATIONS)}", f"eval_episodes={VALIDATION_EPISODES}", "keep_checkpoints=1"]
+        own = [f"seed={self.seed}", "threads=1", f"device={device}", *watch]
+        return [f"dataset={noisy if self.data.reward_noise else path}", *self.overrides, *own]
+
+    def __str__(self) -> str:
+        return f"{self.identity} ({self.data}; {' '.join(self.overrides)}; seed {self.seed})"
 
 
-def _composed(overrides: Sequence[str]) -> TrainConfig:
-    settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
-    parts = to_dict(settings)
-    return from_dict(TrainConfig, {key: value for key, value in parts.items() if key not in ("dataset", "run", "dry_run")})
-
-
-def cells_of(arm: Arm, seeds: int, episodes: int, first_scene: int) -> Iterator[Cell]:
-    """The cells of an arm, one a seed; `seeds` 0 takes as many as the study says."""
-    for seed in range(seeds or arm.seeds):
+def cells_of(arm: Arm, seeds: Sequence[int] | None, episodes: int, first_scene: int) -> Iterator[Cell]:
+    """The cells of an arm, one a seed; None takes as many seeds as the arm says."""
+    for seed in range(arm.seeds) if seeds is None else seeds:
         yield Cell(arm.data, arm.overrides, seed, arm.split, episodes, first_scene)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> str:
+    settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
+    return json.dumps(to_dict(TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})))
+
+
+def _said(value: Any) -> str:
+    """A setting's value as the command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """The studies as data. A further arm is one more line; a further study one more entry of `STUDIES`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -9,9 +10,14 @@ class Data:
 
     recipe: str
     episodes: int
+    collect: tuple[str, ...] = ()
+    """Further settings of `qtransformer collect`."""
+    reward_noise: float = 0.0
+    """Noise U(0, this) on the last reward of every episode, added while reading: the file is the same."""
 
     def __str__(self) -> str:
-        return f"{self.recipe}, {self.episodes} episodes"
+        parts = [self.recipe, f"{self.episodes} episodes", *self.collect]
+        return ", ".join(parts + ([f"reward noise {self.reward_noise:g}"] if self.reward_noise else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,19 @@ FULL = Data("full", 4000)
 STITCHING = Data("stitching", 4000)
 BASE = ("preset=grasp",)
 """The default recipe. Everything an arm does not name is as in it."""
+HEADS = {"hl_gauss": "HL-Gauss", "mse": "MSE", "two_hot": "Two-Hot", "c51": "C51"}
 
 
 def arm(name: str, label: str, *overrides: str, data: Data = LOW, seeds: int = 3, split: str = "test") -> Arm:
     """An arm that differs from the default recipe in `overrides`."""
     return Arm(name, label, (*BASE, *overrides), data, seeds, split)
+
+
+def sweep(name: str, label: str, setting: str, values: Sequence[str], *overrides: str) -> list[Arm]:
+    """Arms for choosing a setting: one seed each, judged on validation objects, on which no claim is made."""
+    return [
+        arm(f"{name}{value}", f"{label} {value}", *overrides, f"{setting}={value}", seeds=1, split="validation") for value in values
+    ]
 
 
 PUBLISHED = (
@@ -98,28 +112,12 @@ LOSSES = Study(
         arm("two_hot", "Two-Hot", "value=two_hot"),
         arm("c51", "C51", "value=c51"),
         *(
-            arm(
-                f"{head}_lr{rate}",
-                f"{head}, learning rate {rate}",
-                f"value={head}",
-                f"optim.learning_rate={rate}",
-                seeds=1,
-                split="validation",
-            )
-            for head in ("hl_gauss", "mse")
-            for rate in ("5e-4", "1e-3", "3e-3")
-        ),
-        *(
-            arm(
-                f"{head}_alpha{alpha}",
-                f"{head}, alpha {alpha}",
-                f"value={head}",
-                f"targets.conservative_weight={alpha}",
-                seeds=1,
-                split="validation",
-            )
-            for head in ("hl_gauss", "mse")
-            for alpha in ("0.05", "0.3")
+            swept
+            for head, label in HEADS.items()
+            for swept in [
+                *sweep(f"{head}_lr", f"{label}, learning rate", "optim.learning_rate", ("5e-4", "1e-3", "3e-3"), f"value={head}"),
+                *sweep(f"{head}_alpha", f"{label}, alpha", "targets.conservative_weight", ("0.05", "0.3"), f"value={head}"),
+            ]
         ),
     ),
     (("hl_gauss", "mse"), ("hl_gauss", "two_hot"), ("hl_gauss", "c51")),
@@ -131,6 +129,7 @@ ABLATIONS = Study(
     (
         arm("ours", "the default recipe"),
         arm("published", "as published", *PUBLISHED),
+        arm("published_afresh", "as published, no cloning first", *PUBLISHED, "cloning_steps=0"),
         arm("published_softmax", "as published, softmax conservatism", *PUBLISHED, "targets.conservative=logsumexp"),
         arm("published_no_floor", "as published, no floor", *PUBLISHED, "targets.floor=none"),
         arm("published_no_conservatism", "as published, no conservatism", *PUBLISHED, "targets.conservative_weight=0"),
@@ -141,6 +140,8 @@ ABLATIONS = Study(
         arm("no_eyes", "no cloning first", "cloning_steps=0"),
         arm("no_mirror", "no mirror", "optim.mirror=[]"),
         arm("alpha", "alpha .05", "targets.conservative_weight=0.05"),
+        arm("alpha_0.3", "alpha .3", "targets.conservative_weight=0.3"),
+        arm("softmax", "softmax conservatism, alpha .05", "targets.conservative=logsumexp", "targets.conservative_weight=0.05"),
         arm("bellman", "Eq. 1's backup", "targets.backup=bellman"),
         arm("steps1", "1 step before the bootstrap", "targets.time_steps=1"),
         arm("steps8", "8 steps before the bootstrap", "targets.time_steps=8"),
@@ -155,4 +156,23 @@ ABLATIONS = Study(
     (("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
 )
 
-STUDIES = {study.name: study for study in (BASELINES, STITCH, LOSSES, ABLATIONS)}
+ETAS = (0.0, 0.1, 0.3, 1.0)
+
+NOISE = Study(
+    "noise",
+    "Does regression suffer more than classification where rewards are noisy?",
+    tuple(
+        arm(
+            f"{head}_{eta:g}",
+            f"{HEADS[head]}, noise {eta:g}",
+            f"value={head}",
+            f"value.v_max={1 + eta:g}",  # the highest return there is
+            data=Data(LOW.recipe, LOW.episodes, reward_noise=eta),
+        )
+        for eta in ETAS
+        for head in ("hl_gauss", "mse")
+    ),
+    tuple((f"hl_gauss_{eta:g}", f"mse_{eta:g}") for eta in ETAS),
+)
+
+STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE)}

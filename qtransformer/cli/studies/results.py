@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from qtransformer.errors import ConfigError
 
 CELLS, CURVES = "cells.csv", "curves.csv"
@@ -16,39 +14,56 @@ CELL_FIELDS = (
     "cell", "data", "data_success", "overrides", "seed", "algo", "value", "steps", "train_seconds", "split", "first_scene",
     "episodes", "success", "outcomes", "mean_steps", "q_start", "date", "commit", "machine", "command",
 )  # fmt: skip
-CURVE_FIELDS = (
-    "cell", "step", "validation_success", "q_start", "return_start", "td_loss", "behavior_loss", "bootstrap_exceeds_floor",
-)  # fmt: skip
+METRICS = ("validation_success", "q_start", "return_start", "td_loss", "behavior_loss", "bootstrap_exceeds_floor")
+CURVE_FIELDS = ("cell", "step", *METRICS)
+
+Row = dict[str, str]
 
 
-def append(path: Path, fields: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
+def append(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
     """Add rows in one write, under a lock; the head comes with the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        head = file.readline().strip()
-        if head and head != ",".join(fields):
-            raise ConfigError(f"{path}: expected the columns {','.join(fields)}, found {head}; move it away or mend its head")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fields, lineterminator="\n")
-        if not head:
+        text = file.read()
+        head = text.partition("\n")[0]
+        if text and head != ",".join(columns):
+            raise ConfigError(f"{path}: expected the columns {','.join(columns)}, found {head}; move it away or mend its head")
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, columns, lineterminator="\n")
+        if not text:
             writer.writeheader()
         writer.writerows(rows)
-        file.seek(0, os.SEEK_END)
-        file.write(text.getvalue())
+        file.truncate(len(_whole_lines(text).encode()))  # a line that a kill cut off must not swallow these
+        file.write(lines.getvalue())
         file.flush()
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a file; none where it is missing. A line cut off by a kill is passed over."""
+def read_cells(out: Path) -> dict[str, Row]:
+    """Finished cells by their identity."""
+    return {row["cell"]: row for row in _read(out / CELLS, CELL_FIELDS)}
+
+
+def read_curves(out: Path) -> dict[str, list[Row]]:
+    """Points of the learning curves by cell, in the order of their steps."""
+    points = {(row["cell"], int(row["step"])): row for row in _read(out / CURVES, CURVE_FIELDS)}
+    curves: dict[str, list[Row]] = {}
+    for cell, step in sorted(points):
+        curves.setdefault(cell, []).append(points[cell, step])
+    return curves
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> list[Row]:
+    """Rows of a file; none where it is missing. A line that a kill cut off is passed over."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+    rows = list(csv.reader(_whole_lines(path.read_text()).splitlines()))
+    if rows and tuple(rows[0]) != columns:
+        raise ConfigError(f"{path}: expected the columns {','.join(columns)}, found {','.join(rows[0])}; restore its head")
+    return [dict(zip(columns, row, strict=True)) for row in rows[1:] if len(row) == len(columns)]
 
 
-def outcomes(row: Mapping[str, str]) -> np.ndarray:
-    """Which scenes succeeded, bool (episodes,)."""
-    return np.array([mark == "1" for mark in row["outcomes"]])
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
