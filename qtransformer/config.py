@@ -188,7 +188,7 @@ class TargetConfig:
     """Act by the most valuable of this many whole actions drawn from the behaviour classifier, within the mask; 0 maximises one
     dimension after the other (the paper)."""
     mask_bootstrap: bool = True
-    """Whether mask and prior hold for the bootstrap as well as for acting."""
+    """Whether mask, prior and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False

@@ -117,7 +117,7 @@ class QLearner:
             with watch.section("forward"):
                 judged = self._judged(hidden, bins, generator)
             with watch.section("target"), torch.no_grad():
-                target, valid = self._target(batch, jitter, hidden, bins, metrics)
+                target, valid = self._target(batch, jitter, hidden, bins, metrics, generator)
             with watch.section("forward"):
                 loss = self._value_loss(batch, hidden, bins, judged, target, valid, metrics)
                 self._observe(batch, hidden, judged, target, metrics)
@@ -139,7 +139,7 @@ class QLearner:
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
-            probs, valid = self._target(batch, {}, hidden, bins, Metrics({}))
+            probs, valid = self._target(batch, {}, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
             target = self.head.to_value(probs)
         return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
 
@@ -237,6 +237,7 @@ class QLearner:
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
         metrics: Metrics,
+        generator: torch.Generator,
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k"]]:
         """Target representation of every dimension, and the steps that have one."""
         has_action = batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
@@ -244,7 +245,7 @@ class QLearner:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         floor = self._floor(batch, hidden, bins)
-        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor)
+        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor, generator)
         valid = ahead.valid.flatten()
         uncertain = valid & (ahead.discounts.flatten() > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
@@ -258,11 +259,12 @@ class QLearner:
         bins: Int[Tensor, "k n"],
         ahead: NStep,
         floor: Float[Tensor, "k n"],
+        generator: torch.Generator,
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
         targets = self.config.targets
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-        next_probs = self._next_probs(batch, jitter, ahead)
+        next_probs = self._next_probs(batch, jitter, ahead, generator)
         if targets.backup is Backup.n_step:
             probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
             uncertain = (discounts > 0)[:, None].expand_as(floor)
@@ -274,14 +276,14 @@ class QLearner:
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
         return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
 
-    def _next_probs(self, batch: Batch, jitter: Jitter, ahead: NStep) -> Float[Tensor, "k v"]:
+    def _next_probs(self, batch: Batch, jitter: Jitter, ahead: NStep, generator: torch.Generator) -> Float[Tensor, "k v"]:
         """Representation of the value of the state that each step bootstraps from; of 0 where it does not."""
         frames = _flat_index(batch, ahead.frame)
         bootstraps = (ahead.discounts > 0) & ahead.valid
         states, place = frames[bootstraps].unique(return_inverse=True)
         next_probs = self.head.to_probs(torch.zeros(frames.numel(), device=self.device))
         if len(states):
-            next_probs[bootstraps.flatten()] = self._state_values(self._target_context(batch, jitter, states))[place]
+            next_probs[bootstraps.flatten()] = self._state_values(self._target_context(batch, jitter, states), generator)[place]
         return next_probs
 
     def _judged_by_target(self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
@@ -325,13 +327,16 @@ class QLearner:
     def _bootstrap_mask(self) -> float:
         return self.config.targets.behavior_mask if self.config.targets.mask_bootstrap else 0.0
 
-    def _state_values(self, context: Float[Tensor, "k s e"]) -> Float[Tensor, "k v"]:
-        """Representation of the value of states, by the target network."""
+    def _state_values(self, context: Float[Tensor, "k s e"], generator: torch.Generator) -> Float[Tensor, "k v"]:
+        """Representation of the value of states, by the target network: of what the policy would do there, or `bootstrap=first`."""
         assert self.target_network is not None
-        first = self.config.targets.bootstrap is Bootstrap.first
-        prior = self.config.targets.behavior_prior if self.config.targets.mask_bootstrap else 0.0
-        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None, behavior_prior=prior)
-        return decision.chosen_probs[:, -1]
+        targets, mask = self.config.targets, self._bootstrap_mask
+        if targets.bootstrap is Bootstrap.first:
+            return self.target_network.greedy(context, mask, dims=1).chosen_probs[:, -1]
+        if targets.proposals and targets.mask_bootstrap:
+            return self.target_network.propose(context, targets.proposals, mask, generator)[1]
+        prior = targets.behavior_prior if targets.mask_bootstrap else 0.0
+        return self.target_network.greedy(context, mask, behavior_prior=prior).chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
         optim = self.config.optim

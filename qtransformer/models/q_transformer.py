@@ -67,9 +67,9 @@ class BinHead(nn.Module):
         bins = self.bin_embedding[first_dim : first_dim + hidden.shape[1]]
         return self._evaluate(self.project(hidden)[:, :, None] + bins)
 
-    def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n c"]) -> Float[Tensor, "b n c v"]:
-        """Some bins of each dimension, without computing the others."""
-        dims = torch.arange(bins.shape[1], device=bins.device)[:, None]
+    def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n c"], first_dim: int = 0) -> Float[Tensor, "b n c v"]:
+        """Some bins of each of the dimensions `first_dim ...`, without computing the others."""
+        dims = torch.arange(first_dim, first_dim + bins.shape[1], device=bins.device)[:, None]
         return self._evaluate(self.project(hidden)[:, :, None] + self.bin_embedding[dims, bins])
 
     def _evaluate(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
@@ -234,21 +234,29 @@ class QTransformer(nn.Module):
             judged = self.judge(out[:, -1:], first_dim=i)
             allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
             scores = judged.policy_logits if imitate else judged.q_values + behavior_prior * judged.policy_logits
-            steps.append(self._decided(judged, allowed, scores))
-            x = self.action_embedding[i, steps[-1].bins]
-        return _joined(steps)
-
-    def _decided(self, judged: QOutput, allowed: Bool[Tensor, "b 1 a"], scores: Float[Tensor, "b 1 a"]) -> Decision:
-        """One dimension's decision: the allowed bin of the highest score."""
-        bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
-        chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
-        return Decision(bins, judged.q_values, judged.policy_logits, allowed, self.value_head.activate(chosen[:, :, 0]))
+            bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
+            chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
+            probs = self.value_head.activate(chosen[:, :, 0])
+            steps.append(Decision(bins, judged.q_values, judged.policy_logits, allowed, probs))
+            x = self.action_embedding[i, bins]
+        return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
 
     @torch.no_grad()
     def best_of(
         self, context: Float[Tensor, "b s e"], proposals: int, behavior_mask: float, generator: torch.Generator
     ) -> Decision:
-        """The most valuable of whole actions that the behaviour classifier proposes (EMaQ, Ghasemipour et al. 2021).
+        """The decision for the most valuable of whole actions that the behaviour classifier proposes; see `propose`."""
+        bins, _ = self.propose(context, proposals, behavior_mask, generator)
+        output = self(context, bins)
+        chosen = output.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, output.q_logits.shape[-1]))[:, :, 0]
+        allowed = self.allowed(output.policy_logits, behavior_mask)
+        return Decision(bins, output.q_values, output.policy_logits, allowed, self.value_head.activate(chosen))
+
+    @torch.no_grad()
+    def propose(
+        self, context: Float[Tensor, "b s e"], proposals: int, behavior_mask: float, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "b n"], Float[Tensor, "b v"]]:
+        """Draw whole actions from the behaviour classifier and keep the most valuable (EMaQ, Ghasemipour et al. 2021).
 
         A maximum over every bin of every dimension finds what the values are wrong about; one over a few actions that have
         been done before is wrong more rarely, and does something even where values are level.
@@ -258,24 +266,22 @@ class QTransformer(nn.Module):
             proposals: actions drawn for each.
             behavior_mask: bins to draw from, see `allowed`.
             generator: of the draws, on the CPU.
+
+        Returns:
+            The bins of the best action, and the representation of its value.
         """
-        b, x = len(context), self.begin(context).repeat_interleave(proposals, 0)
-        past: list[KeysValues] | None = None
-        steps = []
+        x = self.begin(context).repeat_interleave(proposals, 0)
+        out, past, drawn = x, None, []
         for i in range(self.num_dims):
             out, past = self.transformer(x, past)
-            judged = self.judge(out[:, -1:], first_dim=i)
-            allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
-            uniform = torch.rand(judged.policy_logits.shape, generator=generator).to(x.device)
-            gumbel = -(-uniform.clamp(1e-20).log()).log()  # the largest sum with the logits is a draw from their softmax
-            steps.append(self._decided(judged, allowed, judged.policy_logits + gumbel))
-            x = self.action_embedding[i, steps[-1].bins]
-        drawn = _joined(steps)
-        values = self.value_head.to_value(drawn.chosen_probs[:, -1]).unflatten(0, (b, proposals))
-        best = values.argmax(-1) + proposals * torch.arange(b, device=values.device)
-        return Decision(*(part[best] for part in drawn))
-
-
-def _joined(steps: list[Decision]) -> Decision:
-    """The decisions of single dimensions as one."""
-    return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
+            logits = self.policy_head(out[:, -1:], i)[..., 0]
+            uniform = torch.rand(logits.shape, generator=generator).to(x.device)
+            gumbel = -(-uniform.clamp_min(1e-20).log()).log()  # the largest sum with the logits is a draw from their softmax
+            allowed = self.allowed(logits, behavior_mask, first_dim=i)
+            drawn.append((logits + gumbel).masked_fill(~allowed, -torch.inf).argmax(-1))
+            x = self.action_embedding[i, drawn[-1]]
+        q_logits = self.q_head.at(out[:, -1:], drawn[-1][..., None], first_dim=self.num_dims - 1)[:, 0, 0]
+        probs = self.value_head.activate(q_logits)
+        best = self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmax(-1)
+        best = best + proposals * torch.arange(len(context), device=best.device)
+        return torch.cat(drawn, dim=1)[best], probs[best]
