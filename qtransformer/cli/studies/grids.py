@@ -73,10 +73,10 @@ PUBLISHED = (
     "targets.time_steps=1",
     "targets.conservative_weight=1",
     "targets.behavior_mask=0",
-    "targets.behavior_prior=0",
+    "targets.proposals=0",
     "targets.discount=0.98",
 )
-"""Q-Transformer's own recipe: Eq. 1, the sample's return as a floor, Eq. 2 with alpha 1, no mask."""
+"""Q-Transformer's own recipe: Eq. 1, the sample's return as a floor, Eq. 2 with alpha 1, greedy, no mask."""
 
 BASELINES = Study(
     "baselines",
@@ -135,15 +135,17 @@ ABLATIONS = Study(
         arm("published_no_conservatism", "as published, no conservatism", *PUBLISHED, "targets.conservative_weight=0"),
         arm("no_floor", "no floor", "targets.floor=none"),
         arm("sample_floor", "floor of each sample", "targets.floor=sample"),
-        arm("no_mask", "no behaviour mask", "targets.behavior_mask=0", "targets.behavior_prior=0"),
+        arm("greedy", "greedy within the mask, no proposals", "targets.proposals=0"),
+        arm("no_mask", "greedy, no mask, no proposals", "targets.behavior_mask=0", "targets.proposals=0"),
+        arm("proposals16", "16 proposals", "targets.proposals=16"),
         arm("mask_all", "mask of all behaviour", "targets.behavior_success_only=false"),
         arm("no_eyes", "no cloning first", "cloning_steps=0"),
-        arm("no_mirror", "no mirror", "optim.mirror=[]"),
+        arm("mirror", "mirrored", "optim.mirror=[dx,dyaw]"),
         arm("alpha", "alpha .05", "targets.conservative_weight=0.05"),
         arm("alpha_0.3", "alpha .3", "targets.conservative_weight=0.3"),
         arm("softmax", "softmax conservatism, alpha .05", "targets.conservative=logsumexp", "targets.conservative_weight=0.05"),
         arm("bellman", "Eq. 1's backup", "targets.backup=bellman"),
-        arm("steps1", "1 step before the bootstrap", "targets.time_steps=1"),
+        arm("steps3", "3 steps before the bootstrap", "targets.time_steps=3"),
         arm("steps8", "8 steps before the bootstrap", "targets.time_steps=8"),
         arm("history", "history of 2", "model.history=2"),
         arm("bins9", "9 action bins", "model.action_bins=9"),
