@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qtransformer.report import plots
-from qtransformer.report.palette import METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
+from qtransformer.report.palette import LINE_COLORS, METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
 from qtransformer.report.pieces import card, document, note, publish, swatch, table
 from qtransformer.statistics import Estimate, success_difference, success_rate
 
-COLORS = (*METHOD_COLORS.values(), *OTHER_COLORS)
+COLORS = (*LINE_COLORS, *OTHER_COLORS)
 MOST_CURVES = 8
 """Arms whose learning curves fit into one plot."""
 FOOTNOTE = (
@@ -104,7 +104,7 @@ def build_study_report(
 
 
 def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
-    """Success of every arm with its interval, and a dot for each training seed; what only chose settings is below, and paler."""
+    """Success of every arm with its interval, and a dot for each training seed. What only chose settings is below, and paler."""
     rows = list(reversed([*_judged(arms), *_chosen(arms)]))
     figure, (ax,) = plots.new_figure(theme, (7.4, 0.9 + 0.4 * max(2, len(rows))))
     ax.grid(visible=False)
@@ -121,7 +121,8 @@ def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
         words = f"{mean:.2f}  [{low:.2f}, {high:.2f}]" + ("  1 seed" if len(rates) == 1 else "")
         ax.text(max(high, *rates) + 0.02, y, words, va="center", color=theme.ink, size=10)
     ax.set_yticks(range(len(rows)), [plots.literal(_name(arm)) for arm in rows])
-    ax.set(xlim=(0, 1.42), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of episodes that succeed")
+    ax.set(xlim=(0, 1.42), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set_xlabel("share of episodes that succeed", loc="left")
     for label in ax.get_yticklabels():
         label.set(color=theme.ink, size=10.5)
     return figure
@@ -130,9 +131,10 @@ def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
 def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
     """Success on validation objects over gradient steps: the mean of the seeds, in a band from the lowest to the highest.
 
-    Few arms share a plot; of many, each has one of its own, beside the first arm as a dashed line.
+    Few arms share a plot; of many, each has one of its own, beside the first arm as a dashed line. Arms that only chose settings
+    are left out where there are others.
     """
-    drawn = [arm for arm in [*_judged(arms), *_chosen(arms)] if arm.curves]
+    drawn = [arm for arm in _judged(arms) or arms if arm.curves]
     if len(drawn) > MOST_CURVES:
         return _small_curves(drawn, theme)
     figure, (ax,) = plots.new_figure(theme, (7.4, 4.0))
@@ -151,16 +153,17 @@ def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
 
 
 def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
+    """One plot an arm."""
     columns, first = 4, arms[0]
     rows = -(-len(arms) // columns)
-    figure = Figure((9.6, 1.75 * rows + 0.3), layout="constrained")
+    figure = Figure((9.6, 1.5 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, arm in zip(panels, arms, strict=False):
         steps, values = _aligned(arm)
         ax.plot(*_mean_curve(first), color=theme.muted, linewidth=1.1, linestyle=(0, (3, 2)))
         ax.plot(steps, values.mean(0), color=COLORS[0], linewidth=1.8, marker="o", markersize=2.8)
         ax.fill_between(steps, values.min(0), values.max(0), color=COLORS[0], alpha=0.15, linewidth=0)
-        ax.set_title(plots.literal(_name(arm)), size=9, color=theme.ink, loc="left", pad=3)
+        ax.set_title(plots.literal(_name(arm)), size=8.5, color=theme.ink, loc="left", pad=3)
     for ax in panels:
         ax.patch.set_alpha(0)
         ax.spines[:].set_visible(False)
@@ -170,7 +173,9 @@ def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
         ax.xaxis.set_major_locator(plots.MaxNLocator(integer=True, nbins=3))
     for ax in panels[len(arms) :]:
         ax.set_visible(False)
-    figure.supxlabel("gradient steps", color=theme.muted, size=10)
+    for ax in panels[max(0, len(arms) - columns) : len(arms)]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
+    figure.supxlabel(f"gradient steps; dashed: {plots.literal(first.label)}", color=theme.muted, size=10)
     figure.supylabel("success, validation objects", color=theme.muted, size=10)
     return figure
 
@@ -267,10 +272,10 @@ def _chosen(arms: Sequence[ArmResult]) -> list[ArmResult]:
 
 
 def _colors(arms: Sequence[ArmResult]) -> dict[str, str]:
-    """Few arms are told apart by colour; among many, only the first stands out."""
-    if len(arms) <= MOST_CURVES:
-        return {arm.name: COLORS[i % len(COLORS)] for i, arm in enumerate(arms)}
-    return {arm.name: COLORS[0] if i == 0 else METHOD_COLORS["random"] for i, arm in enumerate(arms)}
+    """Few arms are told apart by colour; among many, only the first stands out. What only chose settings has none."""
+    judged, grey = _judged(arms) or arms, METHOD_COLORS["random"]
+    distinct = COLORS if len(judged) <= MOST_CURVES else (COLORS[0], *[grey] * (len(judged) - 1))
+    return dict.fromkeys((arm.name for arm in arms), grey) | {arm.name: distinct[i] for i, arm in enumerate(judged)}
 
 
 def _meet(known: Mapping[str, ArmResult], a: str, b: str) -> bool:

@@ -23,7 +23,7 @@ from qtransformer.cli.studies.schedule import claimed
 from qtransformer.cli.study import Plan, chosen_seeds, expected_seconds
 from qtransformer.metrics import JsonLines
 
-DATA = Data("low", 6, ("image_size=16", "max_steps=4", "num_objects=1"))
+DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
 SMALL = (*TINY[:-2], "steps=4", "log_every=2", "model.tokens_per_image=2")
 Q = Arm("q", "Q-learning", SMALL, DATA, seeds=2)
 BC = Arm("bc", "cloning", (*SMALL, "algo=bc", "bc_filter_success=false"), DATA, seeds=1)
@@ -209,6 +209,7 @@ def test_a_claim_outlives_its_process_with_a_child_that_holds_it(tmp_path: Path)
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setitem(STUDIES, "tiny", TINY_STUDY)
+    monkeypatch.setattr(cells, "VALIDATION_EPISODES", 1)
     return ["study", "tiny", "episodes=2", *(f"{key}={tmp_path / key}" for key in ("out", "runs", "data"))]
 
 
@@ -216,6 +217,7 @@ def start_study(study: Study, words: list[str]) -> subprocess.Popen[str]:
     """A process of its own, which knows this study."""
     code = (
         "import sys; from qtransformer.cli.main import main; from qtransformer.cli.studies.grids import *\n"
+        "from qtransformer.cli.studies import cells; cells.VALIDATION_EPISODES = 1\n"
         f"STUDIES['tiny'] = {study!r}; sys.exit(main(sys.argv[1:]))"
     )
     return subprocess.Popen(
@@ -267,7 +269,7 @@ def test_two_studies_at_once_run_each_cell_once_and_one_that_fails_stops_none(
         assert len(row["outcomes"]) == int(row["episodes"]) == 2
         assert float(row["success"]) == np.mean([mark == "1" for mark in row["outcomes"]])
         assert float(row["train_seconds"]) > 0
-        assert row["command"].startswith("qtransformer train dataset=data/studies/low_6_")
+        assert row["command"].startswith("qtransformer train dataset=data/studies/expert_3_")
         assert not any(str(tmp_path) in value for value in row.values()), "no path of this machine"
     points = results.read_curves(out)
     assert points.keys() == {row["cell"] for row in rows}

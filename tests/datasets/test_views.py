@@ -13,6 +13,7 @@ from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.episode_check import check_episode
 from qtransformer_datasets.views import (
     MergedEpisodes,
+    noisy_rewards,
     relabel_success,
     reward_success,
     select_cameras,
@@ -41,6 +42,18 @@ def assert_is_a_source(view) -> None:
         check_episode(episode, view.action_spec, view.observation_spec, str(view.path))
         assert view.lengths[index] == len(episode)
         assert np.array_equal(view.read(index).actions, episode.actions)
+
+
+def test_noise_is_on_last_rewards_alone_and_an_episodes_own(two_cameras) -> None:
+    source, episodes = two_cameras
+    noisy = noisy_rewards(source, 0.3, seed=1)
+    assert_is_a_source(noisy)
+    added = [seen.rewards - logged.rewards for seen, logged in zip(noisy, episodes, strict=True)]
+    assert all((rows[:-1] == 0).all() and 0 < rows[-1] < 0.3 for rows in added)
+    assert len({float(rows[-1]) for rows in added}) == len(episodes)
+    assert noisy.read(2).rewards[-1] == noisy_rewards(source, 0.3, seed=1).read(2).rewards[-1], "in whatever order they are read"
+    assert noisy.read(2).rewards[-1] != noisy_rewards(source, 0.3, seed=2).read(2).rewards[-1]
+    assert [seen.success for seen in noisy] == [logged.success for logged in episodes]
 
 
 def test_cameras_are_renamed_and_dropped(two_cameras) -> None:

@@ -1,0 +1,74 @@
+"""A study's report: what its table says follows from the rows, and the page holds everything."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtransformer.report.study import ArmResult, build_study_report
+
+Cells = list[dict[str, str]]
+
+
+def row(seed: int, outcomes: str, split: str = "test") -> dict[str, str]:
+    return {
+        "seed": str(seed), "outcomes": outcomes, "split": split, "overrides": "algo=bc", "train_seconds": "90",
+        "data_success": "0.2",
+    }  # fmt: skip
+
+
+def curve(*values: float) -> Cells:
+    points = [{"step": str(10 * i), "validation_success": str(value)} for i, value in enumerate(values, 1)]
+    return [{"step": "5", "validation_success": ""}, *points]
+
+
+def arm(name: str, rows: Cells, curves: list[Cells] | None = None) -> ArmResult:
+    return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows])
+
+
+def test_an_arm_is_read_from_its_rows() -> None:
+    found = arm("q", [row(0, "1100"), row(3, "1111")], [curve(0.1, 0.6, 0.5), curve(0.2, 0.3, 0.4)])
+    assert found.estimate.mean == 0.75
+    assert {seed: list(outcome) for seed, outcome in found.outcomes.items()} == {0: [True, True, False, False], 3: [True] * 4}
+    assert found.best_validation == pytest.approx(0.5)
+    assert found.minutes == 1.5
+    assert np.array_equal(found.curves[3][0], [10, 20, 30])
+
+
+def test_a_report_says_what_was_found(tmp_path: Path) -> None:
+    arms = [
+        arm("q", [row(0, "1" * 40), row(1, "1" * 40)], [curve(0.5, 0.9), curve(0.7, 0.8)]),
+        arm("bc", [row(1, "10" * 20)]),
+        arm("rate_<b>", [row(0, "1" * 10 + "0" * 30, "validation")]),
+    ]
+    pairs = [("q", "bc"), ("q", "rate_<b>"), ("q", "none")]
+    page = build_study_report("tiny", "Is <it> so?", arms, pairs, tmp_path, tmp_path / "runs")
+    table = (tmp_path / "tiny.md").read_text()
+    assert "| the q | 2 | 1.000 | [1.000, 1.000] | 1.00 1.00 | 0.85 | 1.5 | 0.200 |" in table
+    assert "| the bc | 1 seed | 0.500 |" in table
+    assert "the rate_<b> (validation)" in table
+    assert "| the q − the bc | +0.500 |" in table, "over the seed that both have"
+    assert table.count("clear of 0") == 2
+    with (tmp_path / "tiny.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["name"], r["seeds"], r["success"]) for r in rows] == [
+        ("q", "2", "1.0000"), ("bc", "1", "0.5000"), ("rate_<b>", "1", "0.2500"),
+    ]  # fmt: skip
+    text = page.read_text()
+    assert "Is &lt;it&gt; so?" in text
+    assert "<b>" not in text.split("<style>")[0] + text.split("</style>")[1]
+    assert text.count("<svg") == 2
+    for name in ("tiny_success.png", "tiny_curves.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 13])
+def test_any_number_of_arms_is_drawn(count: int, tmp_path: Path) -> None:
+    arms = [arm(f"a{i}", [row(0, "10")], [curve(0.1, 0.2)]) for i in range(count)]
+    assert "a0" in build_study_report("many", "?", arms, [], tmp_path, tmp_path).read_text()
+
+
+def test_seeds_that_were_validated_at_other_steps_share_what_they_have(tmp_path: Path) -> None:
+    short = arm("q", [row(0, "10"), row(1, "11")], [curve(0.1, 0.2, 0.3), curve(0.4)])
+    assert build_study_report("tiny", "?", [short], [], tmp_path, tmp_path).exists()
