@@ -109,9 +109,9 @@ class Cache(Enum):
 def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
     """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0."""
     for f in fields(config):
-        value = getattr(config, f.name)
-        if type(value) is int and value < (0 if f.name in but else 1):
-            raise ConfigError(f"{group}.{f.name}={value} must be at least 1")
+        value, least = getattr(config, f.name), 0 if f.name in but else 1
+        if type(value) is int and value < least:
+            raise ConfigError(f"{group}.{f.name}={value} must be at least {least}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -201,6 +201,11 @@ class TargetConfig:
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
+        if self.behavior_mask == 0 and (self.proposals or self.behavior_prior):
+            raise ConfigError(
+                "targets.proposals and targets.behavior_prior need the behaviour classifier, which is learned only for a mask: found "
+                f"proposals={self.proposals}, behavior_prior={self.behavior_prior}, behavior_mask=0; set a small behavior_mask, .01 say"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

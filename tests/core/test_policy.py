@@ -128,7 +128,7 @@ def test_acting_never_rolls_dice(make_config, make_policy, make_episode, observe
 
 
 def test_proposals_of_an_episode_follow_from_the_seed_and_nothing_else(make_config, make_policy, make_episode, observe) -> None:
-    policy, episode = make_policy(make_config(targets={"proposals": 2, "behavior_mask": 0.0})), make_episode(12)
+    policy, episode = make_policy(make_config(targets={"proposals": 2, "behavior_mask": 0.01})), make_episode(12)
     policy.network.policy_head.out.weight.data.zero_()  # uniform, so that draws differ
 
     def act() -> list[tuple[int, ...]]:
