@@ -203,8 +203,8 @@ class TargetConfig:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
         if self.behavior_mask == 0 and (self.proposals or self.behavior_prior):
             raise ConfigError(
-                "targets.proposals and targets.behavior_prior need the behaviour classifier, which is learned only for a mask: found "
-                f"proposals={self.proposals}, behavior_prior={self.behavior_prior}, behavior_mask=0; set a small behavior_mask, .01 say"
+                f"targets.proposals={self.proposals} and targets.behavior_prior={self.behavior_prior} need the behaviour classifier, "
+                "which is learned only for a mask, found behavior_mask=0; set a small one, .01 say"
             )
 
 
