@@ -127,13 +127,18 @@ class QLearner:
             self._descend(loss, step, metrics)
         if self.growth and "clipped_low" in metrics.means and not metrics.skipped:
             self.growth.see(metrics.means["clipped_low"], metrics.means["clipped_high"])
-            self.cover(*self.growth.decide(self.head.v_min, self.head.v_max, step), batch)
+            self.cover(*self.growth.decide(*self.range, step), batch)
         return metrics
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest return that values can be."""
+        return self.head.v_min, self.head.v_max
 
     @torch.no_grad()
     def cover(self, v_min: float, v_max: float, batch: Batch) -> None:
         """Represent values on another range from here on, all values staying what they are, as far as a batch can tell."""
-        if (v_min, v_max) == (self.head.v_min, self.head.v_max):
+        if (v_min, v_max) == self.range:
             return
         batch = batch.to(self.device)
         bins, head = self._logged_bins(batch), self._head_for(v_min, v_max)

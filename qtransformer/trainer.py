@@ -137,8 +137,9 @@ class Trainer:
         self.support = find_support(config.value, dataset.stats, config.targets.discount)
         network = self._initial_network().to(self.device)
         self.learner = QLearner(config, network, self.device, self.support)
-        if config.init and config.algo is Algo.q:  # these data's returns may lie beyond those the network learned
-            self.learner.cover(self.support.v_min, self.support.v_max, next(self._segments(0, "all")))
+        ends = self.support.v_min, self.support.v_max
+        if config.algo is Algo.q and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
+            self.learner.cover(*ends, next(self._segments(0, "all")))
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
         self._golden = self._first_observation()
         self._best_success = -1.0
