@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from qtransformer.batch import Batch
-from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
+from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, Precision, TrainConfig
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.metrics import Metrics
 from qtransformer.models.q_transformer import QOutput, QTransformer
@@ -78,14 +78,24 @@ class QLearner:
         config: the training's settings.
         network: the network to learn, already on `device`.
         device: where updates run.
+        mirrored: action dimensions that change sign in a mirror (`optim.mirror`).
         support: how far the network's range of values may grow; None keeps it as it is.
     """
 
-    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device, support: Support | None = None) -> None:
-        self.config, self.network, self.device = config, network, device
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: QTransformer,
+        device: torch.device,
+        mirrored: Sequence[int] = (),
+        support: Support | None = None,
+    ) -> None:
+        self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self.head = network.value_head
         self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
+        precision = config.optim.precision
+        self._in_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and computes_in_bfloat16(device))
         self.optimizer = torch.optim.AdamW(_parameter_groups(network, config.optim), fused=True)
 
     @property
@@ -178,6 +188,8 @@ class QLearner:
     def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Jitter]:
         """The batch with shifted images and noisy proprioception, and how its colours are to be jittered."""
         optim = self.config.optim
+        if self._mirrored:
+            batch = mirror(batch, torch.rand(len(batch.rewards), generator=generator) < 0.5, self._mirrored)
         shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
         jitter: Jitter = {}
         if optim.color_jitter:
@@ -191,25 +203,24 @@ class QLearner:
         network = network or self.network
         seen = batch.lead + batch.steps
         images = as_seen({name: x[:, :seen] for name, x in batch.images.items()}, jitter)
-        tokens = network.encode_frames(images, batch.proprio[:, :seen], batch.instruction[:, :seen])
+        tokens = self._encode(network, images, batch.proprio[:, :seen], batch.instruction[:, :seen])
         context = network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
         return network.hidden(context, bins)
 
     def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Judged:
         """The Q-head's word on the logged bins and on those beside which the losses set them."""
         targets, network = self.config.targets, self.network
-        exists = network.bin_exists
-        if targets.conservative is Conservative.logsumexp or exists.shape[-1] - 1 <= targets.conservative_bins:
-            q_logits = network.q_head(hidden)
-            unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()
-            data_logits = take(q_logits, bins)
-        else:
-            drawn = draw_unseen(bins, exists.sum(-1), targets.conservative_bins, generator)
-            q_logits = network.q_head.at(hidden, torch.cat([bins[..., None], drawn], -1))
-            data_logits, q_logits = q_logits[:, :, 0], q_logits[:, :, 1:]
-            unseen = torch.ones_like(drawn, dtype=torch.bool)
-        values = self.head.q_values
-        return Judged(data_logits, values(data_logits), q_logits, values(q_logits), unseen)
+        exists, values = network.bin_exists, self.head.q_values
+        data_logits = network.q_head.at(hidden, bins[..., None])[:, :, 0]
+        with torch.set_grad_enabled(targets.conservative_weight > 0):  # the others are only looked at where nothing pushes them
+            if targets.conservative is Conservative.logsumexp or exists.shape[-1] - 1 <= targets.conservative_bins:
+                q_logits = network.q_head(hidden)
+                unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()
+            else:
+                drawn = draw_unseen(bins, exists.sum(-1), targets.conservative_bins, generator)
+                q_logits = network.q_head.at(hidden, drawn)
+                unseen = torch.ones_like(drawn, dtype=torch.bool)
+            return Judged(data_logits, values(data_logits), q_logits, values(q_logits), unseen)
 
     def _cloning_loss(self, batch: Batch, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, ""]:
         """Loss of the behaviour classifier: all that `algo=bc` learns, and what the behaviour mask needs."""
@@ -345,7 +356,19 @@ class QLearner:
             {name: draw[:, rows] for name, draw in jitter.items()},
         )
         proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))
-        return network.add_age(network.encode_frames(images, proprio, instruction)[:, 0][place])
+        return network.add_age(self._encode(network, images, proprio, instruction)[:, 0][place])
+
+    def _encode(
+        self,
+        network: QTransformer,
+        images: dict[str, Float[Tensor, "b f c h w"]],
+        proprio: Float[Tensor, "b f p"],
+        instruction: Float[Tensor, "b f d"],
+    ) -> Float[Tensor, "b f s e"]:
+        """Frames to tokens, the one part of an update that may be computed in bfloat16: convolutions are most of its work, and
+        what follows decides between values that differ by less than bfloat16 can tell."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+            return network.encode_frames(images, proprio, instruction).float()
 
     @property
     def _bootstrap_mask(self) -> float:
@@ -355,7 +378,8 @@ class QLearner:
         """Representation of the value of states, by the target network."""
         assert self.target_network is not None
         first = self.config.targets.bootstrap is Bootstrap.first
-        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None)
+        prior = self.config.targets.behavior_prior if self.config.targets.mask_bootstrap else 0.0
+        decision = self.target_network.greedy(context, self._bootstrap_mask, dims=1 if first else None, behavior_prior=prior)
         return decision.chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
@@ -427,10 +451,26 @@ class QLearner:
             self.growth.seen = state["support.seen"]
 
 
+def mirror(batch: Batch, flipped: Bool[Tensor, "b"], dims: list[int]) -> Batch:
+    """Some segments as a mirror shows them: images left to right, actions of the given dimensions negated."""
+    flipped = flipped.to(batch.actions.device)
+    images = {name: torch.where(flipped[:, None, None, None, None], x.flip(-2), x) for name, x in batch.images.items()}
+    actions = batch.actions.clone()
+    actions[..., dims] *= torch.where(flipped, -1.0, 1.0)[:, None, None]
+    return replace(batch, images=images, actions=actions)
+
+
 def as_seen(images: dict[str, UInt8[Tensor, "b f h w c"]], jitter: Jitter) -> dict[str, Float[Tensor, "b f c h w"]]:
     """Images as the network takes them, their colours jittered."""
     seen = {name: images_to_float(x) for name, x in images.items()}
     return {name: color_jitter(x, jitter[name]) for name, x in seen.items()} if jitter else seen
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there; processors that only emulate it are slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def _flat_index(batch: Batch, frame: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:

@@ -159,7 +159,10 @@ class Policy:
 
     def greedy(self, context: Float[Tensor, "b s e"]) -> Decision:
         """The decision for windows of observation tokens: one rule for the frame a robot sees and for all frames of a log."""
-        return self.network.greedy(context, 0.0 if self.imitates else self.config.targets.behavior_mask, self.imitates)
+        targets = self.config.targets
+        if self.imitates:
+            return self.network.greedy(context, 0.0, imitate=True)
+        return self.network.greedy(context, targets.behavior_mask, behavior_prior=targets.behavior_prior)
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
         """An observation and what this policy makes of it, as arrays to be replayed after loading."""

@@ -136,7 +136,8 @@ class Trainer:
         self.stats = {k: np.asarray(v).tolist() for k, v in asdict(dataset.stats).items()}
         self.support = find_support(config.value, dataset.stats, config.targets.discount)
         network = self._initial_network().to(self.device)
-        self.learner = QLearner(config, network, self.device, self.support)
+        mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec)
+        self.learner = QLearner(config, network, self.device, mirrored, self.support)
         ends = self.support.v_min, self.support.v_max
         if config.algo is Algo.q and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
             self.learner.cover(*ends, next(self._segments(0, "all")))
@@ -360,6 +361,21 @@ def _warn_of_other_order(position: Mapping[str, Any], where: str) -> None:
             f"{told}; resume with {before} to go on as if never stopped",
             stacklevel=2,
         )
+
+
+def mirrored_dims(names: Sequence[str], spec: ActionSpec) -> list[int]:
+    """Indices of the action dimensions that `optim.mirror` names.
+
+    Raises:
+        ConfigError: there is none of that name, or its limits are not symmetric, so that its mirror image could not be taken.
+    """
+    for name in names:
+        if name not in spec.names:
+            raise ConfigError(f"optim.mirror: there is no action dimension '{name}'; the data have {', '.join(spec.names)}")
+        low, high = (limits[spec.names.index(name)] for limits in (spec.low, spec.high))
+        if low != -high:
+            raise ConfigError(f"optim.mirror: '{name}' has the limits [{low}, {high}]; only symmetric ones can be mirrored")
+    return [spec.names.index(name) for name in names]
 
 
 def check_specs(

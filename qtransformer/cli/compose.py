@@ -26,6 +26,7 @@ SCHEMAS: dict[str, Any] = {
     "train": settings.TrainSettings,
     "resume": settings.ResumeSettings,
     "eval": settings.EvalSettings,
+    "study": settings.StudySettings,
     "calibrate": settings.CalibrateSettings,
     "ros-demo": settings.RosDemoSettings,
     "data inspect": data_settings.InspectSettings,

@@ -54,13 +54,19 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     if words[0] != "data":
         if words[0] not in SCHEMAS:
             raise UsageError(f"there is no verb '{words[0]}'; {suggest(words[0], list(SCHEMAS))}")
-        return words[0], words[1:]
+        return words[0], _with_name(words[1:]) if words[0] == "study" else words[1:]
     verb = " ".join(words[:2])
     if verb in ("data", "data --help", "data -h"):
         return "data inspect", ["--help"]
     if verb not in SCHEMAS:
         raise UsageError(f"there is no verb '{verb}'; {suggest(verb, [known for known in SCHEMAS if known.startswith('data ')])}")
     return verb, _with_paths(verb, words[2:])
+
+
+def _with_name(words: list[str]) -> list[str]:
+    """A first word without a key is the name."""
+    named = bool(words) and "=" not in words[0] and not words[0].startswith("-")
+    return [f"name={words[0]}", *words[1:]] if named else words
 
 
 def _with_paths(verb: str, words: list[str]) -> list[str]:

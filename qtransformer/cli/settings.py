@@ -125,6 +125,36 @@ class EvalSettings:
 
 
 @dataclass(kw_only=True, slots=True)
+class StudySettings:
+    """Run a grid of trainings over seeds, and report it: `study baselines`. Finished cells are never run again."""
+
+    name: str = MISSING
+    """Which study: baselines, stitching, losses, ablations."""
+    arms: list[str] = field(default_factory=list)
+    """Only these arms; `dry_run=true` lists them."""
+    seeds: int = 0
+    """Training seeds of every arm; 0 takes the study's own number."""
+    episodes: int = 300
+    """Scenes a policy is judged on."""
+    first_scene: int = 100000
+    """Seed of the first of them."""
+    out: str = "docs/studies"
+    """Folder of results, tables and plots."""
+    runs: str = "runs/studies"
+    """Folder of the trainings."""
+    data: str = "data/studies"
+    """Folder of the logged episodes; collected where they are missing."""
+    workers: int = 0
+    """Cells at a time; 0 takes every core."""
+    device: str = "cpu"
+    """Of all trainings: `cpu`, or `cuda` with as many workers as fit on the GPU."""
+    report_only: bool = False
+    """Write tables, plots and page from the results there are."""
+    dry_run: bool = False
+    """Print the plan, with an estimate of the time, and stop."""
+
+
+@dataclass(kw_only=True, slots=True)
 class CalibrateSettings:
     """Find the Q-value below which a policy should stop and ask, and measure on other objects what that costs and catches."""
 

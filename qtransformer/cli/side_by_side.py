@@ -61,7 +61,7 @@ class Training:
                 [sys.executable, "-m", "qtransformer.cli.main", *verb, f"run={self.run}"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_stop_with_parent,
+                preexec_fn=stop_with_parent,
             )
 
 
@@ -110,6 +110,6 @@ def _first_difference(found: RunConfig, wanted: RunConfig) -> str:
     return "env: its data came from another environment"
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
     """A demonstration that is killed must not leave trainings behind that hold its run's lock (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {
         "action_bins": 5,
         "head_dim": 8,
     },
-    "optim": {"batch_segments": 3, "segment_steps": 4, "warmup_steps": 2, "max_shift": 1},
+    "optim": {"batch_segments": 3, "segment_steps": 4, "warmup_steps": 2, "max_shift": 1, "precision": "float32"},
 }
 STATS = {"proprio_mean": [0.1, -0.2], "proprio_std": [0.9, 1.1]}
 torch.set_num_threads(1)  # tiny tensors, and other work on the machine

@@ -254,7 +254,7 @@ def test_gradient_steps_reach_q_star_on_every_scale_without_a_range_given(
     with torch.no_grad():
         for table in network.q_head.parameters():
             table.zero_()
-    learner, batch = QLearner(config, network, torch.device("cpu"), support), log_of(mdp)
+    learner, batch = QLearner(config, network, torch.device("cpu"), support=support), log_of(mdp)
     for step in range(config.steps):
         learner.update(batch, step)
     q_star = mdp.q_star()

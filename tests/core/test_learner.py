@@ -11,7 +11,7 @@ from torch import Tensor
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
-from qtransformer.learner import QLearner, learning_rate
+from qtransformer.learner import QLearner, learning_rate, mirror
 from qtransformer.losses import behavior_loss, conservative_loss, take
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
@@ -350,6 +350,43 @@ def test_augmentation_depends_on_seed_and_step_and_reaches_images_and_propriocep
         assert loss(0, **kind) != plain
         assert loss(0, **kind) == loss(0, **kind)
         assert loss(0, **kind) != loss(7, **kind)
+
+
+def test_a_mirror_turns_images_round_and_negates_the_named_actions(make_batch) -> None:
+    batch = make_batch()
+    flipped = torch.arange(len(batch.rewards)) % 2 == 1
+    seen = mirror(batch, flipped, [0, 2])
+    for name, images in batch.images.items():
+        assert torch.equal(seen.images[name][~flipped], images[~flipped])
+        assert torch.equal(seen.images[name][flipped], images[flipped].flip(3))
+    signs = torch.where(flipped[:, None], torch.tensor([-1.0, 1.0, -1.0]), torch.ones(3))[:, None]
+    assert torch.equal(seen.actions, batch.actions * signs)
+    again = mirror(seen, flipped, [0, 2])
+    assert torch.equal(again.actions, batch.actions)
+    assert all(torch.equal(again.images[name], batch.images[name]) for name in batch.images)
+
+
+def test_about_half_of_the_segments_are_seen_in_a_mirror(make_config, make_network, make_batch) -> None:
+    """Told from outside, by segments that are all alike: the loss of a step says how many of them were turned round."""
+    config = make_config(algo="bc", optim=PLAIN)
+    one = make_batch()
+    alike = replace(
+        one,
+        images={k: x[:1].expand_as(x) for k, x in one.images.items()},
+        **{
+            name: getattr(one, name)[:1].expand_as(getattr(one, name))
+            for name in ("proprio", "instruction", "episode_start", "has_action", "actions", "success")
+        },
+    )
+
+    def losses(batch: Batch, dims: list[int]) -> list[float]:
+        return [float(QLearner(config, make_network(config), CPU, dims).update(batch, step).means["loss"][0]) for step in range(20)]
+
+    plain = losses(alike, [])[0]
+    turned = losses(mirror(alike, torch.ones(len(one.rewards), dtype=torch.bool), [0, 2]), [])[0]
+    shares = [(loss - plain) / (turned - plain) for loss in losses(alike, [0, 2])]
+    assert all(abs(share * len(one.rewards) - round(share * len(one.rewards))) < 0.01 for share in shares)
+    assert 0.3 < sum(shares) / len(shares) < 0.7
 
 
 def test_many_bins_are_pushed_down_by_a_draw_that_stands_for_all(make_config, make_learner, make_batch) -> None:

@@ -387,6 +387,14 @@ def test_returns_under_another_discount_are_refused(fit, make_config) -> None:
         fit(make_config(targets={"discount": 0.9}))
 
 
+def test_what_a_mirror_cannot_show_is_refused(fit, make_config) -> None:
+    fit(make_config(optim={"mirror": ["dx"]}))
+    with pytest.raises(ConfigError, match=r"no action dimension 'dz'; the data have dx, gripper, dy"):
+        fit(make_config(optim={"mirror": ["dz"]}), "unknown")
+    with pytest.raises(ConfigError, match=r"'dy' has the limits \[-0\.2, 0\.3\]"):
+        fit(make_config(optim={"mirror": ["dy"]}), "uneven")
+
+
 @pytest.mark.parametrize("algo", ["q", "bc"])
 def test_a_configuration_is_not_changed_by_building_and_training(algo, fit, make_config) -> None:
     config = make_config(algo=algo, model={"history": 2})

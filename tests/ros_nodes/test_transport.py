@@ -35,13 +35,15 @@ def main():
 LISTENER = """
 import time, rclpy
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 def main():
     rclpy.init()
     node, heard = Node("listener"), set()
-    node.create_subscription(Image, "image", lambda m: heard.add(m.header.frame_id), qos_profile_sensor_data)
+    # Deeper than a policy's: what the transport loses is the question, not what a listener that is late leaves in its queue.
+    late = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(Image, "image", lambda m: heard.add(m.header.frame_id), late)
     while not heard:
         rclpy.spin_once(node, timeout_sec=0.1)
     last = time.monotonic()

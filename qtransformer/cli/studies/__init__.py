@@ -1,0 +1,1 @@
+"""Studies: grids of trainings over seeds, run once, kept for good."""

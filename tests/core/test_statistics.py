@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qtransformer.statistics import success_difference, success_rate
+
+
+def seeds_of(rng: np.random.Generator, rates: np.ndarray, episodes: int) -> list[np.ndarray]:
+    return [rng.random(episodes) < rate for rate in rates]
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Five seeds whose true rates spread by .06 around .6: five are a little narrow, one of episodes alone hopeless."""
+    rng = np.random.default_rng(0)
+    held, naive = 0, 0
+    for _ in range(300):
+        outcomes = seeds_of(rng, rng.normal(0.6, 0.06, 5).clip(0, 1), 300)
+        _, low, high = success_rate(outcomes)
+        held += low <= 0.6 <= high
+        mean = np.concatenate(outcomes).mean()
+        naive += abs(mean - 0.6) <= 1.96 * np.sqrt(mean * (1 - mean) / 1500)
+    assert 0.82 <= held / 300 <= 0.97
+    assert naive < 0.75 * held
+
+
+def test_one_seed_has_the_interval_of_its_episodes() -> None:
+    mean, low, high = success_rate([np.arange(400) < 100])
+    assert mean == 0.25
+    half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
+    assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=0.006)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    alike = success_rate([np.arange(300) < 150] * 4)
+    apart = success_rate([np.arange(300) < n for n in (60, 120, 180, 240)])
+    assert alike.mean == apart.mean == 0.5
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=30), min_size=1, max_size=5))
+def test_intervals_hold_their_mean_lie_within_0_and_1_and_repeat(raw: list[list[bool]]) -> None:
+    outcomes = [np.array(row) for row in raw]
+    estimate = success_rate(outcomes)
+    assert 0 <= estimate.low <= estimate.mean + 1e-9
+    assert estimate.mean - 1e-9 <= estimate.high <= 1
+    assert estimate == success_rate(outcomes)
+
+
+def test_a_difference_is_paired_by_seed_and_scene() -> None:
+    """Two arms that succeed in the same scenes but for 30 of 300: far tighter than two independent rates."""
+    rng = np.random.default_rng(1)
+    theirs = {seed: rng.random(300) < 0.5 for seed in (0, 1, 2)}
+    ours = {seed: won | (np.arange(300) % 10 == 0) for seed, won in theirs.items()}
+    mean, low, high = success_difference({**ours, 7: np.ones(300, bool)}, theirs)  # seed 7 has no partner
+    gained = np.mean([(ours[s] & ~theirs[s]).mean() for s in theirs])
+    assert mean == pytest.approx(gained)
+    assert 0 < low < mean < high < mean + 0.03
+    assert success_difference(theirs, ours).mean == pytest.approx(-mean)
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one seed"):
+        success_rate([])
+    with pytest.raises(ValueError, match="at least one seed"):
+        success_difference({0: np.ones(3, bool)}, {1: np.ones(3, bool)})
+    with pytest.raises(ValueError, match="same scenes"):
+        success_difference({0: np.ones(3, bool)}, {0: np.ones(4, bool)})
