@@ -50,6 +50,9 @@ class Batch:
     """Discounted return-to-go of the same episode."""
     success: Bool[Tensor, "b f"]
     """Whether this frame's episode succeeded."""
+    return_bound: Float[Tensor, "b f"] | None = None
+    """A lower bound of what the behaviour's return would have been without time limits; None where `mc_return` is one, because no
+    reward is negative."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device (images still uint8)."""

@@ -32,6 +32,7 @@ from qtransformer.files import published_directory, verify_manifest, write_json,
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer.value_heads import make_value_head
+from qtransformer.value_heads.support import initial_value
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,14 +54,15 @@ def build_network(
     config: TrainConfig, action_spec: ActionSpec, observation_spec: ObservationSpec, stats: Mapping[str, Any]
 ) -> QTransformer:
     """A fresh network for a configuration and the specs of its data."""
+    head = make_value_head(config.value)
     return QTransformer(
         config.model,
-        make_value_head(config.value),
+        head,
         ActionTokenizer.from_spec(action_spec, config.model.action_bins),
         observation_spec,
         torch.tensor(stats["proprio_mean"], dtype=torch.float32),
         torch.tensor(stats["proprio_std"], dtype=torch.float32),
-        config.value.initial,
+        initial_value(config.value, head),
     ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 

@@ -59,7 +59,8 @@ class Floor(Enum):
 
     none = "none"
     sample = "sample"
-    """The sample's own Monte-Carlo return (Q-Transformer, section 4.2): inflated where outcomes are stochastic."""
+    """The sample's own Monte-Carlo return (Q-Transformer, section 4.2): inflated where outcomes are stochastic. Where a time limit
+    cut an episode short and rewards may be negative, the worst reward is taken to follow for ever: the log bounds nothing."""
     learned = "learned"
     """A regression of Monte-Carlo returns on the same trunk: the behaviour's expected return."""
 
@@ -118,16 +119,17 @@ def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> Non
 class ValueConfig:
     kind: ValueKind = ValueKind.hl_gauss
     """How a return is represented."""
-    v_min: float = 0.0
-    """Lowest attainable return."""
-    v_max: float = 1.0
-    """Highest attainable return."""
+    v_min: float | None = None
+    """Lowest attainable return; null takes it from the data and lowers it where bootstrapped targets fall below."""
+    v_max: float | None = None
+    """Highest attainable return; null takes it from the data and raises it where bootstrapped targets exceed it."""
     num_bins: int = 51
     """Value bins of categorical heads (of the padded support for HL-Gauss)."""
     sigma_ratio: float = 0.75
-    """HL-Gauss: sigma as a multiple of the bin width."""
-    initial: float = 0.05
-    """Value a fresh network predicts everywhere; above the data's success rate, learning starts from over-estimation."""
+    """HL-Gauss: sigma as a multiple of the bin width, so that it follows the range."""
+    initial: float | None = None
+    """Value a fresh network predicts everywhere; null is near the low end and not above the data's mean return, since learning that
+    starts from over-estimation fails."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,8 +205,8 @@ class TargetConfig:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
         if self.behavior_mask == 0 and (self.proposals or self.behavior_prior):
             raise ConfigError(
-                f"targets.proposals={self.proposals} and targets.behavior_prior={self.behavior_prior} need the behaviour classifier, "
-                "which is learned only for a mask, found behavior_mask=0; set a small one, .01 say"
+                f"targets.proposals={self.proposals} and targets.behavior_prior={self.behavior_prior} need the behaviour "
+                "classifier, which is learned only for a mask, found behavior_mask=0; set a small one, .01 say"
             )
 
 

@@ -19,6 +19,8 @@ from qtransformer.metrics import Metrics
 from qtransformer.models.q_transformer import QOutput, QTransformer
 from qtransformer.preprocess import color_jitter, draw_color_jitter, images_to_float, random_shift
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
+from qtransformer.value_heads import ValueHead, make_value_head
+from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
 
 
 class Stopwatch:
@@ -77,10 +79,19 @@ class QLearner:
         network: the network to learn, already on `device`.
         device: where updates run.
         mirrored: action dimensions that change sign in a mirror (`optim.mirror`).
+        support: how far the network's range of values may grow; None keeps it as it is.
     """
 
-    def __init__(self, config: TrainConfig, network: QTransformer, device: torch.device, mirrored: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: QTransformer,
+        device: torch.device,
+        mirrored: Sequence[int] = (),
+        support: Support | None = None,
+    ) -> None:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
+        self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self.head = network.value_head
         self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
         precision = config.optim.precision
@@ -124,7 +135,35 @@ class QLearner:
         metrics.mean("loss", loss)
         with watch.section("backward"):
             self._descend(loss, step, metrics)
+        if self.growth and "clipped_low" in metrics.means and not metrics.skipped:
+            self.growth.see(metrics.means["clipped_low"], metrics.means["clipped_high"])
+            self.cover(*self.growth.decide(*self.range, step), batch)
         return metrics
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest return that values can be."""
+        return self.head.v_min, self.head.v_max
+
+    @torch.no_grad()
+    def cover(self, v_min: float, v_max: float, batch: Batch) -> None:
+        """Represent values on another range from here on, all values staying what they are, as far as a batch can tell."""
+        if (v_min, v_max) == self.range:
+            return
+        batch = batch.to(self.device)
+        bins, head = self._logged_bins(batch), self._head_for(v_min, v_max)
+        for network, optimizer in [(self.network, self.optimizer), (self.target_network, None)]:
+            if network is not None:
+                network.rebin(self._hidden(batch, {}, bins, network), head, optimizer)
+        self._use(head)
+
+    def _head_for(self, v_min: float, v_max: float) -> ValueHead:
+        return make_value_head(replace(self.config.value, v_min=v_min, v_max=v_max))
+
+    def _use(self, head: ValueHead) -> None:
+        self.head = self.network.value_head = head
+        if self.target_network is not None:
+            self.target_network.value_head = head
 
     @torch.no_grad()
     def judge(self, batch: Batch) -> HeldOut:
@@ -158,12 +197,15 @@ class QLearner:
         noise = torch.randn(batch.proprio.shape, generator=generator).to(self.device) * self.network.proprio_std
         return replace(batch, images=shifted, proprio=batch.proprio + optim.proprio_noise * noise), jitter
 
-    def _hidden(self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n e"]:
+    def _hidden(
+        self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"], network: QTransformer | None = None
+    ) -> Float[Tensor, "k n e"]:
+        network = network or self.network
         seen = batch.lead + batch.steps
         images = as_seen({name: x[:, :seen] for name, x in batch.images.items()}, jitter)
-        tokens = self._encode(self.network, images, batch.proprio[:, :seen], batch.instruction[:, :seen])
-        context = self.network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
-        return self.network.hidden(context, bins)
+        tokens = self._encode(network, images, batch.proprio[:, :seen], batch.instruction[:, :seen])
+        context = network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
+        return network.hidden(context, bins)
 
     def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Judged:
         """The Q-head's word on the logged bins and on those beside which the losses set them."""
@@ -207,7 +249,7 @@ class QLearner:
             "conservative_loss", masked_mean(unseen, has_action)
         )
         if self.config.algo is Algo.q and targets.floor is Floor.learned:
-            mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._mc_return(batch, bins))
+            mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._return_bound(batch, bins))
             loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
         if targets.behavior_mask > 0:
             cloning = metrics.mean("behavior_loss", self._cloning_loss(batch, hidden, bins))
@@ -218,6 +260,11 @@ class QLearner:
         """Every dimension's Monte-Carlo return: that of its step."""
         return batch.mc_return[:, batch.lead : batch.lead + batch.steps].flatten()[:, None].expand_as(bins)
 
+    def _return_bound(self, batch: Batch, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
+        """What the behaviour's return was at least: more than is logged may follow a time limit, and cost something."""
+        known = batch if batch.return_bound is None else replace(batch, mc_return=batch.return_bound)
+        return self._mc_return(known, bins)
+
     def _floor_logits(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n v"]:
         return self.network.mc_head.at(hidden, bins[..., None])[:, :, 0]
 
@@ -226,7 +273,7 @@ class QLearner:
             case Floor.none:
                 return torch.full(bins.shape, -torch.inf, device=bins.device)
             case Floor.sample:
-                return self._mc_return(batch, bins)
+                return self._return_bound(batch, bins)
             case Floor.learned:
                 return self.head.q_values(self._floor_logits(hidden, bins))
 
@@ -245,7 +292,7 @@ class QLearner:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         floor = self._floor(batch, hidden, bins)
-        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor, generator)
+        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor, metrics, generator)
         valid = ahead.valid.flatten()
         uncertain = valid & (ahead.discounts.flatten() > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
@@ -259,12 +306,14 @@ class QLearner:
         bins: Int[Tensor, "k n"],
         ahead: NStep,
         floor: Float[Tensor, "k n"],
+        metrics: Metrics,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
         targets = self.config.targets
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
         next_probs = self._next_probs(batch, jitter, ahead, generator)
+        metrics.means |= shares_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), ahead.valid.flatten())
         if targets.backup is Backup.n_step:
             probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
             uncertain = (discounts > 0)[:, None].expand_as(floor)
@@ -371,6 +420,8 @@ class QLearner:
         first = self.head.q_values(self.network.q_head(hidden[starts, :1])[:, 0])
         best_first = first.masked_fill(~self.network.bin_exists[0], -torch.inf).amax(-1)
         best_unseen = judged.q_values.masked_fill(~judged.unseen, -torch.inf).amax(-1)
+        metrics.mean("v_min", torch.tensor(self.head.v_min))
+        metrics.mean("v_max", torch.tensor(self.head.v_max))
         metrics.mean("q_start", best_first.mean(), starts.sum())
         metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
         metrics.mean("q_data", masked_mean(judged.q_data, has_action))
@@ -380,7 +431,7 @@ class QLearner:
         metrics.calibrate(judged.q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Optimiser and target network as named tensors (the network itself is saved apart)."""
+        """Optimiser, target network and range of values as named tensors (the network itself is saved apart)."""
         state = {
             f"optimizer.{name}.{key}": value
             for name, parameter in self.network.named_parameters()
@@ -388,7 +439,7 @@ class QLearner:
         }
         if self.target_network is not None:
             state |= {f"target_network.{k}": v for k, v in self.target_network.state_dict().items()}
-        return state
+        return state | ({} if self.growth is None else state_of(self.head, self.growth))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` gave; training goes on bit for bit (CPU)."""
@@ -400,6 +451,9 @@ class QLearner:
         if self.target_network is not None:
             prefix = "target_network."
             self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        if self.growth is not None and (found := range_in(state)):
+            self._use(self._head_for(*found))
+            self.growth.seen = state["support.seen"]
 
 
 def mirror(batch: Batch, flipped: Bool[Tensor, "b"], dims: list[int]) -> Batch:

@@ -40,7 +40,8 @@ def conservative_loss(
     """Push bins that were not taken towards the lowest attainable return (Q-Transformer, Eq. 2).
 
     Averaged over a dimension's unseen bins, so that the weight means the same for 2 bins and for 256, and a uniform draw of them
-    stands for all. The scalar or expected *value* is regressed, never the logit: a logit of 0 is a value of one half.
+    stands for all. The scalar or expected *value* is regressed, never the logit: a logit of 0 is a value of one half. Values
+    are measured in units of the attainable range, so that the weight means the same for returns of 1 and of 100, too.
 
     Args:
         kind: how.
@@ -51,12 +52,12 @@ def conservative_loss(
     """
     match kind:
         case Conservative.squared:
-            penalty = 0.5 * (q_values - head.v_min).square()
+            penalty = 0.5 * ((q_values - head.v_min) / head.span).square()
         case Conservative.cross_entropy:
             penalty = head.loss(q_logits, torch.full_like(q_values, head.v_min))
         case Conservative.logsumexp:
-            everywhere = torch.cat([q_values.masked_fill(~unseen, -torch.inf), q_data[..., None]], -1).logsumexp(-1)
-            return everywhere - q_data
+            everywhere = torch.cat([q_values.masked_fill(~unseen, -torch.inf), q_data[..., None]], -1) / head.span
+            return everywhere.logsumexp(-1) - q_data / head.span
     return (penalty * unseen).sum(-1) / unseen.sum(-1)
 
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from qtransformer.checkpoint import (
     versions,
     write_checkpoint,
 )
-from qtransformer.config import Algo, TrainConfig, to_dict
+from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.evaluate import evaluate
 from qtransformer.files import write_json
@@ -37,6 +37,7 @@ from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy, pick_device
 from qtransformer.run_guard import Stop, exclusive, graceful_stop
 from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec, rename_hint
+from qtransformer.value_heads.support import accepts, find_support, resolved
 
 LogSink = Callable[[int, Mapping[str, float]], None]
 """Called with (step, averages) whenever a line is logged."""
@@ -61,7 +62,7 @@ class TrainingData(Protocol):
 
     @property
     def stats(self) -> Any:
-        """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,)."""
+        """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,), and what `find_support` reads."""
         ...
 
     def episodes(self) -> Iterator[Episode]: ...
@@ -133,8 +134,13 @@ class Trainer:
         self.eval_env, self.sinks, self.progress = eval_env, sinks, progress
         self.device = pick_device(config.device)
         self.stats = {k: np.asarray(v).tolist() for k, v in asdict(dataset.stats).items()}
+        self.support = find_support(config.value, dataset.stats, config.targets.discount)
         network = self._initial_network().to(self.device)
-        self.learner = QLearner(config, network, self.device, mirrored_dims(config.optim.mirror, dataset.action_spec))
+        mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec)
+        self.learner = QLearner(config, network, self.device, mirrored, self.support)
+        ends = self.support.v_min, self.support.v_max
+        if config.algo is Algo.q and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
+            self.learner.cover(*ends, next(self._segments(0, "all")))
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
         self._golden = self._first_observation()
         self._best_success = -1.0
@@ -225,8 +231,9 @@ class Trainer:
 
     def _save(self, step: int, log: JsonLines, validate: bool = True) -> None:
         network = self.learner.network.eval()
+        head = network.value_head
         artefact = Artefact(
-            config=self.config,
+            config=replace(self.config, value=replace(self._value, v_min=head.v_min, v_max=head.v_max)),
             action_spec=self.dataset.action_spec,
             observation_spec=self.dataset.observation_spec,
             stats=self.stats,
@@ -282,17 +289,24 @@ class Trainer:
     def _initial_network(self) -> QTransformer:
         data = self.dataset
         if not self.config.init:
-            return build_network(self.config, data.action_spec, data.observation_spec, self.stats)
+            config = replace(self.config, value=self._value)
+            return build_network(config, data.action_spec, data.observation_spec, self.stats)
         start = read_checkpoint(self.config.init, self.device)
         check_specs(start.action_spec, start.observation_spec, data.action_spec, data.observation_spec, self.config.init)
-        if start.config.model != self.config.model or start.config.value != self.config.value:
+        if start.config.model != self.config.model or not accepts(self.config.value, start.config.value):
             raise SpecMismatchError(
                 f"init={self.config.init} has another network: model {to_dict(start.config.model)}, value "
                 f"{to_dict(start.config.value)}; asked for model {to_dict(self.config.model)}, value "
                 f"{to_dict(self.config.value)}; use the checkpoint's settings"
             )
         self._keep_normalisation(start.stats, self.config.init)
+        self.support = self.support.including(start.network.value_head.v_min, start.network.value_head.v_max)
         return start.network
+
+    @property
+    def _value(self) -> ValueConfig:
+        """The value head's settings with numbers in the place of what was left to the data."""
+        return resolved(self.config.value, self.support, self.dataset.stats)
 
     def _keep_normalisation(self, kept: Mapping[str, Any], where: str) -> None:
         """Weights go on with the normalisation they were learned under; a warning says where these data lie far from it."""

@@ -33,11 +33,15 @@ class DatasetStats:
     """Share of episodes that end by a time limit and not by termination."""
     reward_min: float
     reward_max: float
+    going_on_reward_min: float
+    """Least reward of a step that does not terminate its episode, 0 if there is none."""
+    going_on_reward_max: float
 
 
 def measure(frames: Frames, records: Sequence[EpisodeRecord]) -> DatasetStats:
     starts = np.array([record.start for record in records])
     steps = frames.has_action
+    going_on = frames.rewards[steps & ~frames.terminated]
     proprio = frames.proprio.astype(np.float64)
     return DatasetStats(
         proprio_mean=proprio.mean(0).astype(np.float32),
@@ -52,4 +56,6 @@ def measure(frames: Frames, records: Sequence[EpisodeRecord]) -> DatasetStats:
         truncated_share=float((frames.truncated & ~frames.terminated).sum() / len(records)),
         reward_min=float(frames.rewards[steps].min()),
         reward_max=float(frames.rewards[steps].max()),
+        going_on_reward_min=float(going_on.min()) if len(going_on) else 0.0,
+        going_on_reward_max=float(going_on.max()) if len(going_on) else 0.0,
     )

@@ -29,6 +29,7 @@ from qtransformer_datasets.frames import (
     join,
     logged_episode,
     read_into_memory,
+    return_bounds,
 )
 from qtransformer_datasets.groups import grouped
 from qtransformer_datasets.memory import machine_memory
@@ -148,11 +149,16 @@ class EpisodeDataset:
     def with_discount(self, discount: float) -> "EpisodeDataset":
         """The same data, sharing its arrays, with returns under another discount."""
         other = copy.copy(self)
-        other.__dict__.pop("stats", None)
+        for measured in ("stats", "_return_bounds"):
+            other.__dict__.pop(measured, None)
         other.discount = _checked_discount(discount)
         returns = discounted_returns(self._frames.rewards, self._frames.has_action, discount)
         other._frames = replace(self._frames, mc_return=returns)
         return other
+
+    @cached_property
+    def _return_bounds(self) -> np.ndarray | None:
+        return return_bounds(self._frames, self.discount)
 
     def segments(
         self,
@@ -179,7 +185,7 @@ class EpisodeDataset:
         groups, shares = grouped(self._frames, filter=filter, balance=balance, weights=self._weights)
         plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
-        reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead)
+        reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead, bounds=self._return_bounds)
         batches = itertools.chain.from_iterable(itertools.starmap(reader.read, plan.blocks(start, rank, world_size)))
         return prefetched_from_disk(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 

@@ -184,13 +184,27 @@ def join(sources: Sequence[SourceFrames], discount: float) -> tuple[Frames, list
     return Frames(**arrays, images=images, mc_return=returns, instructions=tuple(instructions)), records
 
 
-def discounted_returns(rewards: np.ndarray, has_action: np.ndarray, discount: float) -> np.ndarray:
-    """Return-to-go per frame, float32 (N,); a final observation is worth 0, which is also where episodes part."""
+def discounted_returns(
+    rewards: np.ndarray, has_action: np.ndarray, discount: float, finals: np.ndarray | None = None
+) -> np.ndarray:
+    """Return-to-go per frame, float32 (N,); a final observation is where episodes part and worth 0, or what `finals` (N,) says."""
+    finals = np.zeros(len(rewards)) if finals is None else finals
     returns, ahead = np.zeros(len(rewards), np.float64), 0.0
     for i in range(len(rewards) - 1, -1, -1):
-        ahead = float(rewards[i]) + discount * ahead if has_action[i] else 0.0
+        ahead = float(rewards[i]) + discount * ahead if has_action[i] else float(finals[i])
         returns[i] = ahead
     return returns.astype(np.float32)
+
+
+def return_bounds(frames: Frames, discount: float) -> np.ndarray | None:
+    """What each frame's return-to-go is at least, had a time limit not cut its episode short: as if the worst reward of the data
+    came at every step after it. None where no reward is negative or no episode is cut: `mc_return` is the bound itself."""
+    cut, worst = frames.truncated & ~frames.terminated, float(frames.rewards[frames.has_action].min())
+    if worst >= 0 or not cut.any():
+        return None
+    finals = np.zeros(len(frames))
+    finals[1:][cut[:-1]] = worst / (1 - discount) if discount < 1 else -np.inf
+    return discounted_returns(frames.rewards, frames.has_action, discount, finals)
 
 
 def array_fields(frames: Frames) -> Iterable[tuple[str, np.ndarray]]:

@@ -129,8 +129,17 @@ def _still(epochs: dict[tuple[int, int], np.ndarray], wanted: list[tuple[int, in
 class SegmentReader:
     """Gathers segments from groups of frames (whole episodes, in stream order) into batches."""
 
-    def __init__(self, frames: Frames, groups: Sequence[np.ndarray], *, lead: int, steps: int, lookahead: int) -> None:
-        self.lead, self.steps = lead, steps
+    def __init__(
+        self,
+        frames: Frames,
+        groups: Sequence[np.ndarray],
+        *,
+        lead: int,
+        steps: int,
+        lookahead: int,
+        bounds: np.ndarray | None = None,
+    ) -> None:
+        self.lead, self.steps, self._bounds = lead, steps, bounds
         self._offsets = np.arange(lead + steps + lookahead)
         self._sizes = np.array([len(group) for group in groups])
         self._begins = np.cumsum(self._sizes) - self._sizes
@@ -166,6 +175,8 @@ class SegmentReader:
             "mc_return": gather(frames.mc_return),
             "success": gather(frames.success),
         }
+        if self._bounds is not None:
+            gathered["return_bound"] = gather(self._bounds)
         for own, *rows in zip(index, *(tensor.unbind() for tensor in gathered.values()), strict=True):
             yield Batch(
                 lead=self.lead,

@@ -92,7 +92,7 @@ def _default(item: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(value)}]"
-    return "..." if value == "???" else str(value)
+    return {"???": "...", None: "null"}.get(value, str(value))
 
 
 def _choices(kind: Any) -> str:

@@ -144,8 +144,8 @@ def judge_all(
     for checkpoint in checkpoints:
         verdicts.append(judge.judge(Policy.from_checkpoint(checkpoint, device), checkpoint))
         tick("checkpoint")
-    value = policy.config.value
-    losses = judge.tournament(value.v_min, value.v_max)
+    head = policy.network.value_head
+    losses = judge.tournament(head.v_min, head.v_max)
     return [replace(v, scores=v.scores | {"bvft": losses.get(v.checkpoint, math.nan)}) for v in verdicts]
 
 

@@ -19,6 +19,7 @@ from qtransformer.models.transformer import CausalTransformer, KeysValues
 from qtransformer.models.vision import ImageTokenizer
 from qtransformer.types import ObservationSpec
 from qtransformer.value_heads import ValueHead
+from qtransformer.value_heads.rebinning import rebin
 
 PROPRIO_SCALES = (0.5, 1.0, 2.0)
 """Frequencies of the sine features of proprioception, in half-turns per standard deviation."""
@@ -71,6 +72,18 @@ class BinHead(nn.Module):
         """Some bins of each of the dimensions `first_dim ...`, without computing the others."""
         dims = torch.arange(first_dim, first_dim + bins.shape[1], device=bins.device)[:, None]
         return self._evaluate(self.project(hidden)[:, :, None] + self.bin_embedding[dims, bins])
+
+    def rebin(
+        self,
+        hidden: Float[Tensor, "b n e"],
+        exists: Bool[Tensor, "n a"],
+        old: ValueHead,
+        new: ValueHead,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        """Say the same of every bin that exists in the outputs of another value head; `hidden` are examples."""
+        inputs = nn.functional.gelu(self.project(hidden)[:, :, None] + self.bin_embedding)
+        rebin(self.out, inputs[:, exists].flatten(0, 1), old, new, optimizer)
 
     def _evaluate(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         return self.out(nn.functional.gelu(x))
@@ -198,6 +211,12 @@ class QTransformer(nn.Module):
         """The heads' word on all bins of the dimensions `first_dim ...`."""
         q_logits = self.q_head(hidden, first_dim)
         return QOutput(q_logits, self.value_head.q_values(q_logits), self.policy_head(hidden, first_dim)[..., 0])
+
+    def rebin(self, hidden: Float[Tensor, "b n e"], value_head: ValueHead, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Represent values by another head from here on, without changing them; see `value_heads.rebinning`."""
+        for head in (self.q_head, self.mc_head):
+            head.rebin(hidden, self.bin_exists, self.value_head, value_head, optimizer)
+        self.value_head = value_head
 
     def allowed(self, policy_logits: Float[Tensor, "b n a"], behavior_mask: float, first_dim: int = 0) -> Bool[Tensor, "b n a"]:
         """Existing bins the behaviour takes at least `behavior_mask` times as often as its likeliest one (BCQ's rule)."""

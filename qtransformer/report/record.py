@@ -118,6 +118,8 @@ class Record:
     distributions: Distributions | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     """Of the best checkpoint."""
+    learned: dict[str, Any] = field(default_factory=dict)
+    """Configuration in the best checkpoint: it has numbers where the run's leaves a choice to the data."""
     damaged: list[str] = field(default_factory=list)
     """Files that exist but cannot be understood."""
 
@@ -128,7 +130,7 @@ class Record:
     @property
     def value_range(self) -> tuple[float, float]:
         """Lowest and highest attainable return."""
-        value = self.config.get("value", {})
+        value = (self.learned or self.config).get("value", {})
         value = value if isinstance(value, dict) else {}
         low, high = value.get("v_min", 0.0), value.get("v_max", 1.0)
         return (float(low), float(high)) if _finite(low) and _finite(high) and low < high else (0.0, 1.0)
@@ -159,6 +161,7 @@ def read_record(run: Path) -> Record:
         record.distributions = record.distributions or read(path, _distributions, None)
     with suppress(CheckpointError):
         record.metadata = read(resolve_checkpoint(run) / "metadata.json", _mapping, {})
+        record.learned = read(resolve_checkpoint(run) / "config.json", _mapping, {})
     return record
 
 

@@ -1,4 +1,4 @@
-"""Value heads: four ways to learn a return, behind one interface (`base.ValueHead`)."""
+"""Value heads: four ways to learn a return, behind one interface (`base.ValueHead`), and the range they cover (`support`)."""
 
 from qtransformer.config import ValueConfig, ValueKind
 from qtransformer.value_heads.base import CategoricalHead, ValueHead
@@ -11,13 +11,15 @@ __all__ = ["C51", "MSE", "CategoricalHead", "HLGauss", "TwoHot", "ValueHead", "m
 
 
 def make_value_head(config: ValueConfig) -> ValueHead:
-    """The head a configuration names."""
+    """The head a configuration names; an end of its range that no data set yet is that of a sparse success, 0 or 1."""
+    v_min = 0.0 if config.v_min is None else config.v_min
+    v_max = 1.0 if config.v_max is None else config.v_max
     match config.kind:
         case ValueKind.hl_gauss:
-            return HLGauss(config.v_min, config.v_max, config.num_bins, config.sigma_ratio)
+            return HLGauss(v_min, v_max, config.num_bins, config.sigma_ratio)
         case ValueKind.two_hot:
-            return TwoHot(config.v_min, config.v_max, config.num_bins)
+            return TwoHot(v_min, v_max, config.num_bins)
         case ValueKind.c51:
-            return C51(config.v_min, config.v_max, config.num_bins)
+            return C51(v_min, v_max, config.num_bins)
         case ValueKind.mse:
-            return MSE(config.v_min, config.v_max)
+            return MSE(v_min, v_max)

@@ -54,8 +54,12 @@ class ValueHead(ABC):
         return self.loss_to_probs(logits, self.to_probs(target_value))
 
     @abstractmethod
+    def to_logits(self, probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
+        """Outputs that `activate` turns into `probs`, but for extremes in which nothing more could be learned."""
+
     def initial_logits(self, value: float) -> Float[Tensor, "v"]:
         """Outputs that decode to `value`: the bias of a fresh network."""
+        return self.to_logits(self.to_probs(torch.tensor(float(value))))
 
     def q_values(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
         """Expected return of raw outputs: the one path from network to value."""
@@ -66,6 +70,11 @@ class ValueHead(ABC):
     ) -> Float[Tensor, "*b v"]:
         """Target representation of `reward + discount * V`; discount 0 where there is no future."""
         return self.to_probs(rewards + discounts * self.to_value(next_probs))
+
+    @property
+    def span(self) -> float:
+        """Width of the attainable range: the unit of losses on values, so that they weigh the same on any scale."""
+        return self.v_max - self.v_min
 
     def clamp(self, value: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """A return limited to the attainable range."""
@@ -88,5 +97,5 @@ class CategoricalHead(ValueHead):
     def loss_to_probs(self, logits: Float[Tensor, "*b v"], target_probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
         return -(target_probs * F.log_softmax(logits, -1)).sum(-1)
 
-    def initial_logits(self, value: float) -> Float[Tensor, "v"]:
-        return self.to_probs(torch.tensor(value)).clamp_min(1e-4).log()
+    def to_logits(self, probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
+        return probs.clamp_min(1e-4).log()

@@ -17,6 +17,7 @@ from qtransformer.batch import Batch
 from qtransformer.config import ModelConfig
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.value_heads import ValueHead
+from qtransformer.value_heads.rebinning import move_moments, projection
 
 DISCOUNT = 0.8
 
@@ -64,6 +65,14 @@ def random_mdp(bins: tuple[int, ...], seed: int, outcomes: int = 4, states: int 
     reward = np.where(terminated, success, 0.04 * rng.random(shape))
     truncated = ~terminated & (rng.random(shape) < 0.3)
     return MDP(bins, rng.integers(0, states, shape), reward, terminated, truncated)
+
+
+def costly_mdp(bins: tuple[int, ...], seed: int, outcomes: int = 3, states: int = 3) -> MDP:
+    """-1 per step until it ends, which the last state never does: its value is -1 / (1 - DISCOUNT)."""
+    mdp = random_mdp(bins, seed, outcomes, states)
+    terminated, next_state = mdp.terminated.copy(), mdp.next_state.copy()
+    terminated[-1], next_state[-1] = False, states - 1
+    return MDP(bins, next_state, np.full_like(mdp.reward, -1.0), terminated, mdp.truncated & ~terminated)
 
 
 def log_of(mdp: MDP, keep: np.ndarray | None = None) -> Batch:
@@ -131,6 +140,16 @@ class Table(nn.Module):
     def at(self, hidden: Tensor, bins: Tensor) -> Tensor:
         dims = range(bins.shape[1])
         return torch.stack([self.tables[i][(*(x[:, None] for x in self.spelt(hidden[:, i], i)), bins[:, i])] for i in dims], 1)
+
+    def rebin(
+        self, hidden: Tensor, exists: Tensor, old: ValueHead, new: ValueHead, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        """Entry by entry: a table has no inputs to fit on."""
+        move = projection(old, new)
+        for table in self.tables:
+            table.data.copy_(new.to_logits(old.activate(table.data) @ move))
+            state = optimizer.state.get(table, {}) if optimizer else {}
+            move_moments({k: v.movedim(-1, 0) if v.ndim else v for k, v in state.items()}, move.T)
 
     @staticmethod
     def spelt(hidden: Tensor, dim: int) -> tuple[Tensor, ...]:

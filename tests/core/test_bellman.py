@@ -6,11 +6,12 @@ The network is the real `QTransformer` with a table in place of what it would le
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tabular import DISCOUNT, MDP, Table, learned_q, log_of, random_mdp, tabular_network
+from tabular import DISCOUNT, MDP, Table, costly_mdp, learned_q, log_of, random_mdp, tabular_network
 from torch import Tensor, nn
 
 from qtransformer.batch import Batch
@@ -19,6 +20,7 @@ from qtransformer.learner import QLearner
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 from qtransformer.value_heads import ValueHead, make_value_head
+from qtransformer.value_heads.support import Support, find_support, initial_value, resolved, shares_beyond, widened
 
 
 @torch.no_grad()
@@ -36,17 +38,30 @@ def fit_once(network: QTransformer, batch: Batch, target: Tensor, context: Tenso
         table.copy_(torch.where(count > 0, logits, table))
 
 
+def config_of(head: ValueHead) -> ValueConfig:
+    return ValueConfig(kind=next(k for k in ValueKind if type(make_value_head(ValueConfig(kind=k))) is type(head)), num_bins=51)
+
+
 @torch.no_grad()
-def iterate(network: QTransformer, batch: Batch, *, per_dimension: bool, floor: bool = False, chain: bool = False) -> None:
-    """Fitted iteration with the project's own targets until nothing moves."""
-    head, n = network.value_head, network.num_dims
+def iterate(
+    network: QTransformer,
+    batch: Batch,
+    *,
+    per_dimension: bool,
+    floor: bool = False,
+    chain: bool = False,
+    support: Support | None = None,
+) -> None:
+    """Fitted iteration with the project's own targets until nothing moves. With `support`, the range widens as training lets it."""
+    n = network.num_dims
     tokens = network.encode_frames(batch.images, batch.proprio, batch.instruction)
     context, ahead_context = (network.windows(tokens, batch.episode_start, frame, 1) for frame in (0, 1))
     bins = network.tokenizer.encode(batch.actions)[:, 0]
     ahead = n_step(batch, 1, DISCOUNT)
     rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-    before = torch.zeros(())
+    before, like = torch.zeros(()), config_of(network.value_head)
     for _ in range(300):
+        head = network.value_head
         ahead_probs = network.greedy(ahead_context, 0.0, dims=None if chain else 1).chosen_probs[:, -1]
         output = network(context, bins)
         if per_dimension:
@@ -56,6 +71,15 @@ def iterate(network: QTransformer, batch: Batch, *, per_dimension: bool, floor: 
             probs = backup_from_next_state(head, rewards, discounts, ahead_probs, n)
         bound = batch.mc_return[:, :1].expand(-1, n) if floor else torch.full((len(bins), n), -torch.inf)
         fit_once(network, batch, raise_to_floor(head, probs, bound)[0], context, bins)
+        if support is not None:
+            values = head.to_value(ahead_probs)
+            shares = shares_beyond(head, rewards, discounts, values, ahead.valid.flatten())
+            down, up = (bool(share > 0) for share, _ in shares.values())
+            ends = widened(head.v_min, head.v_max, (support.lowest, support.highest), down, up)
+            if ends != (head.v_min, head.v_max):
+                network.rebin(context, make_value_head(replace(like, v_min=ends[0], v_max=ends[1])))
+                before = torch.tensor(torch.inf)
+                continue
         now = network(context, bins).q_values
         if (now - before).abs().max() < 1e-6:
             return
@@ -173,6 +197,70 @@ def test_gradient_steps_of_the_learner_reach_q_star(
     q_star = mdp.q_star()
     np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=0.025)
     np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=0.05)
+
+
+RETURNS = {"sparse": (random_mdp, 1.0), "hundredfold": (random_mdp, 100.0), "minus_one": (costly_mdp, 1.0)}
+
+
+def of_returns(name: str, bins: tuple[int, ...], seed: int) -> tuple[MDP, SimpleNamespace]:
+    """An MDP, and what a log of the very first steps alone would say of its returns: too little."""
+    make, scale = RETURNS[name]
+    mdp = make(bins, seed)
+    mdp = replace(mdp, reward=scale * mdp.reward)
+    going_on, low, high = mdp.reward[~mdp.terminated], mdp.reward.min(), mdp.reward.max()
+    seen = high if high < 0 else 0.2 * high
+    return mdp, SimpleNamespace(
+        return_min=low, return_max=seen, reward_min=low, reward_max=seen, mean_return=low,
+        going_on_reward_min=going_on.min(), going_on_reward_max=max(going_on.max(), 0.25 * high),
+    )  # fmt: skip
+
+
+@every_head
+@pytest.mark.parametrize("returns", RETURNS)
+def test_an_open_range_widens_until_q_star_is_reached_on_every_scale(returns: str, kind: ValueKind) -> None:
+    mdp, stats = of_returns(returns, (3, 4), 1)
+    support = find_support(ValueConfig(), stats, DISCOUNT)
+    config = resolved(ValueConfig(kind=kind), support, stats)
+    network = tabular_network(mdp, make_value_head(config), initial_value(config, make_value_head(config)))
+    iterate(network, log_of(mdp), per_dimension=True, support=support)
+    head, q_star = network.value_head, mdp.q_star()
+    assert head.span > support.v_max - support.v_min, "it was too narrow at first"
+    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=resolution(head))
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=2 * resolution(head))
+
+
+STEPS = {kind: 1400 if kind is ValueKind.two_hot else 600 for kind in ValueKind}
+"""Two-Hot is slow to leave a bin it was sure of, as every bin is that an end moved away from."""
+
+
+@every_head
+@pytest.mark.parametrize("returns", RETURNS)
+def test_gradient_steps_reach_q_star_on_every_scale_without_a_range_given(
+    returns: str, kind: ValueKind, make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above by the whole of `QLearner.update`: within half a bin of 21 of the range that it found."""
+    monkeypatch.setattr("qtransformer.value_heads.support.WINDOW", 20)
+    mdp, stats = of_returns(returns, (3, 2), 11)
+    settings = {
+        "discount": DISCOUNT, "backup": "bellman", "floor": "none", "conservative_weight": 0.0, "behavior_mask": 0.0,
+        "target_rate": 0.3,
+    }  # fmt: skip
+    optim = {"learning_rate": 0.3, "warmup_steps": 1, "max_shift": 0, "proprio_noise": 0.0, "weight_decay": 0.0}
+    config = make_config(
+        steps=STEPS[kind], targets=settings, optim=optim, model={"history": 1}, value={"kind": kind.value, "num_bins": 21}
+    )
+    support = find_support(config.value, stats, DISCOUNT)
+    network = tabular_network(mdp, make_value_head(resolved(config.value, support, stats)))
+    with torch.no_grad():
+        for table in network.q_head.parameters():
+            table.zero_()
+    learner, batch = QLearner(config, network, torch.device("cpu"), support=support), log_of(mdp)
+    for step in range(config.steps):
+        learner.update(batch, step)
+    q_star = mdp.q_star()
+    assert learner.head.span > support.v_max - support.v_min, "it was too narrow at first"
+    np.testing.assert_allclose(learned_q(network, mdp), q_star, atol=0.025 * learner.head.span)
+    np.testing.assert_allclose(value_of_greedy(network, mdp, q_star), q_star.max(-1), atol=0.05 * learner.head.span)
 
 
 def test_a_time_limit_taken_for_an_end_would_miss_q_star() -> None:

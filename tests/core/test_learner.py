@@ -3,11 +3,13 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from qtransformer.batch import Batch
+from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
 from qtransformer.learner import QLearner, learning_rate, mirror
 from qtransformer.losses import behavior_loss, conservative_loss, take
@@ -270,6 +272,30 @@ def test_losses_equal_those_worked_out_frame_by_frame(
     if config.algo.value == "q":
         assert batch.lost_final.any(), "the data must hold a lost final observation"
         assert float(metrics["masked_lost_final"][0]) > 0
+
+
+@pytest.mark.parametrize("floor", ["sample", "learned"])
+def test_no_floor_stands_on_a_return_that_a_time_limit_made_look_better(floor, make_config, make_episode, make_dataset) -> None:
+    """-1 per step, every episode cut short: what follows may cost as much for ever, and mc_return does not know."""
+    episodes = [make_episode(4, i, end="truncated", rewards=-np.ones(4, np.float32)) for i in range(6)]
+    dataset = make_dataset(episodes)
+    batch = next(dataset.segments(batch_size=4, lead=0, steps=4, lookahead=1, seed=0))
+    value = {"v_min": -50.0, "v_max": 0.0, "initial": -45.0}
+
+    def metrics(batch: Batch) -> dict[str, float]:
+        config = make_config(optim=PLAIN, targets={"floor": floor}, value=value)
+        torch.manual_seed(0)
+        stats = {"proprio_mean": [0.0, 0.0], "proprio_std": [1.0, 1.0]}
+        learner = QLearner(config, build_network(config, dataset.action_spec, dataset.observation_spec, stats), CPU)
+        return {k: float(v) for k, (v, _) in learner.update(batch, 0).means.items()}
+
+    bound, blind = metrics(batch), metrics(replace(batch, return_bound=None))
+    if floor == "sample":
+        assert bound["bootstrap_exceeds_floor"] == 1.0
+        assert blind["bootstrap_exceeds_floor"] == 0.0
+        assert blind["target"] > bound["target"] + 30
+    else:
+        assert bound["mc_loss"] != blind["mc_loss"]
 
 
 def test_monte_carlo_targets_are_each_samples_own_return(make_config, make_learner, make_batch) -> None:

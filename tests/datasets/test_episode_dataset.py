@@ -7,6 +7,7 @@ import pytest
 
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes
+from qtransformer_datasets.frames import return_bounds
 
 
 @pytest.fixture
@@ -39,6 +40,21 @@ def test_the_stream_by_hand(make_source, episodes):
     assert np.array_equal(frames.proprio[3:7], episodes[1].proprio)
 
 
+def test_after_a_time_limit_the_worst_reward_may_come_for_ever(make_source, make_episode, episodes):
+    """Discount .5, worst reward -1: -2 in the place of what was cut off. An episode that ended is worth what it was."""
+    dataset = EpisodeDataset(make_source(episodes), discount=0.5)
+    assert return_bounds(dataset.frames(), 0.5).tolist() == [0.5, 1.0, 0, 0.0, -1.0, -2.0, -2.0, 0, 0, -0.5, -1.0, -2.0]
+    batch = next(dataset.segments(batch_size=1, lead=0, steps=12, lookahead=0, seed=0))
+    assert sorted(batch.return_bound[0].tolist()) == sorted(return_bounds(dataset.frames(), 0.5).tolist())
+    assert (batch.return_bound <= batch.mc_return).all()
+    undiscounted = next(dataset.with_discount(1.0).segments(batch_size=1, lead=0, steps=12, lookahead=0, seed=0))
+    assert undiscounted.return_bound.isneginf().sum() == 7
+    kind = [make_episode(2, 0), make_episode(3, 1, end="truncated")]
+    assert return_bounds(EpisodeDataset(make_source(kind), discount=0.5).frames(), 0.5) is None, "no reward is negative"
+    over = [make_episode(3, 1, rewards=-np.ones(3, np.float32))]
+    assert return_bounds(EpisodeDataset(make_source(over), discount=0.5).frames(), 0.5) is None, "none was cut short"
+
+
 def test_statistics_by_hand(make_source, episodes):
     stats = EpisodeDataset(make_source(episodes), discount=0.5).stats
     proprio = np.concatenate([e.proprio for e in episodes])
@@ -53,6 +69,7 @@ def test_statistics_by_hand(make_source, episodes):
     assert stats.mean_return == (0.5 + 0.25 + 0 + 0) / 4
     assert (stats.return_min, stats.return_max) == (-1.0, 1.0)
     assert (stats.reward_min, stats.reward_max) == (-1.0, 1.0)
+    assert (stats.going_on_reward_min, stats.going_on_reward_max) == (-1.0, 0.5)
     assert stats.truncated_share == 0.5  # terminated and truncated at once counts as terminated
 
 

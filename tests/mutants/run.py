@@ -63,7 +63,7 @@ PUBLIC = [
     Mutant(
         "3 the conservative term pulls logits to 0, values to one half",
         "losses.py",
-        "penalty = 0.5 * (q_values - head.v_min).square()",
+        "penalty = 0.5 * ((q_values - head.v_min) / head.span).square()",
         "penalty = 0.5 * q_logits.square().mean(-1)",
         "test_losses.py conservative",
     ),

@@ -12,9 +12,9 @@ def test_values_stay_in_the_attainable_range_whatever_the_logit(logit: float) ->
 
 
 def test_loss_is_half_the_squared_distance_of_the_value() -> None:
-    """Logit 0 is the value .5 on [0, 2] times 2 = 1; the target 1.6 is .6 away; targets beyond the range count as its edge."""
+    """Logit 0 is the value 1 on [0, 2]; the target 1.6 is .3 ranges away; targets beyond the range count as its edge."""
     logits = torch.zeros(3, 1)
-    torch.testing.assert_close(MSE(0.0, 2.0).loss(logits, torch.tensor([1.6, 1.0, 9.0])), torch.tensor([0.18, 0.0, 0.5]))
+    torch.testing.assert_close(MSE(0.0, 2.0).loss(logits, torch.tensor([1.6, 1.0, 9.0])), torch.tensor([0.045, 0.0, 0.125]))
 
 
 def test_a_logit_of_zero_is_the_middle_of_the_range() -> None:
