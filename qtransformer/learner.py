@@ -2,48 +2,23 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from qtransformer.augmentation import Jitter, as_seen, augment
 from qtransformer.batch import Batch
 from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, Precision, TrainConfig
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
-from qtransformer.metrics import Metrics
+from qtransformer.metrics import Metrics, Stopwatch
 from qtransformer.models.q_transformer import QOutput, QTransformer
-from qtransformer.preprocess import color_jitter, draw_color_jitter, images_to_float, random_shift
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
-
-
-class Stopwatch:
-    """Wall-clock seconds per named section of an update."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._cuda = device.type == "cuda"
-
-    @contextmanager
-    def section(self, name: str) -> Iterator[None]:
-        start = self._now()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
-
-    def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
-        return perf_counter()
-
-
-Jitter = dict[str, Float[Tensor, "2 b 3"]]
-"""Every camera's draw for `color_jitter`; empty where colours stay as they are."""
 
 
 class Judged(NamedTuple):
@@ -117,7 +92,7 @@ class QLearner:
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
-            batch, jitter = self._augmented(batch.to(self.device), generator)
+            batch, jitter = augment(batch.to(self.device), self.config.optim, self.network.proprio_std, self._mirrored, generator)
             bins = self._logged_bins(batch)
         with watch.section("forward"):
             hidden = self._hidden(batch, jitter, bins)
@@ -184,18 +159,6 @@ class QLearner:
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
         return self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
-
-    def _augmented(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Jitter]:
-        """The batch with shifted images and noisy proprioception, and how its colours are to be jittered."""
-        optim = self.config.optim
-        if self._mirrored:
-            batch = mirror(batch, torch.rand(len(batch.rewards), generator=generator) < 0.5, self._mirrored)
-        shifted = {name: random_shift(x, optim.max_shift, generator) for name, x in batch.images.items()}
-        jitter: Jitter = {}
-        if optim.color_jitter:
-            jitter = {name: draw_color_jitter(len(x), optim.color_jitter, generator) for name, x in shifted.items()}
-        noise = torch.randn(batch.proprio.shape, generator=generator).to(self.device) * self.network.proprio_std
-        return replace(batch, images=shifted, proprio=batch.proprio + optim.proprio_noise * noise), jitter
 
     def _hidden(
         self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"], network: QTransformer | None = None
@@ -454,21 +417,6 @@ class QLearner:
         if self.growth is not None and (found := range_in(state)):
             self._use(self._head_for(*found))
             self.growth.seen = state["support.seen"]
-
-
-def mirror(batch: Batch, flipped: Bool[Tensor, "b"], dims: list[int]) -> Batch:
-    """Some segments as a mirror shows them: images left to right, actions of the given dimensions negated."""
-    flipped = flipped.to(batch.actions.device)
-    images = {name: torch.where(flipped[:, None, None, None, None], x.flip(-2), x) for name, x in batch.images.items()}
-    actions = batch.actions.clone()
-    actions[..., dims] *= torch.where(flipped, -1.0, 1.0)[:, None, None]
-    return replace(batch, images=images, actions=actions)
-
-
-def as_seen(images: dict[str, UInt8[Tensor, "b f h w c"]], jitter: Jitter) -> dict[str, Float[Tensor, "b f c h w"]]:
-    """Images as the network takes them, their colours jittered."""
-    seen = {name: images_to_float(x) for name, x in images.items()}
-    return {name: color_jitter(x, jitter[name]) for name, x in seen.items()} if jitter else seen
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import IO
 
 import torch
@@ -12,6 +14,25 @@ from torch import Tensor
 
 CALIBRATION_BINS = 10
 """Bins of predicted value in which prediction and outcome are compared."""
+
+
+class Stopwatch:
+    """Wall-clock seconds per named section of an update."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._cuda = device.type == "cuda"
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return perf_counter()
 
 
 class Metrics:

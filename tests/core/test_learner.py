@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from qtransformer.augmentation import mirror
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
-from qtransformer.learner import QLearner, learning_rate, mirror
+from qtransformer.learner import QLearner, learning_rate
 from qtransformer.losses import behavior_loss, conservative_loss, take
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
@@ -350,20 +351,6 @@ def test_augmentation_depends_on_seed_and_step_and_reaches_images_and_propriocep
         assert loss(0, **kind) != plain
         assert loss(0, **kind) == loss(0, **kind)
         assert loss(0, **kind) != loss(7, **kind)
-
-
-def test_a_mirror_turns_images_round_and_negates_the_named_actions(make_batch) -> None:
-    batch = make_batch()
-    flipped = torch.arange(len(batch.rewards)) % 2 == 1
-    seen = mirror(batch, flipped, [0, 2])
-    for name, images in batch.images.items():
-        assert torch.equal(seen.images[name][~flipped], images[~flipped])
-        assert torch.equal(seen.images[name][flipped], images[flipped].flip(3))
-    signs = torch.where(flipped[:, None], torch.tensor([-1.0, 1.0, -1.0]), torch.ones(3))[:, None]
-    assert torch.equal(seen.actions, batch.actions * signs)
-    again = mirror(seen, flipped, [0, 2])
-    assert torch.equal(again.actions, batch.actions)
-    assert all(torch.equal(again.images[name], batch.images[name]) for name in batch.images)
 
 
 def test_about_half_of_the_segments_are_seen_in_a_mirror(make_config, make_network, make_batch) -> None:

@@ -149,8 +149,8 @@ OURS = [
     Mutant(
         "the bootstrap reads the frame before",
         "learner.py",
-        "(ahead.frame - batch.lead - 1).clamp_min(0)",
-        "(ahead.frame - batch.lead - 2).clamp_min(0)",
+        "frames = _flat_index(batch, ahead.frame)",
+        "frames = _flat_index(batch, (ahead.frame - 1).clamp_min(0))",
         "test_learner.py frame_by_frame",
     ),
     Mutant(
@@ -240,8 +240,8 @@ OURS = [
     Mutant(
         "the behaviour mask is forgotten when acting",
         "policy.py",
-        "0.0 if self.imitates else self.config.targets.behavior_mask",
-        "0.0",
+        "self.network.greedy(context, targets.behavior_mask, behavior_prior",
+        "self.network.greedy(context, 0.0, behavior_prior",
         "test_policy.py twenty_steps",
     ),
     Mutant(
@@ -280,11 +280,40 @@ OURS = [
         "test_learner.py not_finite",
     ),
     Mutant(
+        "a mirror leaves actions as they were",
+        "augmentation.py",
+        "torch.where(flipped, -1.0, 1.0)[:, None, None]",
+        "torch.where(flipped, 1.0, 1.0)[:, None, None]",
+        "test_augmentation.py mirror",
+    ),
+    Mutant(
+        "proposals leave the behaviour mask",
+        "models/q_transformer.py",
+        "drawn.append((logits + gumbel).masked_fill(~allowed, -torch.inf).argmax(-1))",
+        "drawn.append((logits + gumbel).argmax(-1))",
+        "models/test_q_transformer.py proposals",
+    ),
+    Mutant(
+        "the worst proposal is taken",
+        "models/q_transformer.py",
+        "self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmax(-1)",
+        "self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmin(-1)",
+        "models/test_q_transformer.py proposals",
+    ),
+    Mutant(
+        "values are learned while cloning",
+        "config.py",
+        "return self.algo is Algo.bc or step < self.cloning_steps",
+        "return self.algo is Algo.bc",
+        "test_trainer.py while_cloning",
+    ),
+    Mutant(
         "a shift for every frame's own",
-        "preprocess.py",
-        "rows[:, None, :, None, None].expand(b, f, h, w, c)",
-        "(rows[:, None, :, None, None] + torch.arange(f)[:, None, None, None]).clamp(0, h - 1).expand(b, f, h, w, c)",
-        "test_preprocess.py once_per_segment",
+        "augmentation.py",
+        "out[:, top:bottom, left:end] = source[:, top + down : bottom + down, left + right : end + right]",
+        "whole = source[:, top + down : bottom + down, left + right : end + right]\n"
+        "        out[:, top:bottom, left:end] = torch.stack([frame.roll(i, 0) for i, frame in enumerate(whole)])",
+        "test_augmentation.py once_per_segment",
     ),
 ]
 

@@ -49,8 +49,8 @@ class Study:
 LOW = Data("low", 8000)
 FULL = Data("full", 4000)
 STITCHING = Data("stitching", 4000)
-BASE = ("preset=grasp",)
-"""The default recipe. Everything an arm does not name is as in it."""
+BASE = ("preset=grasp", "value.v_min=0.0", "value.v_max=1.0", "value.initial=0.05")
+"""The default recipe, with the range of returns set by hand. Everything an arm does not name is as in it."""
 HEADS = {"hl_gauss": "HL-Gauss", "mse": "MSE", "two_hot": "Two-Hot", "c51": "C51"}
 
 
