@@ -16,6 +16,8 @@ from qtransformer.learner import QLearner, learning_rate
 from qtransformer.losses import behavior_loss, conservative_loss, take
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
+from qtransformer.value_heads.rebinning import projection
+from qtransformer.value_heads.support import Support
 
 CPU = torch.device("cpu")
 PLAIN = {"max_shift": 0, "color_jitter": 0.0, "proprio_noise": 0.0}
@@ -273,6 +275,38 @@ def test_losses_equal_those_worked_out_frame_by_frame(
     if config.algo.value == "q":
         assert batch.lost_final.any(), "the data must hold a lost final observation"
         assert float(metrics["masked_lost_final"][0]) > 0
+
+
+def test_a_wider_range_changes_no_value_of_either_network_and_comes_back_from_the_state(
+    make_config, make_batch, make_network
+) -> None:
+    """With a head wide enough to fit, and another target network; moments move as probabilities do."""
+    config, support = make_config(model={"head_dim": 64}), Support(v_min=0.0, v_max=1.0, lowest=-9.0, highest=9.0)
+    learner, batch = QLearner(config, make_network(config), CPU, support=support), make_batch(size=8)
+    for step in range(3):
+        learner.update(batch, step)
+    learner.target_network.load_state_dict(make_network(config, seed=5).state_dict())
+    bins, old = learner._logged_bins(batch), learner.head
+    networks = [learner.network, learner.target_network]
+    before = [n.judge(learner._hidden(batch, {}, bins, n)).q_values for n in networks]
+    moments = learner.optimizer.state[learner.network.q_head.out.bias]["exp_avg"].clone()
+    learner.growth.seen = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    learner.cover(-0.5, 2.0, batch)
+    assert learner.range == (-0.5, 2.0)
+    for network, values in zip(networks, before, strict=True):
+        after = network.judge(learner._hidden(batch, {}, bins, network)).q_values
+        apart = (after - values).abs()[:, network.bin_exists] / learner.head.span
+        assert apart.mean() < 0.03, "weights are drawn at random and large; see test_rebinning for trained ones"
+        assert (values.max() - values.min()) / learner.head.span > 0.1
+    moved = learner.optimizer.state[learner.network.q_head.out.bias]["exp_avg"]
+    torch.testing.assert_close(moved, moments @ projection(old, learner.head))
+
+    other = QLearner(config, make_network(config, seed=7), CPU, support=support)
+    other.update(batch, 0)
+    other.load_state_dict(learner.state_dict())
+    assert same(other.state_dict(), learner.state_dict())
+    assert other.range == (-0.5, 2.0)
+    assert other.network.value_head is other.target_network.value_head is other.head
 
 
 @pytest.mark.parametrize("floor", ["sample", "learned"])
