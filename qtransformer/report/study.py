@@ -21,7 +21,7 @@ FOOTNOTE = (
     "Intervals are 95% of the hierarchical bootstrap: training seeds are drawn, then their episodes. With one seed they stand for "
     "its episodes alone, and another training may well lie outside."
 )
-HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "best validation", "core-minutes", "success of the data")
+HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "best validation", "core-min", "data")
 
 Row = Mapping[str, str]
 
@@ -185,7 +185,8 @@ def _page(name: str, question: str, arms: Sequence[ArmResult], compared: Sequenc
     rows = [[swatch(colors[arm.name], _name(arm)), *map(escape, cells[1:])] for arm, cells in zip(arms, _cells(arms), strict=True)]
     differences = [[escape(f"{a.label} − {b.label}"), *map(escape, _difference(d))] for a, b, d in compared]
     heads = ("arms", "difference of success", "95% interval", "")
-    settings = [[escape(_name(arm)), escape(arm.data), escape(arm.settings)] for arm in arms]
+    shared, own = _settings(arms)
+    settings = [[f"{escape(_name(arm))}<br>{escape(arm.data)}", escape(own[arm.name])] for arm in arms]
     body = "".join(
         [
             _section("Success", "After the last gradient step, on objects that no training has seen. A dot is a training seed."),
@@ -198,12 +199,19 @@ def _page(name: str, question: str, arms: Sequence[ArmResult], compared: Sequenc
             card("", plots.to_svg(curves_plot(arms, SCREEN)), classes="wide")
             if any(arm.curves for arm in arms)
             else note("No training validated its checkpoints."),
-            _section("Settings", "What differs from the defaults of `qtransformer train`."),
-            card("", table(("arm", "data", "settings"), settings, values=(2,))),
+            _section("Settings", f"Of all arms, over the defaults of qtransformer train: {shared or 'none'}. And of each:"),
+            card("", table(("arm and data", "settings"), settings, values=(1,))),
         ]
     )
     header = f'<div class="top"><h1>study {escape(name)}</h1></div><h2>{escape(question)}</h2>'
     return document(f"study {name}", header, f"<section>{body}</section>", FOOTNOTE)
+
+
+def _settings(arms: Sequence[ArmResult]) -> tuple[str, dict[str, str]]:
+    """Settings that all arms share, and those of each beside them."""
+    words = {arm.name: arm.settings.split() for arm in arms}
+    shared = [word for word in words[arms[0].name] if all(word in others for others in words.values())]
+    return " ".join(shared), {name: " ".join(w for w in own if w not in shared) or "–" for name, own in words.items()}
 
 
 def _section(title: str, lead: str) -> str:

@@ -290,9 +290,9 @@ def test_two_studies_at_once_run_each_cell_once_and_one_that_fails_stops_none(
 
 
 def test_a_study_whose_process_is_killed_goes_on(tiny: list[str], tmp_path: Path) -> None:
-    """SIGKILL leaves the training behind for the moment in which it saves; the study that goes on waits for it."""
+    """Its training is asked to end, and may be saving still when the study goes on: that waits for it."""
     pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
-    study = replace(TINY_STUDY, arms=(replace(BC, overrides=(*BC.overrides, "steps=400")),))
+    study = replace(TINY_STUDY, arms=(replace(BC, overrides=(*BC.overrides, "steps=100")),))
     process = start_study(study, tiny)
     wait_until(lambda: bool(list((tmp_path / "runs").glob("*/checkpoints/step_*"))), process)
     os.kill(process.pid, signal.SIGKILL)
@@ -301,6 +301,7 @@ def test_a_study_whose_process_is_killed_goes_on(tiny: list[str], tmp_path: Path
     process.communicate()
     assert again.returncode == 0, told
     [row] = results.read_cells(tmp_path / "out").values()
-    assert row["steps"] == "400"
+    assert row["steps"] == "100"
     log = (tmp_path / "runs" / row["cell"] / "train.log").read_text()
-    assert log.count("stopped after step") == log.count("trained to step 400") == 1
+    assert log.count("trained to step 100") == 1
+    assert len((tmp_path / "out" / results.CELLS).read_text().splitlines()) == 2
