@@ -143,7 +143,7 @@ def point(cell: str, step: int, q_start: str = "0.5") -> dict[str, object]:
     return {"cell": cell, "step": step, "q_start": q_start}
 
 
-@pytest.mark.parametrize("torn", ["b,2", "b,2,,0.5,,,", 'b,2,,"a, ', ""])
+@pytest.mark.parametrize("torn", ["b,2", "b,2,,0.5,,,,0.1", "b,2,,0.5,,,", 'b,2,,"a, ', ""])
 def test_a_line_cut_off_by_a_kill_is_passed_over_and_swallows_nothing(torn: str, tmp_path: Path) -> None:
     path = tmp_path / results.CURVES
     results.append(path, results.CURVE_FIELDS, [point("a", 1)])
