@@ -92,7 +92,7 @@ def _default(item: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(value)}]"
-    return {"???": "...", None: "null"}.get(value, str(value))
+    return "null" if value is None else "..." if value == "???" else str(value)
 
 
 def _choices(kind: Any) -> str:

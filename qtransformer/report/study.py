@@ -183,7 +183,7 @@ def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
 def _page(name: str, question: str, arms: Sequence[ArmResult], compared: Sequence[tuple[ArmResult, ArmResult, Estimate]]) -> str:
     colors = _colors(arms)
     rows = [[swatch(colors[arm.name], _name(arm)), *map(escape, cells[1:])] for arm, cells in zip(arms, _cells(arms), strict=True)]
-    differences = [[escape(f"{a.label} − {b.label}"), *map(escape, _difference(d))] for a, b, d in compared]
+    differences = [[escape(f"{a.label} − {b.label}"), *map(escape, _difference(a, b, d))] for a, b, d in compared]
     heads = ("arms", "difference of success", "95% interval", "")
     shared, own = _settings(arms)
     settings = [[f"{escape(_name(arm))}<br>{escape(arm.data)}", escape(own[arm.name])] for arm in arms]
@@ -223,7 +223,7 @@ def _markdown(
 ) -> str:
     lines = [f"# {name}", "", question, "", *_markdown_table(HEADS, _cells(arms))]
     if compared:
-        rows = [[f"{a.label} − {b.label}", *_difference(d)] for a, b, d in compared]
+        rows = [[f"{a.label} − {b.label}", *_difference(a, b, d)] for a, b, d in compared]
         lines += ["", *_markdown_table(("difference, paired by seed and scene", "success", "95% interval", ""), rows)]
     lines += ["", FOOTNOTE, "", f"![success]({name}_success.png)", "", f"![learning curves]({name}_curves.png)", ""]
     return "\n".join([*lines, f"Every cell is a line of `cells.csv`; again: `qtransformer study {name}`.", ""])
@@ -260,10 +260,12 @@ def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
     ]
 
 
-def _difference(estimate: Estimate) -> list[str]:
+def _difference(a: ArmResult, b: ArmResult, estimate: Estimate) -> list[str]:
+    """One seed in common says nothing of other trainings, however clear its episodes are."""
     mean, low, high = estimate
-    clear = "" if low <= 0 <= high else "clear of 0"
-    return [f"{mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]", clear]
+    alone = len(a.outcomes.keys() & b.outcomes.keys()) == 1
+    remark = "1 seed" if alone else "" if low <= 0 <= high else "clear of 0"
+    return [f"{mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]", remark]
 
 
 def _name(arm: ArmResult) -> str:

@@ -41,7 +41,7 @@ def test_small_is_the_defaults() -> None:
 
 
 def test_presets_compose() -> None:
-    assert group_choices("preset") == ["base_60m", "demo", "small"]
+    assert group_choices("preset") == ["base_60m", "demo", "grasp", "small"]
     assert train("preset=base_60m").model.history == 6
 
 

@@ -113,6 +113,8 @@ def _composed(overrides: tuple[str, ...]) -> str:
 
 def _said(value: Any) -> str:
     """A setting's value as the command line takes it."""
+    if value is None:
+        return "null"
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
