@@ -183,14 +183,11 @@ class TargetConfig:
     """Unseen bins of a dimension that are pushed down at each step: a draw where more exist (`logsumexp` takes all)."""
     behavior_mask: float = 0.3
     """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
-    behavior_prior: float = 0.0
-    """Value worth one nat of the behaviour's log-probability when acting: where values are level, do what has been done, and do
-    not hover. Needs the behaviour mask's classifier."""
     proposals: int = 0
     """Act by the most valuable of this many whole actions drawn from the behaviour classifier, within the mask; 0 maximises one
     dimension after the other (the paper)."""
     mask_bootstrap: bool = True
-    """Whether mask, prior and proposals hold for the bootstrap as well as for acting."""
+    """Whether mask and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False
@@ -203,10 +200,10 @@ class TargetConfig:
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
-        if self.behavior_mask == 0 and (self.proposals or self.behavior_prior):
+        if self.behavior_mask == 0 and self.proposals:
             raise ConfigError(
-                f"targets.proposals={self.proposals} and targets.behavior_prior={self.behavior_prior} need the behaviour "
-                "classifier, which is learned only for a mask, found behavior_mask=0; set a small one, .01 say"
+                f"targets.proposals={self.proposals} needs the behaviour classifier, which is learned only for a mask, found "
+                "behavior_mask=0; set a small one, .01 say"
             )
 
 

@@ -347,8 +347,7 @@ class QLearner:
             return self.target_network.greedy(context, mask, dims=1).chosen_probs[:, -1]
         if targets.proposals and targets.mask_bootstrap:
             return self.target_network.propose(context, targets.proposals, mask, generator)[1]
-        prior = targets.behavior_prior if targets.mask_bootstrap else 0.0
-        return self.target_network.greedy(context, mask, behavior_prior=prior).chosen_probs[:, -1]
+        return self.target_network.greedy(context, mask).chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
         optim = self.config.optim

@@ -166,7 +166,7 @@ class Policy:
             return self.network.greedy(context, 0.0, imitate=True)
         if targets.proposals:
             return self.network.best_of(context, targets.proposals, targets.behavior_mask, self._draws)
-        return self.network.greedy(context, targets.behavior_mask, behavior_prior=targets.behavior_prior)
+        return self.network.greedy(context, targets.behavior_mask)
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
         """An observation and what this policy makes of it, as arrays to be replayed after loading."""

@@ -229,12 +229,7 @@ class QTransformer(nn.Module):
 
     @torch.no_grad()
     def greedy(
-        self,
-        context: Float[Tensor, "b s e"],
-        behavior_mask: float,
-        imitate: bool = False,
-        dims: int | None = None,
-        behavior_prior: float = 0.0,
+        self, context: Float[Tensor, "b s e"], behavior_mask: float, imitate: bool = False, dims: int | None = None
     ) -> Decision:
         """Decide one dimension after the other, each by the argmax given those before it.
 
@@ -243,7 +238,6 @@ class QTransformer(nn.Module):
             behavior_mask: see `allowed`; 0 chooses among all bins.
             imitate: follow the behaviour classifier instead of the values (`algo=bc`).
             dims: decide only the first `dims` dimensions (None: all).
-            behavior_prior: value worth one nat of the behaviour's log-probability: it decides where values say nothing.
         """
         x = self.begin(context)
         past: list[KeysValues] | None = None
@@ -252,7 +246,7 @@ class QTransformer(nn.Module):
             out, past = self.transformer(x, past)
             judged = self.judge(out[:, -1:], first_dim=i)
             allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
-            scores = judged.policy_logits if imitate else judged.q_values + behavior_prior * judged.policy_logits
+            scores = judged.policy_logits if imitate else judged.q_values
             bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
             chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
             probs = self.value_head.activate(chosen[:, :, 0])

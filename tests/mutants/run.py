@@ -240,8 +240,8 @@ OURS = [
     Mutant(
         "the behaviour mask is forgotten when acting",
         "policy.py",
-        "self.network.greedy(context, targets.behavior_mask, behavior_prior",
-        "self.network.greedy(context, 0.0, behavior_prior",
+        "return self.network.greedy(context, targets.behavior_mask)",
+        "return self.network.greedy(context, 0.0)",
         "test_policy.py twenty_steps",
     ),
     Mutant(

@@ -26,18 +26,17 @@ def config(request, make_config: Callable[..., TrainConfig]) -> TrainConfig:
 
 
 @pytest.mark.parametrize("mask", [0.0, 0.3, 0.9])
-@pytest.mark.parametrize(("imitate", "prior"), [(False, 0.0), (False, 0.2), (True, 0.0)])
+@pytest.mark.parametrize("imitate", [False, True])
 @torch.no_grad()
-def test_greedy_is_the_chain_of_argmaxes_of_uncached_forwards(config, mask, imitate, prior, make_network) -> None:
+def test_greedy_is_the_chain_of_argmaxes_of_uncached_forwards(config, mask, imitate, make_network) -> None:
     """Bins are unequal (5, 2, 5): the padding of the switch is never chosen."""
     network = make_network(config)
     context = torch.randn(40, config.model.history * network.tokens_per_frame, config.model.embed_dim)
-    decision = network.greedy(context, mask, imitate, behavior_prior=prior)
+    decision = network.greedy(context, mask, imitate)
     bins = torch.zeros(len(context), 3, dtype=torch.long)
     for i in range(3):
         output = network(context, bins)
-        behavior = output.policy_logits.masked_fill(~network.bin_exists, -torch.inf).log_softmax(-1)
-        scores = behavior if imitate else output.q_values + prior * behavior
+        scores = output.policy_logits if imitate else output.q_values
         allowed = network.bin_exists.expand_as(scores).clone()
         if mask:
             probs = output.policy_logits.masked_fill(~allowed, -torch.inf).softmax(-1)
