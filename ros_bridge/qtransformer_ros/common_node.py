@@ -57,6 +57,9 @@ LATCHED = _qos(1, reliable=True, latched=True)
 LATCHED_OR_NOT = (EVERY, LATCHED)
 """To hear what a latching publisher said before, and a publisher that does not latch: one subscription does not match both."""
 
+UNHEARD = "unheard"
+"""Key in the recorder's status: topics of its contract that no publisher is connected on, so that what is sent there is lost."""
+
 SPIN_S = 0.1
 """How long a signal may wait for a node that has nothing to do [s]."""
 REPEAT_S = 5.0

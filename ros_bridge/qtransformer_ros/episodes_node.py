@@ -22,12 +22,16 @@ from tqdm import tqdm
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.ros_messages import word_of
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import EVERY, LATCHED, integer, number, run, text
+from qtransformer_ros.common_node import EVERY, LATCHED, UNHEARD, integer, number, run, text
 from qtransformer_ros.episode_counts import FILE, EpisodeCounts, EpisodeOutcome
 
 TICK_S = 0.01
 LOOK_S = 4.0
 """How long a recorder is looked for [s]: discovery takes up to 3 s."""
+HEARD_S = 15.0
+"""How long the recorder may take to be connected with all that it records [s]: on a busy machine, several times a discovery."""
+ATTEMPTS = 2
+"""How often an episode is acted whose bag did not keep all of it."""
 SETTLE_S = 0.1
 """How long the last control step may take to be heard of [s]."""
 TRANSITIONS = {State.PRIMARY_STATE_UNCONFIGURED: "configure", State.PRIMARY_STATE_INACTIVE: "activate"}
@@ -73,12 +77,15 @@ class EpisodesNode(Node):
         self.counts = EpisodeCounts.open(Path(folder) / FILE)
         self.outcome, self.steps, self.policy_state, self.policy_reason = "", 0, "", ""
         self.records = self.is_recording = False
+        self.unheard: str | None = None
+        """Topics that the recorder is not connected with; None until it has said so."""
         self.code = 1
         """Exit code: 0 when all episodes are done."""
         self._asked: dict[str, Any] = {}
         self.create_subscription(String, self.contract.outcome.topic, self._on_word, EVERY)
         self.create_subscription(Bool, f"{self.names['sim']}/done", self._on_done, EVERY)
         self.create_subscription(DiagnosticStatus, f"{self.names['policy']}/status", self._on_status, LATCHED)
+        self.create_subscription(DiagnosticStatus, f"{self.names['recorder']}/status", self._on_recorder_status, LATCHED)
         self._script = self._run()
         self._wait = Wait(lambda: True, 0.0)
         self._since = time.monotonic()
@@ -99,8 +106,11 @@ class EpisodesNode(Node):
         self.steps += 1
 
     def _on_status(self, status: DiagnosticStatus) -> None:
-        self.policy_state = next((value.value for value in status.values if value.key == "state"), "")
+        self.policy_state = value_of(status, "state") or ""
         self.policy_reason = status.message
+
+    def _on_recorder_status(self, status: DiagnosticStatus) -> None:
+        self.unheard = value_of(status, UNHEARD)
 
     def _advance(self) -> None:
         """Resume the script if what it waits for is there, or has not come in time."""
@@ -128,7 +138,7 @@ class EpisodesNode(Node):
             yield from self._prepare()
         with tqdm(total=self.count, initial=self.count - len(left), desc="episodes", unit="episode", disable=None) as bar:
             for seed in left:
-                outcome = yield from self._episode(seed)
+                outcome = yield from self._kept_episode(seed)
                 self.counts.add(outcome)
                 bar.update()
                 bar.set_postfix_str(self.counts.text().split(" over")[0])
@@ -136,7 +146,7 @@ class EpisodesNode(Node):
         print(self.counts.text(), flush=True)
 
     def _prepare(self) -> Script:
-        """Bring the policy to life, and look for a recorder."""
+        """Bring the policy to life, and look for a recorder that hears it."""
         policy = self.names["policy"]
         for _ in range(3):
             found = yield from self._ask(GetState, f"{policy}/get_state", GetState.Request())
@@ -156,8 +166,22 @@ class EpisodesNode(Node):
         self.records = recorder.service_is_ready()
         if not self.records:
             self.get_logger().warning(f"no {self.names['recorder']}: nothing is recorded")
+            return
+        yield Wait(lambda: self.unheard == "", HEARD_S)
+        if self.unheard:
+            self.get_logger().warning(f"{self.names['recorder']}: no publisher of {self.unheard} within {HEARD_S:g} s")
+
+    def _kept_episode(self, seed: int) -> Script:
+        """An episode; acted again if its bag lacks some of it, for one such bag spoils the dataset."""
+        for attempt in range(ATTEMPTS):
+            outcome, is_kept = yield from self._episode(seed)
+            if is_kept or outcome.outcome == "none" or attempt == ATTEMPTS - 1:
+                return outcome
+            self.get_logger().warning(f"seed {seed}: {outcome.bag} is incomplete; the episode is acted again")
+            yield from self._trigger(f"{self.names['recorder']}/discard")
 
     def _episode(self, seed: int) -> Script:
+        """Returns its outcome, and whether all that was to be recorded of it was."""
         policy, sim = self.names["policy"], self.names["sim"]
         bag = (yield from self._start_recording(seed)) if self.records else ""
         yield from self._trigger(f"{policy}/reset")
@@ -175,9 +199,9 @@ class EpisodesNode(Node):
         if not self.outcome and self.policy_state in ("FAULT", "ESTOP"):
             raise ConfigError(f"{policy}: {self.policy_reason}; mend that and start again: what is done is kept")
         yield Wait(lambda: False, SETTLE_S)
-        if self.records:
-            yield from self._stop_recording()
-        return EpisodeOutcome(seed=seed, outcome=self.outcome or "none", steps=self.steps, seconds=round(seconds, 3), bag=bag)
+        is_kept = (yield from self._stop_recording()) if self.records else True
+        ended = self.outcome or "none"
+        return EpisodeOutcome(seed=seed, outcome=ended, steps=self.steps, seconds=round(seconds, 3), bag=bag), is_kept
 
     def _start_recording(self, seed: int) -> Script:
         recorder = self.names["recorder"]
@@ -193,6 +217,7 @@ class EpisodesNode(Node):
         self.is_recording = False
         if not answer.success:
             self.get_logger().error(f"{self.names['recorder']}: {answer.message}")
+        return answer.success
 
     def _set(self, node: str, **values: int) -> Script:
         request = SetParameters.Request(parameters=[Parameter(name, value=v).to_parameter_msg() for name, v in values.items()])
@@ -216,6 +241,11 @@ class EpisodesNode(Node):
         if name not in self._asked:
             self._asked[name] = self.create_client(kind, name)
         return self._asked[name]
+
+
+def value_of(status: DiagnosticStatus, key: str) -> str | None:
+    """None where the status does not have the key."""
+    return next((value.value for value in status.values if value.key == key), None)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, CONSUMED_TYPE, VECTOR_TYPES
 from qtransformer_datasets.rosbag.storage import RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import LATCHED, flag, integer, number, publish_last, run, text, texts
+from qtransformer_ros.common_node import LATCHED, UNHEARD, flag, integer, number, publish_last, run, text, texts
 from qtransformer_ros.recorded_bag import TopicInfo, check_folder, distribution_types, offered
 from qtransformer_ros.recording import Recorder, RecorderSettings
 
@@ -85,6 +85,8 @@ class RecorderNode(Node):
         self.infos: dict[str, TopicInfo] = {}
         self.subscribed: dict[str, tuple[Subscription, tuple[Any, ...]]] = {}
         self.ended: list[Future] = []
+        self.unheard: list[str] = []
+        """Topics of the contract that no publisher is connected on."""
         self.shown: Any = None
         self.types = expected_types(self.contract)
         self.create_service(Trigger, "~/start", self._on_start)
@@ -111,7 +113,7 @@ class RecorderNode(Node):
             for future in ended:
                 future.set_result(None)
         _, sentence, _ = self.recorder.status()
-        if sentence != self.shown:
+        if (sentence, self.unheard) != self.shown:
             self._publish_status()
 
     def _look(self) -> None:
@@ -132,6 +134,12 @@ class RecorderNode(Node):
             type_hash = type_hash if type_hash.startswith("RIHS01_") else ""  # else the publisher's middleware does not tell
             self.infos[topic] = TopicInfo(type=kind, type_hash=type_hash, qos=tuple(dict.fromkeys(map(bag_qos, qos))))
             self._subscribe(topic, kind, reliable, latched)
+        self.unheard = [topic for topic in self._contract_topics() if not self._is_heard(topic)]
+
+    def _is_heard(self, topic: str) -> bool:
+        """Whether a publisher is connected: one that the graph shows need not be yet."""
+        subscription, _ = self.subscribed.get(topic, (None, None))
+        return subscription is not None and subscription.get_publisher_count() > 0
 
     def _subscribe(self, topic: str, kind: str, reliable: bool, latched: bool) -> None:
         """Anew where something changed: but what is heard already is not given up for a better quality within an episode."""
@@ -154,11 +162,14 @@ class RecorderNode(Node):
         self.subscribed[topic] = (made, wanted)
 
     def _topics(self) -> list[str]:
+        extra = [self.resolve_topic_name(topic) for topic in (CONSUMED, *self.extra)]
+        return list(dict.fromkeys([*self._contract_topics(), *extra]))
+
+    def _contract_topics(self) -> list[str]:
         contract = self.contract
         sources = [source.topic for source in (*contract.observed, *contract.commanded)]
         rules = [rule.topic for rule in (contract.reward, contract.ticks) if rule]
-        extra = [self.resolve_topic_name(topic) for topic in (CONSUMED, *self.extra)]
-        return list(dict.fromkeys([*sources, *contract.event_topics(), *rules, *extra]))
+        return list(dict.fromkeys([*sources, *contract.event_topics(), *rules]))
 
     def _receive(self, topic: str, data: bytes, info: Any) -> None:
         receive_ns = info["received_timestamp"] or time.time_ns()
@@ -206,11 +217,13 @@ class RecorderNode(Node):
         logger.error(sentence) if is_error else logger.info(sentence)
 
     def _publish_status(self, publish: Callable[[Any, Any], None] = lambda publisher, message: publisher.publish(message)) -> None:
-        well, self.shown, values = self.recorder.status()
+        well, sentence, values = self.recorder.status()
+        self.shown = sentence, self.unheard
+        values |= {UNHEARD: " ".join(self.unheard)}
         message = DiagnosticStatus(
             level=DiagnosticStatus.OK if well else DiagnosticStatus.ERROR,
             name=self.get_fully_qualified_name(),
-            message=self.shown,
+            message=sentence,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
         publish(self.status, message)

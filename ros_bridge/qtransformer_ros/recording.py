@@ -3,6 +3,7 @@
 Fed with raw messages and told the time; no ROS, no threads.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from qtransformer_datasets.rosbag.storage import Bag, RawMessage
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import EventRule, TopicContract
 from qtransformer_ros.audit import Audit, audit
-from qtransformer_ros.recorded_bag import RecordedBag, TopicInfo, next_name, write_json
+from qtransformer_ros.recorded_bag import RecordedBag, TopicInfo, disk_errors, next_name, write_json
 
 FLUSH_S = 1.0
 """What a killed recorder may lose [s]."""
@@ -108,13 +109,24 @@ class Recorder:
         self._end = min(self._end, now_s + self.settings.post_roll_s)
 
     def discard(self) -> str:
-        """Throw the episode away. Returns its name. Raises DatasetError where there is none."""
-        if self.bag is None:
-            raise DatasetError("nothing is being recorded; start first")
-        bag, self.bag, self._end = self.bag, None, float("inf")
-        bag.discard()
-        self.log(False, f"{bag.path.name}: discarded")
-        return bag.path.name
+        """Throw away the episode that is recorded, or else the last one if its audit failed. Returns its name.
+
+        Raises:
+            DatasetError: there is neither.
+        """
+        if self.bag is not None:
+            bag, self.bag, self._end = self.bag, None, float("inf")
+            bag.discard()
+            name = bag.path.name
+        elif self.last is not None and not self.last.is_ok:
+            name, self.last = self.last.name, None
+            with disk_errors(self.folder / name):
+                shutil.rmtree(self.folder / name)
+                self._audit_file(name).unlink(missing_ok=True)
+        else:
+            raise DatasetError("nothing is being recorded, and no audit failed; start first")
+        self.log(False, f"{name}: discarded")
+        return name
 
     def close(self) -> None:
         """End what is being recorded, at once."""
@@ -161,8 +173,11 @@ class Recorder:
         finally:
             bag.abandon()  # nothing to abandon if it was published
         self.last = own
-        write_json(self.folder / f"{own.name}.audit.json", own.to_dict())
+        write_json(self._audit_file(own.name), own.to_dict())
         self.log(not own.is_ok, own.text())
+
+    def _audit_file(self, name: str) -> Path:
+        return self.folder / f"{name}.audit.json"
 
     def _label(self, own: Audit, described: dict[str, str]) -> dict[str, str]:
         """The bag's `custom_data`."""

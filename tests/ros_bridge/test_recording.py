@@ -150,6 +150,24 @@ def test_by_request(tmp_path: Path, episode, actions) -> None:
     assert recorder.discard() == "episode_0002"
 
 
+def test_a_bag_that_failed_its_audit_can_be_discarded_and_a_good_one_cannot(tmp_path: Path, episode, actions) -> None:
+    playback = Playback(tmp_path, auto=False, post_roll_s=0.0)
+    recorder = playback.recorder
+    sent = list(messages(episode, actions, playback.contract))
+    for messages_of_one in (sent[: len(sent) // 2], sent):
+        recorder.start()
+        playback.play(iter(messages_of_one))
+        recorder.stop(0.0)
+        recorder.tick(0.0)
+        assert recorder.last is not None
+        if not recorder.last.is_ok:
+            assert recorder.discard() == "episode_0001"
+    assert names(recorder.folder) == ["episode_0001", "episode_0001.audit.json"]
+    assert recorder.last.is_ok
+    with pytest.raises(DatasetError, match="nothing is being recorded, and no audit failed"):
+        recorder.discard()
+
+
 def test_samples_from_just_before_the_start_are_kept(playback: Playback, episode, actions) -> None:
     sent = list(messages(episode, actions, playback.contract))
     start = sent[0]

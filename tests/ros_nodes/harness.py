@@ -210,6 +210,7 @@ class Graph:
             "ROS_LOG_DIR": str(self.folder / "ros_log"),
             "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",  # where a crash of the middleware happened
         }
         self.env.pop("ROS_LOCALHOST_ONLY", None)
         for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR"):

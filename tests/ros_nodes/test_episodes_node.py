@@ -9,7 +9,7 @@ import pytest
 from tests.ros_nodes.harness import Graph, NodeProcess
 
 CONTRACT = """
-control_hz: 4
+control_hz: 20
 tolerance_s: 0.3
 proprio: [{topic: tool_state, type: JointState, joints: [x], units: m}]
 action: [{topic: command, type: Float64, values: [dx], units: m, low: -1, high: 1}]
@@ -24,7 +24,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
-from qtransformer_ros.common_node import EVERY, LATCHED, flag, integer, run
+from qtransformer_ros.common_node import EVERY, LATCHED, flag, integer, number, run
 
 class Policy(LifecycleNode):
     def __init__(self):
@@ -61,18 +61,26 @@ class Sim(Node):
         self.event = self.create_publisher(String, "episode/event", EVERY)
         self.done = self.create_publisher(Bool, "~/done", EVERY)
         self.state = self.create_publisher(JointState, "tool_state", EVERY)
-        self.command = self.create_publisher(Float64, "command", EVERY)
+        self.silent = integer(self, "silent_resets", 0, "episodes at first whose commands are lost").value
+        late = number(self, "late_s", 0.0, "when commands are first published [s]", low=0, high=60).value
+        self.command = None if late else self.create_publisher(Float64, "command", EVERY)
+        self.late = self.create_timer(late, self.publish_late) if late else None
         self.create_service(Trigger, "~/reset", self.reset)
         self.timer = None
+    def publish_late(self):
+        self.destroy_timer(self.late)
+        self.command = self.create_publisher(Float64, "command", EVERY)
     def reset(self, request, response):
         print("sim reset", self.seed.value, flush=True)
         self.event.publish(String(data="start"))
+        self.silent -= 1
         self.step, self.timer = 0, self.create_timer(0.05, self.tick)
         response.success = True
         return response
     def tick(self):
         self.state.publish(JointState(header=self.header(), name=["x"], position=[0.1]))
-        self.command.publish(Float64(data=0.5))
+        if self.command and self.silent < 0:
+            self.command.publish(Float64(data=0.5))
         self.step += 1
         ends = self.step == 4 and self.seed.value != self.mute.value
         self.done.publish(Bool(data=ends))
@@ -139,6 +147,20 @@ def test_with_a_recorder_every_episode_has_its_bag(graph: Graph, players, tmp_pa
     audits = [json.loads((tmp_path / "bags" / f"episode_000{i}.audit.json").read_text()) for i in (1, 2)]
     assert [a["outcome"] for a in audits] == ["failure", ""]
     assert "nothing said how it ended" in node.output
+
+
+@pytest.mark.parametrize(("parameters", "acted"), [({"silent_resets": 1}, [0, 0, 1]), ({"late_s": 8.0}, [0, 1])])
+def test_no_episode_lacks_what_was_sent(graph: Graph, players, tmp_path, parameters: dict[str, Any], acted: list[int]) -> None:
+    """An episode whose bag is incomplete is acted again; none begins before the recorder is connected."""
+    graph.start("policy_player_node")
+    sim = graph.start("players_node", **parameters)
+    graph.start("qtransformer_ros.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
+    node = run_episodes(graph, players, episodes=2)
+    assert node.code == 0, node.output
+    assert [line for line in sim.output.splitlines() if line.startswith("sim")] == [f"sim reset {seed}" for seed in acted]
+    audits = [json.loads(path.read_text()) for path in sorted((tmp_path / "bags").glob("*.audit.json"))]
+    assert [(a["outcome"], a["ok"]) for a in audits] == [("failure", True), ("success", True)], audits
+    assert results(players) == [(0, "failure", 4), (1, "success", 4)]
 
 
 def test_a_policy_that_would_not_configure_says_why(graph: Graph, players) -> None:

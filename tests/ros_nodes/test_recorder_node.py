@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.storage import open_bag
+from qtransformer_ros.common_node import UNHEARD
 from tests.ros_nodes.harness import LATCHED, Graph, NodeProcess
 
 STEPS = 12
@@ -277,6 +278,17 @@ def test_a_topic_that_is_missing_fails_the_audit_and_says_so(stage: Stage) -> No
     assert "no message on /joint_states" in recorder.output
     label = open_bag(stage.bags / "episode_0001").custom_data
     assert label["audit"].startswith("failed: no message on /joint_states")
+
+
+def test_the_status_names_topics_that_nobody_publishes(stage: Stage) -> None:
+    stage.record()
+
+    def unheard() -> set[str]:
+        return {topic for v in stage.statuses[-1:] for pair in v.values if pair.key == UNHEARD for topic in pair.value.split()}
+
+    stage.graph.probe.wait_for(lambda: {"/camera", "/twist", "/event"} <= unheard(), "all to be named")
+    stage.play(silent="twist")
+    stage.graph.probe.wait_for(lambda: unheard() == {"/twist"}, "the one that is left")
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(stage: Stage) -> None:
