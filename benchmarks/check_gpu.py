@@ -1,9 +1,10 @@
-"""Train the demo's network on a GPU and on the CPU from the same weights and batches, and compare losses: `make check-gpu`.
+"""Train a preset's network on a GPU and on the CPU from the same weights and batches, and compare losses: `make check-gpu`.
 
-    .venv/bin/python benchmarks/check_gpu.py [steps]
+    .venv/bin/python benchmarks/check_gpu.py [preset] [steps]
 
 Ends with 0 if every loss agrees to 1e-3 (of the CPU's, absolutely below 1), with 1 if one does not, with 2 without a GPU.
-TF32 is off, so that both compute in float32; what remains is the order of sums, which grows with every step.
+Both compute in float32, without TF32; what remains is the order of sums, which grows with every step. Then the GPU's pace as
+trainings have it (bfloat16 where it computes in it), in batches of several sizes.
 """
 
 import copy
@@ -83,13 +84,13 @@ def train(
     return losses, samples / (time.perf_counter() - begin)
 
 
-def demo_config() -> TrainConfig:
-    """The settings that `qtransformer demo` trains with."""
-    settings = compose_settings("train", ["preset=demo", "dataset=synthetic", "run=none"])
+def config_of(preset: str, *overrides: str) -> TrainConfig:
+    """The settings that a preset trains with."""
+    settings = compose_settings("train", [f"preset={preset}", *overrides, "dataset=synthetic", "run=none"])
     return TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
 
 
-def main(steps: int = 40) -> int:
+def main(preset: str = "demo", steps: int = 40) -> int:
     if not torch.cuda.is_available():
         build = f"PyTorch {torch.__version__} is {'a CUDA build' if torch.version.cuda else 'built without CUDA'}"
         print(
@@ -100,7 +101,7 @@ def main(steps: int = 40) -> int:
         return 2
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    config = demo_config()
+    config = config_of(preset, "optim.precision=float32", f"cloning_steps={steps // 4}")
     data = EpisodeDataset(Synthetic(), config.targets.discount)
     torch.manual_seed(config.seed)
     stats = {"proprio_mean": data.stats.proprio_mean.tolist(), "proprio_std": data.stats.proprio_std.tolist()}
@@ -114,9 +115,12 @@ def main(steps: int = 40) -> int:
         if step % max(1, steps // 8) == 0 or step == steps - 1:
             print(f"{step:>6}" + "".join(f"{f'{a[k]:.6f} {b[k]:.6f}':>28}" for k in a))
     print(f"samples/s     CPU {cpu_rate:.0f}, {torch.cuda.get_device_name()} {gpu_rate:.0f}: {gpu_rate / cpu_rate:.1f}x")
+    for segments in (16, 64, 256):
+        sized = config_of(preset, f"optim.batch_segments={segments}", "cloning_steps=0")
+        print(f"batch of {segments:>3} segments: {train(sized, network, data, torch.device('cuda'), 25)[1]:.0f} samples/s")
     print(f"largest difference of a loss {worst:.1e}, allowed {TOLERANCE:g}: {'agrees' if worst <= TOLERANCE else 'DIFFERS'}")
     return 0 if worst <= TOLERANCE else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(int(x) for x in sys.argv[1:])))
+    sys.exit(main(*sys.argv[1:2], *map(int, sys.argv[2:])))

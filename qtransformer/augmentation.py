@@ -23,7 +23,7 @@ def augment(
     Colours wait until an image is about to be encoded (`as_seen`), for many images of a batch never are.
 
     Args:
-        batch: on its device, images uint8.
+        batch: images uint8; best on the CPU.
         optim: how much of each.
         proprio_std: unit of the noise.
         mirrored: action dimensions that change sign in a mirror.

@@ -92,7 +92,9 @@ class QLearner:
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
-            batch, jitter = augment(batch.to(self.device), self.config.optim, self.network.proprio_std, self._mirrored, generator)
+            # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
+            batch, jitter = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator)
+            batch = batch.to(self.device)
             bins = self._logged_bins(batch)
         with watch.section("forward"):
             hidden = self._hidden(batch, jitter, bins)

@@ -58,12 +58,12 @@ def collect(settings: CollectSettings, attributes: dict[str, Any]) -> None:
         HDF5Writer.open_or_resume(settings.out, env.action_spec, env.observation_spec, attributes) as writer,
         tqdm(total=settings.episodes, initial=len(writer), desc=f"collect {settings.recipe}", unit="episode") as bar,
     ):
-        successes = 0
-        for episode in parallel_map(worker, range(len(writer), settings.episodes), settings.workers):
+        successes, missing = 0, range(len(writer), settings.episodes)
+        for done, episode in enumerate(parallel_map(worker, missing, settings.workers), start=1):
             writer.append(episode)
             successes += episode.success
             bar.update()
-            bar.set_postfix(success=f"{successes / (bar.n - bar.initial):.2f}", refresh=False)
+            bar.set_postfix(success=f"{successes / done:.2f}", refresh=False)
 
 
 def provenance(settings: CollectSettings) -> dict[str, Any]:
