@@ -94,7 +94,7 @@ class QLearner:
         with watch.section("data"):
             # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
             batch, jitter = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator)
-            batch = batch.to(self.device)
+            batch, jitter = batch.to(self.device), {name: draw.to(self.device) for name, draw in jitter.items()}
             bins = self._logged_bins(batch)
         with watch.section("forward"):
             hidden = self._hidden(batch, jitter, bins)
