@@ -5,6 +5,7 @@ data/low.hdf5
 {path: data/low.hdf5, reward_noise: 0.3, noise_seed: 1}
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,7 +19,7 @@ from qtransformer_datasets import views
 from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
 
 LARGEST_IMAGE = 4096
-COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_noise", "noise_seed")
+COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_scale", "step_reward", "reward_noise", "noise_seed")
 """Of every dataset, whatever its format."""
 
 
@@ -49,6 +50,10 @@ class DataSource:
     """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
     rewards: Rewards = Rewards.logged
     """Where rewards come from."""
+    reward_scale: float = 1.0
+    """Every reward times this; before `step_reward`."""
+    step_reward: float = 0.0
+    """Added to the reward of every step: -1 makes haste worth something."""
     reward_noise: float = 0.0
     """Noise U(0, this) on the last reward of every episode, to study what noise does to learning; `value.v_max` must hold it."""
     noise_seed: int = 0
@@ -85,6 +90,8 @@ class DataSource:
             image_size=_size(value.get("image_size"), f"{where}.image_size"),
             success=success if isinstance(success, bool) else None,
             rewards=_rewards(value.get("rewards", "logged"), f"{where}.rewards"),
+            reward_scale=_number(value.get("reward_scale", 1.0), f"{where}.reward_scale"),
+            step_reward=_number(value.get("step_reward", 0.0), f"{where}.step_reward"),
             reward_noise=_noise(value.get("reward_noise", 0.0), f"{where}.reward_noise"),
             noise_seed=_seed(value.get("noise_seed", 0), f"{where}.noise_seed"),
             options=options,
@@ -121,6 +128,8 @@ class DataSource:
             source = views.relabel_success(source, self.success)
         if self.rewards is Rewards.success:
             source = views.reward_success(source)
+        if (self.reward_scale, self.step_reward) != (1.0, 0.0):
+            source = views.shaped_rewards(source, self.reward_scale, self.step_reward)
         return views.noisy_rewards(source, self.reward_noise, self.noise_seed) if self.reward_noise else source
 
     def absolute(self) -> "DataSource":
@@ -178,6 +187,12 @@ def _text(value: Any, where: str) -> str:
 def _weight(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigError(f"{where}: expected a number above 0, found {value!r}")
+    return float(value)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a number, found {value!r}")
     return float(value)
 
 

@@ -205,6 +205,15 @@ def success_rewards(episode: Episode) -> Episode:
     return replace(episode, rewards=rewards, terminated=last, truncated=np.zeros_like(last))
 
 
+def shaped_rewards(source: LoggedEpisodes, scale: float, per_step: float) -> EpisodeView:
+    """Every reward times `scale`, plus `per_step`."""
+
+    def shaped(_: int, episode: Episode) -> Episode:
+        return replace(episode, rewards=(scale * episode.rewards + per_step).astype(np.float32))
+
+    return EpisodeView(source, change=shaped, keeps_pixels=True)
+
+
 def noisy_rewards(source: LoggedEpisodes, spread: float, seed: int) -> EpisodeView:
     """Noise U(0, spread) on the last reward of every episode. An episode's draw follows from (seed, its number) alone."""
 

@@ -27,7 +27,7 @@ VIEWS: list[dict[str, Any]] = [
     {"image_size": 2},
     {"success": True},
     {"rewards": "success"},
-    {"rewards": "success", "reward_noise": 0.3, "noise_seed": 2},
+    {"rewards": "success", "reward_scale": 20, "step_reward": -1, "reward_noise": 0.3, "noise_seed": 2},
     {"cameras": {"hand": "wrist"}, "image_size": [3, 4], "success": True, "rewards": "success"},
 ]
 

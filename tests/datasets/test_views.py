@@ -18,6 +18,7 @@ from qtransformer_datasets.views import (
     reward_success,
     select_cameras,
     select_episodes,
+    shaped_rewards,
     shrink_images,
     success_rewards,
 )
@@ -42,6 +43,15 @@ def assert_is_a_source(view) -> None:
         check_episode(episode, view.action_spec, view.observation_spec, str(view.path))
         assert view.lengths[index] == len(episode)
         assert np.array_equal(view.read(index).actions, episode.actions)
+
+
+def test_rewards_are_scaled_before_every_step_costs(two_cameras) -> None:
+    source, episodes = two_cameras
+    shaped = shaped_rewards(source, 20.0, -1.0)
+    assert_is_a_source(shaped)
+    for seen, logged in zip(shaped, episodes, strict=True):
+        assert np.array_equal(seen.rewards, 20 * logged.rewards - 1)
+        assert (seen.success, len(seen)) == (logged.success, len(logged))
 
 
 def test_noise_is_on_last_rewards_alone_and_an_episodes_own(two_cameras) -> None:

@@ -58,7 +58,7 @@ class Cell:
         told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, "train": train}
         told |= {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
         told |= {"collect": sorted(self.data.collect)} if self.data.collect else {}
-        told |= {"reward_noise": self.data.reward_noise} if self.data.reward_noise else {}
+        told |= {"reading": sorted(self.data.reading)} if self.data.reading else {}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -82,10 +82,10 @@ class Cell:
     def train_arguments(self, folder: Path, device: str) -> list[str]:
         """Arguments of `qtransformer train`, but for the run's directory."""
         path = str(folder / self.data_file)
-        noisy = f"{{path:'{path}',reward_noise:{self.data.reward_noise:g},noise_seed:{self.seed}}}"
+        read = ",".join([f"path:'{path}'", *(word.replace("=", ":") for word in self.data.reading), f"noise_seed:{self.seed}"])
         watch = [f"save_every={-(-self.steps // VALIDATIONS)}", f"eval_episodes={VALIDATION_EPISODES}", "keep_checkpoints=1"]
         own = [f"seed={self.seed}", "threads=1", f"device={device}", *watch]
-        return [f"dataset={noisy if self.data.reward_noise else path}", *self.overrides, *own]
+        return [f"dataset={f'{{{read}}}' if self.data.reading else path}", *self.overrides, *own]
 
     def __str__(self) -> str:
         return f"{self.identity} ({self.data}; {' '.join(self.overrides)}; seed {self.seed})"

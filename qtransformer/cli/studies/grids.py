@@ -1,7 +1,7 @@
 """The studies as data. A further arm is one more line; a further study one more entry of `STUDIES`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +12,11 @@ class Data:
     episodes: int
     collect: tuple[str, ...] = ()
     """Further settings of `qtransformer collect`."""
-    reward_noise: float = 0.0
-    """Noise U(0, this) on the last reward of every episode, added while reading: the file is the same."""
+    reading: tuple[str, ...] = ()
+    """Options of the dataset, `reward_scale=100` say: the file stays the same."""
 
     def __str__(self) -> str:
-        parts = [self.recipe, f"{self.episodes} episodes", *self.collect]
-        return ", ".join(parts + ([f"reward noise {self.reward_noise:g}"] if self.reward_noise else []))
+        return ", ".join([self.recipe, f"{self.episodes} episodes", *self.collect, *self.reading])
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ NOISE = Study(
             f"{HEADS[head]}, noise {eta:g}",
             f"value={head}",
             f"value.v_max={1 + eta:g}",  # the highest return there is
-            data=Data(LOW.recipe, LOW.episodes, reward_noise=eta),
+            data=replace(LOW, reading=(f"reward_noise={eta:g}",) if eta else ()),
         )
         for eta in ETAS
         for head in ("hl_gauss", "mse")
@@ -177,4 +176,26 @@ NOISE = Study(
     tuple((f"hl_gauss_{eta:g}", f"mse_{eta:g}") for eta in ETAS),
 )
 
-STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE)}
+SCALES = (
+    ("unit", "returns in [0, 1]", (), (0.0, 1.0, 0.05)),
+    ("scaled", "rewards times 100", ("reward_scale=100",), (0.0, 100.0, 5.0)),
+    # Without a larger reward for success, ending soon in whatever way would be best.
+    ("cost", "20 for success, -1 a step", ("reward_scale=20", "step_reward=-1"), (-15.0, 19.0, -10.0)),
+)
+"""Name, what it says, how the dataset is read, and the range and initial value set by hand for it."""
+
+ADAPTIVE = Study(
+    "adaptive",
+    "Does a range of values found from the data do as well as one that is set by hand?",
+    tuple(
+        Arm(f"{name}_{how}", f"{label}, {told}", ("preset=grasp", *overrides), replace(LOW, reading=reading))
+        for name, label, reading, (low, high, initial) in SCALES
+        for how, told, overrides in (
+            ("hand", "range by hand", (f"value.v_min={low}", f"value.v_max={high}", f"value.initial={initial}")),
+            ("auto", "automatic range", ()),
+        )
+    ),
+    tuple((f"{name}_auto", f"{name}_hand") for name, *_ in SCALES),
+)
+
+STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE, ADAPTIVE)}
