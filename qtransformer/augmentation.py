@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -15,12 +16,21 @@ Jitter = dict[str, Float[Tensor, "2 b 3"]]
 """Every camera's draw for `color_jitter`; empty where colours stay as they are."""
 
 
+class Augmented(NamedTuple):
+    """A batch as an update sees it."""
+
+    batch: Batch
+    jitter: Jitter
+    """Colours wait until an image is about to be encoded (`as_seen`), for many images of a batch never are."""
+
+    def to(self, device: torch.device) -> "Augmented":
+        return Augmented(self.batch.to(device), {name: draw.to(device) for name, draw in self.jitter.items()})
+
+
 def augment(
     batch: Batch, optim: OptimConfig, proprio_std: Float[Tensor, "p"], mirrored: Sequence[int], generator: torch.Generator
-) -> tuple[Batch, Jitter]:
+) -> Augmented:
     """The batch, mirrored, with shifted images and noisy proprioception, and how its colours are to be jittered.
-
-    Colours wait until an image is about to be encoded (`as_seen`), for many images of a batch never are.
 
     Args:
         batch: images uint8; best on the CPU.
@@ -36,7 +46,7 @@ def augment(
     if optim.color_jitter:
         jitter = {name: draw_color_jitter(len(x), optim.color_jitter, generator) for name, x in shifted.items()}
     noise = torch.randn(batch.proprio.shape, generator=generator).to(batch.proprio.device) * proprio_std
-    return replace(batch, images=shifted, proprio=batch.proprio + optim.proprio_noise * noise), jitter
+    return Augmented(replace(batch, images=shifted, proprio=batch.proprio + optim.proprio_noise * noise), jitter)
 
 
 def mirror(batch: Batch, flipped: Bool[Tensor, "b"], dims: Sequence[int]) -> Batch:

@@ -1,6 +1,5 @@
 """QLearner: one optimiser, one target network, one `update`. The mathematics itself is in `targets.py` and `losses.py`."""
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qtransformer.augmentation import Jitter, as_seen, augment
+from qtransformer.augmentation import Augmented, augment
 from qtransformer.batch import Batch
-from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, Precision, TrainConfig
+from qtransformer.config import Algo, Backup, Conservative, Floor, OptimConfig, TrainConfig
+from qtransformer.frame_encoder import FrameEncoder
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.metrics import Metrics, Stopwatch
-from qtransformer.models.q_transformer import QOutput, QTransformer
+from qtransformer.models.q_transformer import QTransformer
+from qtransformer.target_network import TargetNetwork
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
@@ -68,10 +69,13 @@ class QLearner:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self.head = network.value_head
-        self.target_network = copy.deepcopy(network).requires_grad_(False) if config.algo is Algo.q else None
-        precision = config.optim.precision
-        self._in_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and computes_in_bfloat16(device))
+        self._encoder = FrameEncoder(config.optim.precision, device)
+        self._bootstrap = TargetNetwork(network, config.targets, self._encoder) if config.algo is Algo.q else None
         self.optimizer = torch.optim.AdamW(_parameter_groups(network, config.optim), fused=True)
+
+    @property
+    def target_network(self) -> QTransformer | None:
+        return self._bootstrap and self._bootstrap.network
 
     @property
     def lookahead(self) -> int:
@@ -93,11 +97,10 @@ class QLearner:
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         with watch.section("data"):
             # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
-            batch, jitter = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator)
-            batch, jitter = batch.to(self.device), {name: draw.to(self.device) for name, draw in jitter.items()}
-            bins = self._logged_bins(batch)
+            seen = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator).to(self.device)
+            batch, bins = seen.batch, self._logged_bins(seen.batch)
         with watch.section("forward"):
-            hidden = self._hidden(batch, jitter, bins)
+            hidden = self._hidden(seen, bins)
         if self.config.clones_at(step):
             with watch.section("forward"):
                 loss = self._cloning_loss(batch, hidden, bins)
@@ -105,7 +108,7 @@ class QLearner:
             with watch.section("forward"):
                 judged = self._judged(hidden, bins, generator)
             with watch.section("target"), torch.no_grad():
-                target, valid = self._target(batch, jitter, hidden, bins, metrics, generator)
+                target, valid = self._target(seen, hidden, bins, metrics, generator)
             with watch.section("forward"):
                 loss = self._value_loss(batch, hidden, bins, judged, target, valid, metrics)
                 self._observe(batch, hidden, judged, target, metrics)
@@ -127,11 +130,11 @@ class QLearner:
         """Represent values on another range from here on, all values staying what they are, as far as a batch can tell."""
         if (v_min, v_max) == self.range:
             return
-        batch = batch.to(self.device)
-        bins, head = self._logged_bins(batch), self._head_for(v_min, v_max)
+        seen = Augmented(batch.to(self.device), {})
+        bins, head = self._logged_bins(seen.batch), self._head_for(v_min, v_max)
         for network, optimizer in [(self.network, self.optimizer), (self.target_network, None)]:
             if network is not None:
-                network.rebin(self._hidden(batch, {}, bins, network), head, optimizer)
+                network.rebin(self._hidden(seen, bins, network), head, optimizer)
         self._use(head)
 
     def _head_for(self, v_min: float, v_max: float) -> ValueHead:
@@ -145,9 +148,9 @@ class QLearner:
     @torch.no_grad()
     def judge(self, batch: Batch) -> HeldOut:
         """Values and targets of a batch as `update` would see them, without augmentation and without learning."""
-        batch = batch.to(self.device)
-        bins = self._logged_bins(batch)
-        hidden = self._hidden(batch, {}, bins)
+        seen = Augmented(batch.to(self.device), {})
+        bins = self._logged_bins(seen.batch)
+        hidden = self._hidden(seen, bins)
         output = self.network.judge(hidden)
         log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
         if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
@@ -155,22 +158,16 @@ class QLearner:
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
-            probs, valid = self._target(batch, {}, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
+            probs, valid = self._target(seen, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
             target = self.head.to_value(probs)
         return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
         return self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
 
-    def _hidden(
-        self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"], network: QTransformer | None = None
-    ) -> Float[Tensor, "k n e"]:
+    def _hidden(self, seen: Augmented, bins: Int[Tensor, "k n"], network: QTransformer | None = None) -> Float[Tensor, "k n e"]:
         network = network or self.network
-        seen = batch.lead + batch.steps
-        images = as_seen({name: x[:, :seen] for name, x in batch.images.items()}, jitter)
-        tokens = self._encode(network, images, batch.proprio[:, :seen], batch.instruction[:, :seen])
-        context = network.windows(tokens, batch.episode_start[:, :seen], batch.lead, batch.steps)
-        return network.hidden(context, bins)
+        return network.hidden(self._encoder.windows_of_steps(network, seen), bins)
 
     def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Judged:
         """The Q-head's word on the logged bins and on those beside which the losses set them."""
@@ -244,112 +241,48 @@ class QLearner:
 
     def _target(
         self,
-        batch: Batch,
-        jitter: Jitter,
+        seen: Augmented,
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
         metrics: Metrics,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k"]]:
         """Target representation of every dimension, and the steps that have one."""
+        batch = seen.batch
         has_action = batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
-        if self.config.algo is Algo.mc:
+        if self._bootstrap is None:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
-        floor = self._floor(batch, hidden, bins)
-        target, bootstrap_wins = self._bootstrapped(batch, jitter, bins, ahead, floor, metrics, generator)
-        valid = ahead.valid.flatten()
-        uncertain = valid & (ahead.discounts.flatten() > 0)
+        next_probs, valid = self._bootstrap.next_probs(seen, ahead, generator), ahead.valid.flatten()
+        rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
+        metrics.means |= shares_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), valid)
+        target, bootstrap_wins = self._backed_up(seen, bins, ahead, next_probs, self._floor(batch, hidden, bins))
+        uncertain = valid & (discounts > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
         metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
         return target, valid
 
-    def _bootstrapped(
+    def _backed_up(
         self,
-        batch: Batch,
-        jitter: Jitter,
+        seen: Augmented,
         bins: Int[Tensor, "k n"],
         ahead: NStep,
+        next_probs: Float[Tensor, "k v"],
         floor: Float[Tensor, "k n"],
-        metrics: Metrics,
-        generator: torch.Generator,
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
-        targets = self.config.targets
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-        next_probs = self._next_probs(batch, jitter, ahead, generator)
-        metrics.means |= shares_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), ahead.valid.flatten())
-        if targets.backup is Backup.n_step:
+        if self.config.targets.backup is Backup.n_step:
             probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
             uncertain = (discounts > 0)[:, None].expand_as(floor)
         else:
-            output, allowed = self._judged_by_target(batch, jitter, bins)
+            assert self._bootstrap is not None
+            output, allowed = self._bootstrap.judge(seen, bins)
             probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
             uncertain = torch.ones_like(floor, dtype=torch.bool)
             uncertain[:, -1] = discounts > 0
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
         return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
-
-    def _next_probs(self, batch: Batch, jitter: Jitter, ahead: NStep, generator: torch.Generator) -> Float[Tensor, "k v"]:
-        """Representation of the value of the state that each step bootstraps from; of 0 where it does not."""
-        frames = _flat_index(batch, ahead.frame)
-        bootstraps = (ahead.discounts > 0) & ahead.valid
-        states, place = frames[bootstraps].unique(return_inverse=True)
-        next_probs = self.head.to_probs(torch.zeros(frames.numel(), device=self.device))
-        if len(states):
-            next_probs[bootstraps.flatten()] = self._state_values(self._target_context(batch, jitter, states), generator)[place]
-        return next_probs
-
-    def _judged_by_target(self, batch: Batch, jitter: Jitter, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
-        """The target network's word on every bin at the logged prefixes, and which bins it may choose from."""
-        assert self.target_network is not None
-        steps = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device).expand(len(batch.rewards), -1)
-        output = self.target_network(self._target_context(batch, jitter, _flat_index(batch, steps).flatten()), bins)
-        return output, self.target_network.allowed(output.policy_logits, self._bootstrap_mask)
-
-    def _target_context(self, batch: Batch, jitter: Jitter, states: Int[Tensor, "k"]) -> Float[Tensor, "k s e"]:
-        """Windows of the target network's tokens at some frames of the batch, numbered through all segments.
-
-        It encodes no frame but those the windows hold: most are of no use to any target, since returns end on the way.
-        """
-        network, length = self.target_network, batch.rewards.shape[1]
-        assert network is not None
-        start = states - states % length + batch.episode_start.flatten()[states]
-        ages = torch.arange(network.config.history - 1, -1, -1, device=self.device)
-        frames, place = torch.maximum(states[:, None] - ages, start[:, None]).unique(return_inverse=True)
-        rows = frames // length
-        images = as_seen(
-            {name: x.flatten(0, 1)[frames][:, None] for name, x in batch.images.items()},
-            {name: draw[:, rows] for name, draw in jitter.items()},
-        )
-        proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))
-        return network.add_age(self._encode(network, images, proprio, instruction)[:, 0][place])
-
-    def _encode(
-        self,
-        network: QTransformer,
-        images: dict[str, Float[Tensor, "b f c h w"]],
-        proprio: Float[Tensor, "b f p"],
-        instruction: Float[Tensor, "b f d"],
-    ) -> Float[Tensor, "b f s e"]:
-        """Frames to tokens, the one part of an update that may be computed in bfloat16: convolutions are most of its work, and
-        what follows decides between values that differ by less than bfloat16 can tell."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            return network.encode_frames(images, proprio, instruction).float()
-
-    @property
-    def _bootstrap_mask(self) -> float:
-        return self.config.targets.behavior_mask if self.config.targets.mask_bootstrap else 0.0
-
-    def _state_values(self, context: Float[Tensor, "k s e"], generator: torch.Generator) -> Float[Tensor, "k v"]:
-        """Representation of the value of states, by the target network: of what the policy would do there, or `bootstrap=first`."""
-        assert self.target_network is not None
-        targets, mask = self.config.targets, self._bootstrap_mask
-        if targets.bootstrap is Bootstrap.first:
-            return self.target_network.greedy(context, mask, dims=1).chosen_probs[:, -1]
-        if targets.proposals and targets.mask_bootstrap:
-            return self.target_network.propose(context, targets.proposals, mask, generator)[1]
-        return self.target_network.greedy(context, mask).chosen_probs[:, -1]
 
     def _descend(self, loss: Float[Tensor, ""], step: int, metrics: Metrics) -> None:
         optim = self.config.optim
@@ -362,15 +295,8 @@ class QLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, step, self.config.steps)
         self.optimizer.step()
-        self._follow()
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """The target network moves towards the online one."""
-        if self.target_network is not None:
-            pairs = zip(self.target_network.parameters(), self.network.parameters(), strict=True)
-            for target, online in pairs:
-                target.lerp_(online, self.config.targets.target_rate)
+        if self._bootstrap is not None:
+            self._bootstrap.follow(self.network)
 
     @torch.no_grad()
     def _observe(
@@ -418,19 +344,6 @@ class QLearner:
         if self.growth is not None and (found := range_in(state)):
             self._use(self._head_for(*found))
             self.growth.seen = state["support.seen"]
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there; processors that only emulate it are slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-
-
-def _flat_index(batch: Batch, frame: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
-    """Frames of each segment, numbered through all segments of the batch."""
-    rows, length = batch.rewards.shape
-    return frame + length * torch.arange(rows, device=frame.device)[:, None]
 
 
 def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qtransformer.augmentation import mirror
+from qtransformer.augmentation import Augmented, mirror
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
@@ -288,13 +288,13 @@ def test_a_wider_range_changes_no_value_of_either_network_and_comes_back_from_th
     learner.target_network.load_state_dict(make_network(config, seed=5).state_dict())
     bins, old = learner._logged_bins(batch), learner.head
     networks = [learner.network, learner.target_network]
-    before = [n.judge(learner._hidden(batch, {}, bins, n)).q_values for n in networks]
+    before = [n.judge(learner._hidden(Augmented(batch, {}), bins, n)).q_values for n in networks]
     moments = learner.optimizer.state[learner.network.q_head.out.bias]["exp_avg"].clone()
     learner.growth.seen = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     learner.cover(-0.5, 2.0, batch)
     assert learner.range == (-0.5, 2.0)
     for network, values in zip(networks, before, strict=True):
-        after = network.judge(learner._hidden(batch, {}, bins, network)).q_values
+        after = network.judge(learner._hidden(Augmented(batch, {}), bins, network)).q_values
         apart = (after - values).abs()[:, network.bin_exists] / learner.head.span
         assert apart.mean() < 0.03, "weights are drawn at random and large; see test_rebinning for trained ones"
         assert (values.max() - values.min()) / learner.head.span > 0.1

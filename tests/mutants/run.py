@@ -141,16 +141,16 @@ PUBLIC = [
 OURS = [
     Mutant(
         "the target network stands still",
-        "learner.py",
-        "target.lerp_(online, self.config.targets.target_rate)",
-        "target.lerp_(online, 0.0)",
+        "target_network.py",
+        "target.lerp_(learned, self._config.target_rate)",
+        "target.lerp_(learned, 0.0)",
         "test_learner.py follows_by_its_rate",
     ),
     Mutant(
         "the bootstrap reads the frame before",
-        "learner.py",
-        "frames = _flat_index(batch, ahead.frame)",
-        "frames = _flat_index(batch, (ahead.frame - 1).clamp_min(0))",
+        "target_network.py",
+        "numbered(seen.batch, ahead.frame)",
+        "numbered(seen.batch, (ahead.frame - 1).clamp_min(0))",
         "test_learner.py frame_by_frame",
     ),
     Mutant(

@@ -1,0 +1,66 @@
+"""Frames of a batch to tokens, as an update sees them: jittered, and where it pays in bfloat16."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qtransformer.augmentation import Augmented, as_seen
+from qtransformer.batch import Batch
+from qtransformer.config import Precision
+from qtransformer.models.q_transformer import QTransformer
+
+
+class FrameEncoder:
+    """The one part of an update that may be computed in bfloat16: convolutions are most of its work, and what follows decides
+    between values that differ by less than bfloat16 can tell."""
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        self.device = device
+        self.in_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and computes_in_bfloat16(device))
+
+    def windows_of_steps(self, network: QTransformer, seen: Augmented) -> Float[Tensor, "k s e"]:
+        """History windows of all steps of the batch's segments, k of them."""
+        batch = seen.batch
+        frames = slice(batch.lead + batch.steps)
+        images = as_seen({name: x[:, frames] for name, x in batch.images.items()}, seen.jitter)
+        tokens = self._encode(network, images, batch.proprio[:, frames], batch.instruction[:, frames])
+        return network.windows(tokens, batch.episode_start[:, frames], batch.lead, batch.steps)
+
+    def windows_of(self, network: QTransformer, seen: Augmented, states: Int[Tensor, "k"]) -> Float[Tensor, "k s e"]:
+        """History windows of some frames of the batch, numbered through all segments (`numbered`).
+
+        It encodes no frame but those the windows hold: most are of no use to any target, since returns end on the way.
+        """
+        batch, length = seen.batch, seen.batch.rewards.shape[1]
+        start = states - states % length + batch.episode_start.flatten()[states]
+        ages = torch.arange(network.config.history - 1, -1, -1, device=self.device)
+        frames, place = torch.maximum(states[:, None] - ages, start[:, None]).unique(return_inverse=True)
+        images = as_seen(
+            {name: x.flatten(0, 1)[frames][:, None] for name, x in batch.images.items()},
+            {name: draw[:, frames // length] for name, draw in seen.jitter.items()},
+        )
+        proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))
+        return network.add_age(self._encode(network, images, proprio, instruction)[:, 0][place])
+
+    def _encode(
+        self,
+        network: QTransformer,
+        images: dict[str, Float[Tensor, "b f c h w"]],
+        proprio: Float[Tensor, "b f p"],
+        instruction: Float[Tensor, "b f d"],
+    ) -> Float[Tensor, "b f s e"]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            return network.encode_frames(images, proprio, instruction).float()
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there; processors that only emulate it are slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def numbered(batch: Batch, frame: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """Frames of each segment, numbered through all segments of the batch."""
+    rows, length = batch.rewards.shape
+    return frame + length * torch.arange(rows, device=frame.device)[:, None]
