@@ -1,6 +1,16 @@
 import torch
 
-from qtransformer.augmentation import color_jitter, draw_color_jitter, mirror, random_shift
+from qtransformer.augmentation import augment, color_jitter, draw_color_jitter, mirror, random_shift
+from qtransformer.config import OptimConfig
+
+
+def test_what_an_update_sees_goes_to_its_device_as_a_whole(make_batch) -> None:
+    """Draws of the jitter that stayed behind would be indexed by frames elsewhere."""
+    batch, optim = make_batch(size=3), OptimConfig(color_jitter=0.2)
+    std = torch.ones(batch.proprio.shape[-1])
+    seen = augment(batch, optim, std, [], torch.Generator().manual_seed(0)).to(torch.device("meta"))
+    assert seen.jitter.keys() == seen.batch.images.keys()
+    assert {x.device.type for x in (*seen.jitter.values(), *seen.batch.images.values(), seen.batch.proprio)} == {"meta"}
 
 
 def test_a_shift_is_drawn_once_per_segment_and_moves_whole_pixels() -> None:
