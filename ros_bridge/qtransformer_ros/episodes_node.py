@@ -30,6 +30,8 @@ LOOK_S = 4.0
 """How long a recorder is looked for [s]: discovery takes up to 3 s."""
 HEARD_S = 15.0
 """How long the recorder may take to be connected with all that it records [s]: on a busy machine, several times a discovery."""
+SERVER_S = 0.5
+"""For a server to know a new client, too, which nobody can ask: it gives up an answer after 100 ms of not knowing it [s]."""
 ATTEMPTS = 2
 """How often an episode is acted whose bag did not keep all of it."""
 SETTLE_S = 0.1
@@ -231,8 +233,10 @@ class EpisodesNode(Node):
 
     def _ask(self, kind: Any, name: str, request: Any) -> Script:
         """Call a service, and return what it answers."""
-        client = self._client(kind, name)
+        is_new, client = name not in self._asked, self._client(kind, name)
         yield Wait(client.service_is_ready, self.wait_s, f"{name}: no such service within {self.wait_s:g} s; start that node first")
+        if is_new:
+            yield Wait(lambda: False, SERVER_S)
         future = client.call_async(request)
         yield Wait(future.done, self.wait_s, f"{name}: no answer within {self.wait_s:g} s; raise service_timeout_s, or see its log")
         return future.result()
