@@ -186,6 +186,8 @@ class TargetConfig:
     proposals: int = 0
     """Act by the most valuable of this many whole actions drawn from the behaviour classifier, within the mask; 0 maximises one
     dimension after the other (the paper)."""
+    bootstrap_proposals: int | None = None
+    """How many for the bootstrap, where `proposals` hold there; null: as many. Fewer make a step cheaper."""
     mask_bootstrap: bool = True
     """Whether mask and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0

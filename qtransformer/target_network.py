@@ -58,5 +58,6 @@ class TargetNetwork:
         if self._config.bootstrap is Bootstrap.first:
             return self.network.greedy(context, self._mask, dims=1).chosen_probs[:, -1]
         if self._config.proposals and self._config.mask_bootstrap:
-            return self.network.propose(context, self._config.proposals, self._mask, generator)[1]
+            proposals = self._config.bootstrap_proposals or self._config.proposals
+            return self.network.propose(context, proposals, self._mask, generator)[1]
         return self.network.greedy(context, self._mask).chosen_probs[:, -1]

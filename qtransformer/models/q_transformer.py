@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import ModelConfig
-from qtransformer.models.transformer import CausalTransformer, KeysValues
+from qtransformer.models.transformer import CausalTransformer, KeysValues, repeated
 from qtransformer.models.vision import ImageTokenizer
 from qtransformer.types import ObservationSpec
 from qtransformer.value_heads import ValueHead
@@ -283,17 +283,18 @@ class QTransformer(nn.Module):
         Returns:
             The bins of the best action, and the representation of its value.
         """
-        x = self.begin(context).repeat_interleave(proposals, 0)
-        out, past, drawn = x, None, []
+        out, past = self.transformer(self.begin(context))  # what is seen is the same for all proposals
+        out, past = out[:, -1:].repeat_interleave(proposals, 0), [repeated(kv, proposals) for kv in past]
+        drawn: list[Int[Tensor, "k 1"]] = []
         for i in range(self.num_dims):
-            out, past = self.transformer(x, past)
-            logits = self.policy_head(out[:, -1:], i)[..., 0]
-            uniform = torch.rand(logits.shape, generator=generator).to(x.device)
+            if drawn:
+                out, past = self.transformer(self.action_embedding[i - 1, drawn[-1]], past)
+            logits = self.policy_head(out, i)[..., 0]
+            uniform = torch.rand(logits.shape, generator=generator).to(context.device)
             gumbel = -(-uniform.clamp_min(1e-20).log()).log()  # the largest sum with the logits is a draw from their softmax
             allowed = self.allowed(logits, behavior_mask, first_dim=i)
             drawn.append((logits + gumbel).masked_fill(~allowed, -torch.inf).argmax(-1))
-            x = self.action_embedding[i, drawn[-1]]
-        q_logits = self.q_head.at(out[:, -1:], drawn[-1][..., None], first_dim=self.num_dims - 1)[:, 0, 0]
+        q_logits = self.q_head.at(out, drawn[-1][..., None], first_dim=self.num_dims - 1)[:, 0, 0]
         probs = self.value_head.activate(q_logits)
         best = self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmax(-1)
         best = best + proposals * torch.arange(len(context), device=best.device)

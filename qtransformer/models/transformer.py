@@ -32,6 +32,12 @@ class Block(nn.Module):
         return x + self.feed_forward(self.norm2(x)), (k, v)
 
 
+def repeated(remembered: KeysValues, times: int) -> tuple[Float[Tensor, "k heads _ d"], Float[Tensor, "k heads _ d"]]:
+    """The memory of a batch of which every row goes on in several ways; copies of a row follow each other."""
+    keys, values = remembered
+    return keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+
+
 class CausalTransformer(nn.Module):
     """A stack of blocks with a final norm."""
 

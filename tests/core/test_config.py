@@ -91,6 +91,7 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"targets": {"time_steps": 0}}, "targets.time_steps=0 must be at least 1"),
         ({"targets": {"discount": 1.5}}, "targets.discount=1.5 must lie between 0 and 1"),
         ({"targets": {"proposals": -1}}, "targets.proposals=-1 must be at least 0"),
+        ({"targets": {"bootstrap_proposals": 0}}, "targets.bootstrap_proposals=0 must be at least 1"),
         ({"targets": {"proposals": 4, "behavior_mask": 0.0}}, "targets.proposals=4 needs the behaviour classifier"),
         ({"optim": {"mirror": "dx"}}, "config.optim.mirror: expected a list, found 'dx'"),
         ({"optim": {"mirror": ["dx", 3]}}, "config.optim.mirror: expected str, found 3"),

@@ -277,6 +277,18 @@ def test_losses_equal_those_worked_out_frame_by_frame(
         assert float(metrics["masked_lost_final"][0]) > 0
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, 3), (2, 2)])
+def test_the_bootstrap_may_ask_for_fewer_proposals(
+    own: int | None, expected: int, make_config, make_batch, make_network, monkeypatch
+):
+    config = make_config(targets={"proposals": 3, "bootstrap_proposals": own, "behavior_mask": 0.01})
+    learner, asked = QLearner(config, make_network(config), CPU), []
+    propose = learner.target_network.propose
+    monkeypatch.setattr(learner.target_network, "propose", lambda x, n, *rest: (asked.append(n), propose(x, n, *rest))[1])
+    learner.update(make_batch(size=4), 0)
+    assert asked == [expected]
+
+
 def test_a_wider_range_changes_no_value_of_either_network_and_comes_back_from_the_state(
     make_config, make_batch, make_network
 ) -> None:
