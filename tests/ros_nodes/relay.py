@@ -3,7 +3,6 @@
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
 from qtransformer_ros.common_node import EVERY, flag, run, texts
@@ -31,8 +30,7 @@ class Relay(Node):
                 message.position = [HUGE] * len(message.position)
             publisher.publish(message)
 
-        # Best effort: an arm that waited for a frozen relay's acknowledgements would be late with all its other samples, too.
-        self.create_subscription(KINDS[topic], f"arm/{topic}", receive, qos_profile_sensor_data)
+        self.create_subscription(KINDS[topic], f"arm/{topic}", receive, EVERY)
 
 
 def main() -> int:

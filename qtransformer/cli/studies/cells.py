@@ -1,5 +1,6 @@
 """Cells: one training and its judgement each, known by what their result follows from and not by the study that asks."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ class Cell:
     @property
     def identity(self) -> str:
         """Short digest of all that the result follows from."""
-        train = {key: value for key, value in self.config.items() if key not in WITHOUT_CONSEQUENCE}
+        copied = copy.deepcopy(self.config)
+        train = {key: value for key, value in copied.items() if key not in WITHOUT_CONSEQUENCE}
         for name, neutral in ADDED_LATER.items():
             group, _, key = name.rpartition(".")
             part = train[group] if group else train
