@@ -19,10 +19,10 @@ setup: .venv/.installed  ## create .venv and install the pinned packages
 demo: setup  ## collect, train, evaluate, report: runs/demo/report.html
 	@.venv/bin/qtransformer demo
 
-ros-demo: .venv-ros/.installed runs/demo/checkpoints/best.json  ## the demo's policy as a ROS 2 node on the simulated arm, 50 episodes
+ros-demo: .venv-ros/.installed runs/demo/report.html  ## the demo's policy as a ROS 2 node on the simulated arm, 50 episodes
 	@.venv-ros/bin/qtransformer ros-demo run=runs/demo episodes=50
 
-runs/demo/checkpoints/best.json:
+runs/demo/report.html:
 	@$(MAKE) --no-print-directory demo
 
 .venv-ros/.installed: pyproject.toml constraints.txt ros_bridge/constraints-kilted.txt .ci/setup-venv
