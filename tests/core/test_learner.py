@@ -280,7 +280,7 @@ def test_losses_equal_those_worked_out_frame_by_frame(
 @pytest.mark.parametrize(("own", "expected"), [(None, 3), (2, 2)])
 def test_the_bootstrap_may_ask_for_fewer_proposals(
     own: int | None, expected: int, make_config, make_batch, make_network, monkeypatch
-):
+) -> None:
     config = make_config(targets={"proposals": 3, "bootstrap_proposals": own, "behavior_mask": 0.01})
     learner, asked = QLearner(config, make_network(config), CPU), []
     propose = learner.target_network.propose

@@ -47,9 +47,6 @@ TWIST_TIMEOUT_S, HALT_S = 0.25, 0.1
 """The arm's own: how old a velocity may become, and how long it brakes then."""
 BUSY_S = 1.5
 """For five processes to get their turn on two cores that others keep busy too, and for motors to come to rest."""
-ANY_STALE = "HOLD (image_stale|joints_stale|skew): "
-"""A process that is killed or stopped may hold up, in the middleware, what its neighbours send to others (seen on Jazzy: the
-camera's images came a second late, and were missed first)."""
 Step = Callable[[Cell], Any]
 
 
@@ -159,7 +156,7 @@ FAULTS = {
     "the joints' process stops": Fault(
         begin=lambda c: c.joints.freeze(),
         end=lambda c: c.joints.thaw(),
-        says=ANY_STALE,
+        says="HOLD (joints_stale|skew): ",
         within_s=JOINT_TIMEOUT_S + WATCH_S,
     ),
     "a joint is no number": Fault(
@@ -201,13 +198,13 @@ FAULTS = {
     "the joints' publisher is killed": Fault(
         begin=lambda c: c.joints.kill(),
         end=lambda c: c.start_joints(),
-        says=ANY_STALE,
+        says="HOLD (joints_stale|skew): ",
         within_s=JOINT_TIMEOUT_S + WATCH_S,
     ),
     "the whole arm stops and comes back": Fault(
         begin=lambda c: (c.sim.freeze(), c.wait_for("HOLD")),
         end=lambda c: None,
-        says=ANY_STALE,
+        says="HOLD (image_stale|joints_stale|skew): ",
         within_s=HALT_S,
     ),
     "the e-stop is pressed": Fault(begin=press, end=release, says="ESTOP estop: pressed", within_s=WATCH_S),
