@@ -195,11 +195,15 @@ class Probe:
 
 
 class Graph:
-    """A domain of its own, on this machine only, with processes and a probe."""
+    """A domain of its own, on this machine only, with processes and a probe.
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    `env` holds for all of them, the probe too.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **env: str) -> None:
         self.folder = folder
         self._monkeypatch = monkeypatch
+        self._env = env
         self.processes: list[NodeProcess] = []
 
     def __enter__(self) -> "Graph":
@@ -211,9 +215,10 @@ class Graph:
             "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",  # where a crash of the middleware happened
+            **self._env,
         }
         self.env.pop("ROS_LOCALHOST_ONLY", None)
-        for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR"):
+        for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOG_DIR", *self._env):
             self._monkeypatch.setenv(name, self.env[name])
         self.context = Context()
         rclpy.init(args=[], context=self.context, domain_id=self.domain)

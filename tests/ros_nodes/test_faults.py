@@ -47,6 +47,9 @@ TWIST_TIMEOUT_S, HALT_S = 0.25, 0.1
 """The arm's own: how old a velocity may become, and how long it brakes then."""
 BUSY_S = 1.5
 """For five processes to get their turn on two cores that others keep busy too, and for motors to come to rest."""
+NO_SHARED_LOCKS = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+"""In shared memory a process that is stopped or killed while it holds a neighbour's lock holds up everybody who talks to that neighbour,
+for the second after which Fast DDS gives the lock up: then the camera is late where the joints were stopped."""
 Step = Callable[[Cell], Any]
 
 
@@ -63,7 +66,7 @@ class Stage:
         if self._cell is None or not self._cell.intact or self._cell.output != output:
             self.clear()
             folder = self._folders.mktemp("cell")
-            self._graph = Graph(folder, self._monkeypatch).__enter__()
+            self._graph = Graph(folder, self._monkeypatch, **NO_SHARED_LOCKS).__enter__()
             guards = {"estop_timeout_s": ESTOP_TIMEOUT_S, "max_identical_images": IDENTICAL} if output == "as_contract" else {}
             self._cell = Cell(self._graph, folder, output, **guards).run()
         self._cell.intact = False  # until the test says so
