@@ -52,6 +52,8 @@ class Bootstrap(Enum):
     """The maximum over the first dimension's bins (Q-Transformer, Eq. 1)."""
     chain = "chain"
     """The last dimension's value at the greedy chain of all dimensions: what the greedy policy would really do there."""
+    logged = "logged"
+    """The last dimension's value at the logged action: judges the behaviour instead of improving on it (SARSA)."""
 
 
 class Floor(Enum):

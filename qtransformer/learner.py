@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from qtransformer.augmentation import Augmented, augment
 from qtransformer.batch import Batch
-from qtransformer.config import Algo, Backup, Conservative, Floor, OptimConfig, TrainConfig
+from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
 from qtransformer.frame_encoder import FrameEncoder
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
 from qtransformer.metrics import Metrics, Stopwatch
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.target_network import TargetNetwork
-from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
+from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor, with_next_action
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
 
@@ -253,6 +253,8 @@ class QLearner:
         if self._bootstrap is None:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
+        if self.config.targets.bootstrap is Bootstrap.logged:
+            ahead = with_next_action(ahead, batch)
         next_probs, valid = self._bootstrap.next_probs(seen, ahead, generator), ahead.valid.flatten()
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
         metrics.means |= shares_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), valid)

@@ -39,7 +39,7 @@ class TargetNetwork:
         next_probs = head.to_probs(torch.zeros(frames.numel(), device=frames.device))
         if len(states):
             context = self._encoder.windows_of(self.network, seen, states)
-            next_probs[bootstraps.flatten()] = self._state_values(context, generator)[place]
+            next_probs[bootstraps.flatten()] = self._state_values(seen, states, context, generator)[place]
         return next_probs
 
     def judge(self, seen: Augmented, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
@@ -53,8 +53,13 @@ class TargetNetwork:
     def _mask(self) -> float:
         return self._config.behavior_mask if self._config.mask_bootstrap else 0.0
 
-    def _state_values(self, context: Float[Tensor, "k s e"], generator: torch.Generator) -> Float[Tensor, "k v"]:
-        """Representation of the value of states: of what the policy would do there, or `bootstrap=first`."""
+    def _state_values(
+        self, seen: Augmented, states: Int[Tensor, "k"], context: Float[Tensor, "k s e"], generator: torch.Generator
+    ) -> Float[Tensor, "k v"]:
+        """Representation of the value of states, whose windows are `context`: of what the policy would do there, if
+        `targets.bootstrap` says nothing else."""
+        if self._config.bootstrap is Bootstrap.logged:
+            return self.network.value_probs(context, self.network.tokenizer.encode(seen.batch.actions).flatten(0, 1)[states])
         if self._config.bootstrap is Bootstrap.first:
             return self.network.greedy(context, self._mask, dims=1).chosen_probs[:, -1]
         if self._config.proposals and self._config.mask_bootstrap:

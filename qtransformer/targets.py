@@ -44,6 +44,11 @@ def n_step(batch: Batch, time_steps: int, discount: float) -> NStep:
     return NStep(rewards, discounts, frame, valid)
 
 
+def with_next_action(ahead: NStep, batch: Batch) -> NStep:
+    """Without the steps that bootstrap from a state whose action is not logged, as the last one of a truncated episode is."""
+    return ahead._replace(valid=ahead.valid & ((ahead.discounts == 0) | batch.has_action.gather(1, ahead.frame)))
+
+
 def backup_from_next_state(
     head: ValueHead,
     rewards: Float[Tensor, "b"],

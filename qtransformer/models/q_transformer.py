@@ -212,6 +212,12 @@ class QTransformer(nn.Module):
         q_logits = self.q_head(hidden, first_dim)
         return QOutput(q_logits, self.value_head.q_values(q_logits), self.policy_head(hidden, first_dim)[..., 0])
 
+    def value_probs(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b v"]:
+        """Representation of the value of whole actions: of their last dimension, given those before it."""
+        last = self.num_dims - 1
+        logits = self.q_head.at(self.hidden(context, bins)[:, -1:], bins[:, -1:, None], first_dim=last)
+        return self.value_head.activate(logits[:, 0, 0])
+
     def rebin(self, hidden: Float[Tensor, "b n e"], value_head: ValueHead, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Represent values by another head from here on, without changing them; see `value_heads.rebinning`."""
         for head in (self.q_head, self.mc_head):

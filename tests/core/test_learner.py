@@ -200,10 +200,15 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
                 break
         if lost:
             continue
-        decision = target.greedy(
-            frame_context(target, ahead, batch, b, k), mask, dims=1 if settings.bootstrap.value == "first" else None
-        )
-        last = head.backup(reward, torch.tensor(discount), decision.chosen_probs[0, -1])
+        after = frame_context(target, ahead, batch, b, k)
+        if settings.bootstrap.value == "logged":
+            if discount and not batch.has_action[b, k]:  # nobody knows what would have been done
+                continue
+            done = online.tokenizer.encode(batch.actions[b : b + 1, k])
+            next_probs = head.activate(target(after, done).q_logits[0, -1, done[0, -1]])
+        else:
+            next_probs = target.greedy(after, mask, dims=1 if settings.bootstrap.value == "first" else None).chosen_probs[0, -1]
+        last = head.backup(reward, torch.tensor(discount), next_probs)
         probs = [last] * len(logits)
         if settings.backup.value == "bellman":
             there = target(frame_context(target, ahead, batch, b, f), bins)
@@ -240,6 +245,8 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
             (3, "bellman", "chain", "learned", 3),
             (2, "bellman", "first", "none", 1),
             (1, "n_step", "chain", "sample", 4),
+            (1, "n_step", "logged", "none", 1),
+            (2, "bellman", "logged", "none", 3),
         ]
     ]
     + [

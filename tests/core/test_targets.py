@@ -7,7 +7,7 @@ import torch
 
 from qtransformer import C51, MSE, HLGauss, TwoHot
 from qtransformer.batch import Batch
-from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
+from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor, with_next_action
 from qtransformer.value_heads import ValueHead
 
 HEADS = [HLGauss(0, 1, 101), TwoHot(0, 1, 101), C51(0, 1, 101), MSE(0, 1)]
@@ -92,6 +92,12 @@ def test_a_truncation_whose_final_observation_was_lost_is_masked_wherever_a_sum_
     assert n_step(batch, 2, 0.5).valid.tolist() == [[True, False, False]]
     terminated = segment([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], steps=3, ends={2: "terminated"})
     assert n_step(terminated, 2, 0.5).valid.all(), "a termination needs no final observation"
+
+
+@pytest.mark.parametrize(("end", "valid"), [("truncated", [True, False, False]), ("terminated", [True, True, False])])
+def test_behaviour_is_not_judged_by_a_state_whose_action_is_not_logged(end: str, valid: list[bool]) -> None:
+    batch = segment([0.0, 1.0, 0.0, 0.0], steps=3, ends={1: end})
+    assert with_next_action(n_step(batch, 1, 0.5), batch).valid.tolist() == [valid]
 
 
 @every_head

@@ -48,8 +48,8 @@ TWIST_TIMEOUT_S, HALT_S = 0.25, 0.1
 BUSY_S = 1.5
 """For five processes to get their turn on two cores that others keep busy too, and for motors to come to rest."""
 NO_SHARED_LOCKS = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
-"""In shared memory a process that is stopped or killed while it holds a neighbour's lock holds up everybody who talks to that neighbour,
-for the second after which Fast DDS gives the lock up: then the camera is late where the joints were stopped."""
+"""In shared memory a process that is stopped or killed within a neighbour's lock holds up all who talk to that neighbour, for the
+second after which Fast DDS gives the lock up (benchmarks/frozen_neighbour.py): the camera is late where the joints were stopped."""
 Step = Callable[[Cell], Any]
 
 

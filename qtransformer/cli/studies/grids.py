@@ -159,6 +159,7 @@ ABLATIONS = Study(
     (("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
 )
 
+HEADS_COMPARED = ("hl_gauss", "mse")
 ETAS = (0.0, 0.1, 0.3, 1.0)
 
 NOISE = Study(
@@ -173,9 +174,22 @@ NOISE = Study(
             data=replace(LOW, reading=(f"reward_noise={eta:g}",) if eta else ()),
         )
         for eta in ETAS
-        for head in ("hl_gauss", "mse")
+        for head in HEADS_COMPARED
     ),
     tuple((f"hl_gauss_{eta:g}", f"mse_{eta:g}") for eta in ETAS),
+)
+
+EVALUATION = ("targets.bootstrap=logged", "targets.floor=none")
+
+SARSA = Study(
+    "sarsa",
+    "Does the gap between classification and regression vanish where values are of a fixed policy?",
+    tuple(
+        arm(f"{name}{head}", f"{HEADS[head]}, {label}", f"value={head}", *overrides)
+        for name, label, overrides in (("", "of the policy that acts", ()), ("behaviour_", "of the behaviour", EVALUATION))
+        for head in HEADS_COMPARED
+    ),
+    (("hl_gauss", "mse"), ("behaviour_hl_gauss", "behaviour_mse")),
 )
 
 SCALES = (
@@ -200,4 +214,4 @@ ADAPTIVE = Study(
     tuple((f"{name}_auto", f"{name}_hand") for name, *_ in SCALES),
 )
 
-STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE, ADAPTIVE)}
+STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE, SARSA, ADAPTIVE)}
