@@ -277,7 +277,8 @@ class TrainConfig:
     keep_checkpoints: int = 5
     """Newest checkpoints kept beside the best; 0 keeps all."""
     eval_episodes: int = 0
-    """Validation episodes at every checkpoint, to choose the best one by; 0 never evaluates."""
+    """Validation episodes at every checkpoint, to choose the best one by: the newest within a standard error of the highest before
+    it. 0 never evaluates, and the last one counts."""
     value: ValueConfig = field(default_factory=ValueConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)

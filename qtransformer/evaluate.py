@@ -89,6 +89,15 @@ def wilson(successes: float, episodes: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def no_worse(success: float, best: float, episodes: int) -> bool:
+    """Whether a success rate is below another by at most the standard error of their difference, both from `episodes` episodes.
+
+    The one-standard-error rule (Breiman et al. 1984): what chance explains is no reason to prefer the shorter training.
+    """
+    rate = (success + best) / 2
+    return success >= best or (best - success) ** 2 <= 2 * rate * (1 - rate) / episodes
+
+
 def run_episode(env: Env, actor: Actor, seed: int, discount: float = 1.0, on_step: StepHook | None = None) -> EpisodeResult:
     """Act one episode of `env` from `seed` and judge it."""
     return judge(rollout(env, actor, seed, on_step), seed, discount)

@@ -29,7 +29,7 @@ from qtransformer.checkpoint import (
 )
 from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
-from qtransformer.evaluate import evaluate
+from qtransformer.evaluate import evaluate, no_worse
 from qtransformer.files import write_json
 from qtransformer.learner import QLearner
 from qtransformer.metrics import JsonLines, Meter
@@ -242,16 +242,17 @@ class Trainer:
             golden=self.policy.golden_sample(self._golden),
         )
         success = self._validate(step, log) if validate else -1.0
-        position = {"step": step, "best_success": max(success, self._best_success), "world_size": _rank()[1]}
+        highest, self._best_success = self._best_success, max(success, self._best_success)
+        position = {"step": step, "best_success": self._best_success, "world_size": _rank()[1]}
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
-        if success >= self._best_success and success >= 0:  # a tie goes to the longer training
-            self._best_success = success
+        if success >= 0 and no_worse(success, highest, self.config.eval_episodes):
             set_best(self.checkpoints, checkpoint, validation_success=success)
         prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         network.train()
 
     def _validate(self, step: int, log: JsonLines) -> float:
-        """Success on validation objects, by which the best checkpoint is chosen; -1 where nothing is evaluated."""
+        """Success on validation objects, -1 where nothing is evaluated. The best checkpoint is the newest that is no worse than the
+        highest before it."""
         if not self.config.eval_episodes or self.eval_env is None:
             return -1.0
         seeds = range(VALIDATION_SEED, VALIDATION_SEED + self.config.eval_episodes)

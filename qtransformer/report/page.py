@@ -168,13 +168,14 @@ def _learning(record: Record) -> str:
     validated = _validated(record)
     if any(len(c.series("validation_success")[0]) for _, c in validated.values()):
         steps, values = curves.series("validation_success")
-        fact = f"best {values.max():.2f} at step {int(steps[values.argmax()]):,}" if len(values) else ""
+        fact = f"highest {values.max():.2f} at step {int(steps[values.argmax()]):,}" if len(values) else ""
         cards.append(
             card(
                 "Success on validation objects",
                 plots.to_svg(plots.validation_plot(validated, SCREEN)),
                 fact,
-                look="a rise well above behaviour cloning that levels off; the best checkpoint is taken here",
+                look="a rise well above behaviour cloning that levels off; of the checkpoints that are level but for chance, "
+                "the newest is taken",
                 sick="a peak followed by a fall: values over-estimate, or the training overfits",
             )
         )

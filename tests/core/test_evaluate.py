@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtransformer.evaluate import EpisodeResult, Evaluation, evaluate, run_episode, wilson
+from qtransformer.evaluate import EpisodeResult, Evaluation, evaluate, no_worse, run_episode, wilson
 from qtransformer.types import ActionSpec, ObservationSpec
 
 
@@ -32,6 +32,23 @@ def test_wilson_intervals_hold_the_rate_and_mirror(episodes: int, data) -> None:
     assert -1e-12 <= low <= successes / episodes + 1e-12
     assert successes / episodes - 1e-12 <= high <= 1 + 1e-12
     assert wilson(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("success", "best", "expected"),
+    [
+        (0.6, 0.65, True),
+        (0.57, 0.65, True),
+        (0.56, 0.65, False),
+        (0.7, 0.65, True),
+        (1.0, 1.0, True),
+        (0.96, 1.0, False),
+        (0.0, -1.0, True),
+    ],
+)
+def test_a_rate_is_no_worse_within_the_standard_error_of_a_difference(success: float, best: float, expected: bool) -> None:
+    """Of 60 episodes: sqrt(2 * .61 * .39 / 60) = .089 below .65, sqrt(2 * .98 * .02 / 60) = .026 below 1."""
+    assert no_worse(success, best, 60) is expected
 
 
 class Countdown:

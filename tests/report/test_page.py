@@ -83,7 +83,7 @@ def test_numbers_of_the_page_are_those_of_the_inputs(full_run: Path) -> None:
     assert "Behaviour cloning +0.30 6 0 7 7 0.03" in text
     assert "Scripted expert -0.30 0 6 13 1 0.03" in text
     assert "Random +0.65 13 0 0 7 0.0002" in text
-    assert "best 0.62 at step 50" in text
+    assert "highest 0.62 at step 50" in text
     assert "loss 0.01 " in text
     # Values .31 and .74 before every outcome: |.31 - .65| and |.74 - .65| weigh equally.
     assert "error 0.215" in text
