@@ -3,8 +3,8 @@
     .venv-ros/bin/python benchmarks/frozen_neighbour.py                                       # Fast DDS's own choice: shared memory
     FASTDDS_BUILTIN_TRANSPORTS=UDPv4 .venv-ros/bin/python benchmarks/frozen_neighbour.py      # no memory shared, no lock to stop in
 
-Busy publishers are frozen (SIGSTOP), three at once, while they send to the listener that a bystander sends to as well. For a machine
-with nothing else to do: publishers that wait for their turn are rarely frozen within a lock.
+Busy publishers are frozen (SIGSTOP), three at once, while they send to the listener that a bystander sends to as well. For a
+machine with nothing else to do: publishers that wait for their turn are rarely frozen within a lock.
 """
 
 import os
