@@ -38,7 +38,12 @@ def generate_launch_description() -> LaunchDescription:
             *transport(),
             policy,
             RegisterEventHandler(
-                OnStateTransition(target_lifecycle_node=policy, goal_state="inactive", entities=[change(policy, "ACTIVATE")])
+                OnStateTransition(
+                    target_lifecycle_node=policy,
+                    start_state="configuring",  # not after a deactivation, which somebody asked for
+                    goal_state="inactive",
+                    entities=[change(policy, "ACTIVATE")],
+                )
             ),
             change(policy, "CONFIGURE"),
         ]

@@ -28,6 +28,8 @@ class Sample:
     """When it was measured, in ROS time: its header's stamp, or its receipt where it has none."""
     received_ns: int
     """When it came, in monotonic time."""
+    lag_ns: int
+    """How old it was then, by its stamp and ROS time."""
 
 
 class LatestSamples:
@@ -76,7 +78,8 @@ class LatestSamples:
             return self._count(topic, "repeated_stamp")
         if before and stamp < before.stamp_ns:
             return self._count(topic, "out_of_order")
-        self._samples[topic] = Sample(message=message, stamp_ns=stamp, received_ns=self._clock.monotonic_ns())
+        received = self._clock.monotonic_ns()
+        self._samples[topic] = Sample(message=message, stamp_ns=stamp, received_ns=received, lag_ns=now - stamp)
         self.counts[topic, "taken"] += 1
         if topic in self._cameras and self._max_identical:
             self._note_pixels(topic, message)
@@ -91,6 +94,10 @@ class LatestSamples:
         """Time since the topic's newest sample came [s]; None before the first."""
         sample = self._samples.get(topic)
         return None if sample is None else (self._clock.monotonic_ns() - sample.received_ns) / NANOSECONDS
+
+    def lag_s(self, topic: str) -> float:
+        """How old the topic's newest sample was when it came [s]: what comes steadily may come late."""
+        return self._samples[topic].lag_ns / NANOSECONDS
 
     def taken(self, topic: str) -> int:
         """How many samples of a topic were taken so far."""

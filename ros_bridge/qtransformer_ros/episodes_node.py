@@ -191,11 +191,14 @@ class EpisodesNode(Node):
         if self.policy_state == "PAUSED":
             yield from self._trigger(f"{policy}/start")
         yield from self._set(sim, seed=seed)
-        self.outcome, self.steps = "", 0
+        self.outcome, self.steps, held = "", 0, self.policy_state == "HOLD"
         began = time.monotonic()
         answer = yield from self._trigger(f"{sim}/reset")
         if not answer.success:
             raise ConfigError(f"{sim}: would not reset: {answer.message}")
+        if held:  # the first samples end a hold, and somebody has to say that it may go on
+            yield Wait(lambda: self.policy_state != "HOLD", SETTLE_S)
+            yield from self._trigger(f"{policy}/start")
         yield Wait(lambda: bool(self.outcome) or self.policy_state in ("FAULT", "ESTOP"), self.limit_s)
         seconds = time.monotonic() - began
         if not self.outcome and self.policy_state in ("FAULT", "ESTOP"):

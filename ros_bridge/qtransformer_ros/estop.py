@@ -2,6 +2,8 @@
 
 from qtransformer_ros.buffer import NANOSECONDS, Clock
 
+STILL_PRESSED = "the e-stop topic still says pressed"
+
 
 class EstopLatch:
     """Latched by a service or by a topic; `latched` is the caller's to set.
@@ -12,7 +14,7 @@ class EstopLatch:
     def __init__(self, clock: Clock, timeout_s: float) -> None:
         self._clock, self._timeout_s = clock, timeout_s
         self.latched = self.watched = False
-        self._pressed = False
+        self._pressed = self._heard = False
         self._heard_ns = 0
 
     def watch(self) -> None:
@@ -21,7 +23,7 @@ class EstopLatch:
 
     def hear(self, pressed: bool) -> None:
         """A message of the topic."""
-        self._pressed, self._heard_ns = pressed, self._clock.monotonic_ns()
+        self._pressed, self._heard, self._heard_ns = pressed, True, self._clock.monotonic_ns()
 
     def complaint(self) -> str:
         """Why it is to be latched now, without anybody having pressed it; "" if it need not."""
@@ -29,10 +31,14 @@ class EstopLatch:
             return ""
         return f"estop: its topic was silent for more than {self._timeout_s:g} s"
 
+    def is_unheard(self) -> bool:
+        """Whether its topic must be heard, and never was."""
+        return bool(self._timeout_s) and not self._heard
+
     def objection(self) -> str:
         """Why it is not to be unlatched now; "" if it may."""
         if self._pressed:
-            return "the e-stop topic still says pressed"
+            return STILL_PRESSED
         return "the e-stop topic is silent" if self._is_silent() else ""
 
     def _is_silent(self) -> bool:

@@ -65,8 +65,11 @@ class ObservationWatch:
         age = self._intake.samples.age_s(topic)
         if age is None:
             return f"{self._stale(topic)}: {topic}: nothing came yet"
-        if age > (self._settings.image_timeout_s if self._is_camera(topic) else self._settings.joint_timeout_s):
+        oldest = self._settings.image_timeout_s if self._is_camera(topic) else self._settings.joint_timeout_s
+        if age > oldest:
             return f"{self._stale(topic)}: {topic}: nothing new for {age:.2f} s"
+        if (lag := self._intake.samples.lag_s(topic)) > oldest:
+            return f"{self._stale(topic)}: {topic}: what comes is {lag:.2f} s old: late, or by another clock"
         if self._intake.samples.frozen(topic):
             return f"{self._stale(topic)}: {topic}: the same image again and again"
         return ""

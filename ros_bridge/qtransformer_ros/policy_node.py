@@ -6,6 +6,7 @@ decided), `commands` and `messages` (what is sent), `inference` (the network's t
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -22,6 +23,7 @@ from qtransformer_ros import common_node as common
 from qtransformer_ros import messages
 from qtransformer_ros.deployment import deploy
 from qtransformer_ros.effects import Effects
+from qtransformer_ros.estop import STILL_PRESSED
 from qtransformer_ros.policy_parameters_node import LIMITS, Parameters
 from qtransformer_ros.policy_session_node import PolicySession
 
@@ -37,8 +39,8 @@ class PolicyNode(LifecycleNode):
         self.session: PolicySession | None = None
         self._refusal = ""
         """Why the last transition failed."""
-        self._pressed = False
-        """The e-stop: outlives sessions, and may be pressed before there is one."""
+        self._latched = self._pressed = False
+        """The e-stop, and the last word of its topic: both outlive sessions, and may come before there is one."""
         self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
         for qos in common.LATCHED_OR_NOT:
@@ -84,7 +86,7 @@ class PolicyNode(LifecycleNode):
 
     def on_callback_error(self, error: Exception) -> None:
         """A callback raised: a bug, or, on Jazzy, a transition that does not exist from here, which is nothing."""
-        if self.session is not None and type(error).__name__ != "RCLError":
+        if self.session is not None and not _is_refused_transition(error):
             self.session.apply(self.session.runtime.broke(error))
 
     def _transition(self, what: str, action: Callable[[], None]) -> TransitionCallbackReturn:
@@ -109,6 +111,8 @@ class PolicyNode(LifecycleNode):
         deployment = deploy(self.settings.wanted(self.get_namespace()))
         self.session = PolicySession(self, self.settings, deployment, self.publish_status)
         if self._pressed:
+            self.session.apply(self.session.runtime.estop_heard(True))
+        elif self._latched:
             self.session.apply(self.session.runtime.estop(True))
 
     def _present(self) -> PolicySession:
@@ -118,23 +122,27 @@ class PolicyNode(LifecycleNode):
     def _close(self) -> None:
         session, self.session = self.session, None
         if session is not None:
+            self._latched = self._latched or session.runtime.is_estopped
             session.close()
 
     # Requests
 
     def _hear_estop(self, message: Bool) -> None:
-        self._pressed = self._pressed or message.data
+        self._pressed = message.data
+        self._latched = self._latched or message.data
         if self.session is not None:
             self.session.apply(self.session.runtime.estop_heard(message.data))
 
     def _serve_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Pressed, it latches; released, it leads into PAUSED and no further."""
-        if self.session is None:
-            response.success, response.message = True, "latched" if request.data else "released"
-        else:
+        if self.session is not None:
             response = self._serve(response, lambda session: session.runtime.estop(request.data))
+        elif self._pressed and not request.data:
+            response.success, response.message = False, f"cannot unlatch: {STILL_PRESSED}"
+        else:
+            response.success, response.message = True, "latched" if request.data else "released"
         if response.success:
-            self._pressed = request.data
+            self._latched = request.data
         return response
 
     def _serve(self, response: Any, event: Callable[[PolicySession], Effects]) -> Any:
@@ -178,6 +186,12 @@ class PolicyNode(LifecycleNode):
             text = self._refusal or "not configured"
             return messages.status_message(name, "error" if self._refusal else "stale", text, "", {"state": "UNCONFIGURED"})
         return self.session.status(name, self._refusal)
+
+
+def _is_refused_transition(error: Exception) -> bool:
+    """Whether rclpy's own lifecycle raised it: publishing raises the same type, and is no small matter."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return type(error).__name__ == "RCLError" and bool(frames) and "lifecycle" in Path(frames[-1].filename).parts
 
 
 def main(args: list[str] | None = None) -> int:

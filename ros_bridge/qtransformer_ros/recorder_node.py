@@ -187,7 +187,7 @@ class RecorderNode(Node):
         self.ended.append(ended)
         await ended
         well, response.message = self.recorder.status()[:2]
-        response.success = well and not self.recorder.error
+        response.success = well and self.recorder.last is not None
         return response
 
     def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -145,7 +145,7 @@ class Recorder:
         return self.last.is_ok, self.last.text(), {**values, **{t: str(n) for t, n in self.last.counts.items()}}
 
     def _begin(self, before: list[tuple[TopicInfo, RawMessage]]) -> None:
-        self.error, self._end, self._before = "", float("inf"), []
+        self.error, self.last, self._end, self._before = "", None, float("inf"), []
         try:
             self.bag = RecordedBag(self.folder / next_name(self.folder), self.contract, self.types)
             for info, message in sorted([*self._held.values(), *before], key=lambda own: own[1].receive_ns):

@@ -17,7 +17,7 @@ from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.action_gate import ActionGate, Consequence, Rejection
-from qtransformer_ros.buffer import Clock
+from qtransformer_ros.buffer import NANOSECONDS, Clock
 from qtransformer_ros.decision_requests import DecisionRequests
 from qtransformer_ros.effects import NOTHING, Decided, Effects, Request
 from qtransformer_ros.estop import EstopLatch
@@ -31,6 +31,8 @@ from qtransformer_ros.safety_limits import SafetyLimits, refusal_to_change
 
 MAX_STRIKES = 3
 """Unusable actions in a row that make a fault."""
+COMMAND_LASTS = 1.5
+"""Control periods after which a joint that had no further command stands: one that it moves, and some for the next one's delay."""
 BACKWARD_NS = 50_000_000
 """ROS time may be slewed back by less than this without having jumped."""
 
@@ -88,7 +90,7 @@ class PolicyRuntime:
         self._gate = ActionGate(action_spec, limits, settings)
         self._estop = EstopLatch(clock, settings.estop_timeout_s)
         self._latest_ros_ns = clock.ros_ns()
-        self._strikes = 0
+        self._strikes = self._commanded_ns = 0
         self._begins_by_itself = False
         """Whether a hold is only the wait for first samples."""
         self._active = self._faulted = False
@@ -107,6 +109,10 @@ class PolicyRuntime:
     def measured(self) -> Measured:
         """Where the arm was last seen: a hold is made of it."""
         return self._intake.measured()
+
+    @property
+    def is_estopped(self) -> bool:
+        return self._estop.latched
 
     @property
     def instruction(self) -> str | None:
@@ -235,6 +241,7 @@ class PolicyRuntime:
     def reset(self) -> Effects:
         """Forget the episode, and a fault."""
         self._decisions.begin_episode()
+        self._gate.velocities = {}  # the arm may have been put elsewhere
         self._intake.forget_sizes()
         self._strikes = 0
         self._faulted = False
@@ -346,6 +353,8 @@ class PolicyRuntime:
     # What speaks against running
 
     def _blocked(self) -> str:
+        if self._estop.is_unheard():
+            return "estop_unheard: its topic, which must be heard, has said nothing yet"
         if not self._motion_enabled:
             return "motion_disabled: the robot said so"
         if not self._listeners and not self._settings.dry_run:
@@ -385,13 +394,19 @@ class PolicyRuntime:
     # Decisions
 
     def _act(self, answer: Decided) -> Effects:
-        found = self._gate.judge(answer, self._to_command, lambda: self._intake.measured(self._gate.velocities))
+        found = self._gate.judge(answer, self._to_command, lambda: self._intake.measured(self._velocities()))
         if isinstance(found, Rejection):
             return self._reject(found)
-        self._strikes = 0
+        self._strikes, self._commanded_ns = 0, self._clock.monotonic_ns()
         self._decisions.settle()
         self.counts["commands"] += 1
         return Effects(command=None if self._settings.dry_run else found.command, proposed=found.command)
+
+    def _velocities(self) -> dict[str, float]:
+        """What the joints were last commanded to, while they do it: a command lasts for one period, and then the arm stands."""
+        since_s = (self._clock.monotonic_ns() - self._commanded_ns) / NANOSECONDS
+        is_over = not self._settings.lockstep and since_s > COMMAND_LASTS * self._settings.period_s
+        return {} if is_over else self._gate.velocities
 
     def _reject(self, rejection: Rejection) -> Effects:
         if rejection.count:

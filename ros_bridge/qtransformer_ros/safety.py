@@ -156,11 +156,12 @@ def _joints(
             target = float(target)
             after = float(time) - then
             step = limits.max_step_m if own.prismatic else limits.max_step_rad
-            step *= max(1.0, after / period_s)  # a point further off in time may be further off in space
+            # A point further off in time may be further off in space: from the one before it, and from where the arm is.
+            near, far = step * max(1.0, after / period_s), step * max(1.0, float(time) / period_s)
             faster = limits.max_joint_accel * after
             for kind, low, high in (
                 ("position", min(own.low, start), max(own.high, start)),
-                ("step", here - step, here + step),
+                ("step", max(here - near, start - far), min(here + near, start + far)),
                 ("velocity", here - own.velocity * after, here + own.velocity * after),
                 ("acceleration", here + (min(speed, 0.0) - faster) * after, here + (max(speed, 0.0) + faster) * after),
             ):

@@ -247,6 +247,18 @@ def test_a_stream_that_stops_is_called_stale_although_stamps_drift_apart_first(s
     assert robot.runtime.counts["skewed"] == 3
 
 
+@pytest.mark.parametrize(("late", "word"), [((CAMERA, JOINTS), "image_stale: camera"), ((JOINTS,), "joints_stale: joint_states")])
+def test_what_comes_steadily_but_late_is_stale(late: tuple[str, ...], word: str) -> None:
+    robot = make(image_timeout_s=0.5, joint_timeout_s=0.5, max_sync_skew_s=10.0).run()
+    robot.clock.time_ns += 600 * MS  # every stamp from here on is as old as that
+    for topic in (CAMERA, JOINTS):
+        behind = 600 * MS if topic in late else 0
+        now = robot.clock.time_ns - behind
+        robot.do(robot.runtime.receive(topic, image(now, 7) if topic == CAMERA else joint_state(now)))
+    robot.do(robot.runtime.watch())
+    is_held(robot, f"{word}: what comes is 0.60 s old")
+
+
 def test_stamps_of_the_future_are_rejected(robot: Robot) -> None:
     for _ in range(3):
         assert robot.runtime.state is RUNNING
@@ -458,6 +470,21 @@ def test_motion_after_a_hold_ramps_from_the_measured_pose() -> None:
     assert ways == pytest.approx([0.02, 0.04, 0.06, 0.02])
 
 
+def test_motion_after_a_missed_answer_ramps_from_standing() -> None:
+    robot = make(replace(LIMITS, max_joint_accel=2.0)).run()
+    ways = []
+    for n in range(4):
+        if n == 3:
+            robot.ask()  # never answered: meanwhile the last command ends, and the arm stands
+            robot.clock.pass_s(0.1)
+        found = robot.answer(robot.ask(), (0.9, 0.0)).command
+        assert found is not None
+        ways.append(float(found.motion.positions[0, 0]) - robot.position[0])
+        robot.position = (float(found.motion.positions[0, 0]), 0.0)
+        robot.clock.pass_s(0.08)
+    assert ways == pytest.approx([0.02, 0.04, 0.06, 0.02])
+
+
 # Inference
 
 
@@ -643,10 +670,22 @@ def test_an_estop_does_not_wash_a_fault_away(robot: Robot) -> None:
     assert robot.runtime.state is FAULT
 
 
+def test_nothing_moves_before_an_estop_that_must_be_heard_is_heard() -> None:
+    robot = make(estop_timeout_s=0.3, start_paused=True)
+    robot.do(robot.runtime.listeners(1))
+    robot.do(robot.runtime.activate())
+    robot.see()
+    assert "estop_unheard" in robot.do(robot.runtime.start()).refused
+    robot.do(robot.runtime.estop_heard(False))
+    assert not robot.do(robot.runtime.start()).refused
+    assert robot.runtime.state is RUNNING
+
+
 def test_an_estop_that_falls_silent_counts_as_pressed() -> None:
     robot = make(estop_timeout_s=0.3)
     robot.clock.pass_s(10)
     assert robot.do(robot.runtime.watch()) == Effects()  # nobody listens for it before activation
+    robot.do(robot.runtime.estop_heard(False))
     robot.run()
     for _ in range(5):
         robot.clock.pass_s(0.1)

@@ -92,6 +92,14 @@ def test_a_chunk_is_followed_point_by_point() -> None:
     assert found.command.motion.positions == pytest.approx(np.array([[0.1, 0.125], [0.5, 0.25]]))
 
 
+def test_points_within_one_period_go_no_further_than_a_step_together() -> None:
+    free = replace(LIMITS, max_joint_accel=math.inf)
+    fine = tuple(PERIOD * (i + 1) / 10 for i in range(10))
+    found = allowed(joints(*[(0.9,)] * 10, times=fine, names=("a",)), free)
+    # a may go 2 rad/s: 0.05 per point, and 0.4 in the period
+    assert found.command.motion.positions[:, 0] == pytest.approx(np.minimum(0.05 * np.arange(1, 11), 0.4))
+
+
 def test_a_point_later_in_time_may_be_further_away() -> None:
     free = replace(LIMITS, max_joint_accel=math.inf)
     found = allowed(joints((0.9,), times=(2 * PERIOD,), names=("a",)), free)
@@ -312,6 +320,8 @@ def test_every_joint_motion_is_finite_and_within_all_limits(
         assert (path[:, j] >= min(own.low, here[j]) - 1e-12).all()
         assert (path[:, j] <= max(own.high, here[j]) + 1e-12).all()
         assert (np.abs(way) <= LIMITS.max_step_rad * np.maximum(1, after / PERIOD) * SLACK + 1e-12).all()
+        gone = np.abs(path[1:, j] - here[j])
+        assert (gone <= LIMITS.max_step_rad * np.maximum(1, np.array(times) / PERIOD) * SLACK + 1e-12).all()
         velocity = way / after
         assert (np.abs(velocity) <= own.velocity * SLACK + 1e-12).all()
         before = np.array([speed[j], *velocity[:-1]])

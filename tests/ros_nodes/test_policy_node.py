@@ -194,14 +194,19 @@ def test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outliv
     button = graph.probe.node.create_publisher(Bool, "estop", LATCHED)
     button.publish(Bool(data=True))
     d = Deployed(graph, tmp_path)
+    d.probe.wait_for(lambda: button.get_subscription_count() > 1, "the node's ear")
+    d.probe.wait_for(lambda: not d.probe.set_bool(f"{NODE}/estop", False).success, "the button to be heard")
     for _ in range(2):
         assert d.probe.transition(NODE, "configure", 60), d.status.message
-        d.probe.wait_for(lambda: button.get_subscription_count() > 1, "the node's ear")
+        assert "still says pressed" in d.probe.set_bool(f"{NODE}/estop", False).message
         assert d.probe.transition(NODE, "activate"), d.status.message
         d.wait_for("ESTOP")
         assert d.probe.transition(NODE, "deactivate")
         assert d.probe.transition(NODE, "cleanup")
+        assert "still says pressed" in d.probe.set_bool(f"{NODE}/estop", False).message
     assert not d.motions
+    button.publish(Bool(data=False))
+    d.probe.wait_for(lambda: d.probe.set_bool(f"{NODE}/estop", False).success, "the release")
 
 
 def test_a_blind_camera_ends_in_a_hold_and_silence(deployed) -> None:
