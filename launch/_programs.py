@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from launch.actions import SetEnvironmentVariable
+from launch import Action
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 HERE = Path(__file__).resolve().parent
@@ -24,11 +27,16 @@ def lifecycle_program(name: str, parameters: Any, values: dict[str, Any]) -> Lif
     return LifecycleNode(**_where(name), name=own, namespace="", parameters=[parameters, values], output="screen")
 
 
-def transport() -> list[SetEnvironmentVariable]:
-    """Shared memory that holds large images: by default Fast DDS loses them."""
-    # Kilted reads the first name, Jazzy and Humble the second.
+def transport() -> list[Action]:
+    """Shared memory that holds large images, which Fast DDS loses by default; nothing beyond this machine is heard then."""
+    # Kilted reads the first name, Jazzy the second.
     names = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-    return [SetEnvironmentVariable(name, str(PROFILE)) for name in names]
+    wanted = IfCondition(LaunchConfiguration("large_images"))
+    told = "shared memory for large images; false: Fast DDS's own transports, which reach other machines"
+    return [
+        DeclareLaunchArgument("large_images", default_value="true", description=told),
+        *(SetEnvironmentVariable(name, str(PROFILE), condition=wanted) for name in names),
+    ]
 
 
 def _where(name: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ RUNTIME = {
     "image_timeout_s": "age from which a camera is stale [s]",
     "joint_timeout_s": "the same for everything else that is measured [s]",
     "max_sync_skew_s": "largest difference of stamps within an observation [s]",
-    "inference_timeout_s": "age from which an answer is too old [s]; 0: one and a half control periods",
+    "inference_timeout_s": "age from which an answer is too old [s], if no newer request replaced it; 0: 1.5 control periods",
     "max_consecutive_misses": "late or unmatched decisions in a row that make a hold",
     "max_consecutive_rejections": "unusable messages of a topic in a row that make a hold",
     "start_paused": "wait for ~/start after activation",
@@ -34,7 +34,7 @@ RUNTIME = {
     "lockstep": "one decision per observation of a robot that waits for it",
     "require_stamps": "refuse messages without a stamp",
     "max_identical_images": "equal images in a row from which a camera counts as frozen; 0: never",
-    "estop_timeout_s": "silence of the e-stop topic that counts as pressed [s]; 0: it need not be heard",
+    "estop_timeout_s": "silence of the e-stop topic that counts as pressed [s]; it must be heard to start; 0: not needed",
     "max_episode_s": "running time after which the policy pauses [s]; 0: none",
 }
 """Parameters of which RuntimeSettings are made: fixed for the life of the node."""
@@ -69,7 +69,7 @@ class Parameters:
             high=1000.0,
             **fixed,
         )
-        self.allow_slow = common.flag(node, "allow_slow", False, "take a policy slower than its own rate", **fixed)
+        self.allow_slow = common.flag(node, "allow_slow", False, "take a policy slower than its own rate, for lockstep", **fixed)
         self.base_frame = common.text(node, "base_frame", "base_link", "frame of poses", **fixed)
         self.tool_frame = common.text(node, "tool_frame", "tool", "frame of velocities; the URDF's link of the tool", **fixed)
         self.urdf = common.text(node, "urdf", "", "model of the arm, for Cartesian actions as joint positions", **fixed)
@@ -91,7 +91,9 @@ class Parameters:
         self.max_joint_accel = common.number(
             node, "max_joint_accel", 0.0, "of a joint [rad/s^2]; 0: not limited", low=0.0, high=1e4
         )
-        self.max_step_m = common.number(node, "max_step_m", 0.05, "way of the tool in a control period [m]", low=1e-6, high=10.0)
+        self.max_step_m = common.number(
+            node, "max_step_m", 0.05, "way of tool or rail in a control period [m]", low=1e-6, high=10.0
+        )
         self.max_step_rad = common.number(
             node, "max_step_rad", 0.2, "turn of a joint or of the tool in a control period [rad]", low=1e-6, high=10.0
         )
