@@ -5,7 +5,8 @@
 
 For every run: the Q-head's penultimate features of the logged action's last dimension, given the others; ridge regression from
 them to the discounted Monte-Carlo return on the first half of the episodes, judged by R^2 on the second half (other scenes), beside
-the R^2 of the network's own values there and of a probe on a network of the same shape that has learned nothing. "Stop Regressing"
+the R^2 of the network's own values there (low for `algo=q`, whose values are of a better policy than the log's) and of a probe on a
+network of the same shape that has learned nothing. "Stop Regressing"
 (Farebrother et al. 2024) finds that features learned by HL-Gauss are better ones than those learned by regression: compare
 `value=hl_gauss` and `value=mse` of `qtransformer study losses`.
 """
