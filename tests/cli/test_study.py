@@ -81,6 +81,18 @@ def test_a_setting_added_later_leaves_cells_as_they_were(monkeypatch: pytest.Mon
     assert CELL.identity == now, "as it was when neither setting was there"
 
 
+def test_what_an_algorithm_does_not_read_leaves_its_cells_as_they_were() -> None:
+    cloned, regressed = (replace(CELL, overrides=(*SMALL, f"algo={algo}")) for algo in ("bc", "mc"))
+
+    def changed(cell: Cell, setting: str) -> bool:
+        return replace(cell, overrides=(*cell.overrides, "targets.behavior_mask=0.1", setting)).identity != (
+            replace(cell, overrides=(*cell.overrides, "targets.behavior_mask=0.1")).identity
+        )
+
+    assert [changed(cell, "targets.proposals=8") for cell in (cloned, regressed, CELL)] == [False, True, True]
+    assert [changed(cell, "targets.bootstrap_proposals=2") for cell in (cloned, regressed, CELL)] == [False, False, True]
+
+
 def test_every_arm_of_every_study_composes_and_none_is_there_twice() -> None:
     for study in STUDIES.values():
         identities = [cell.identity for arm in study.arms for cell in cells_of(arm, [0], 300, 0)]

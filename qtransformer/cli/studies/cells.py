@@ -18,6 +18,11 @@ WITHOUT_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_che
 ADDED_LATER: Mapping[str, Any] = {"targets.bootstrap_proposals": None}
 """Settings that came after the first committed results (`optim.mirror`, say), and the value at which all is as before: there they
 are left out of the identity, and cells that were run stay run."""
+NOT_READ: Mapping[str, Mapping[str, Any]] = {
+    "bc": {"targets.proposals": 4, "targets.bootstrap_proposals": None},
+    "mc": {"targets.bootstrap_proposals": None},
+}
+"""Settings that an algorithm does not read, and what they count as there: a preset may change for the others' sake."""
 VALIDATIONS = 5
 """Checkpoints on the way of a training, each validated."""
 VALIDATION_EPISODES = 40
@@ -52,9 +57,11 @@ class Cell:
         """Short digest of all that the result follows from."""
         copied = copy.deepcopy(self.config)
         train = {key: value for key, value in copied.items() if key not in WITHOUT_CONSEQUENCE}
+        for name, counted in NOT_READ.get(str(train["algo"]), {}).items():
+            part, key = _place(train, name)
+            part[key] = counted
         for name, neutral in ADDED_LATER.items():
-            group, _, key = name.rpartition(".")
-            part = train[group] if group else train
+            part, key = _place(train, name)
             if part[key] == neutral:
                 del part[key]
         told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, "train": train}
@@ -111,6 +118,12 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _composed(overrides: tuple[str, ...]) -> str:
     settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
     return json.dumps(to_dict(TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})))
+
+
+def _place(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a setting of this dotted name, and its key there."""
+    group, _, key = name.rpartition(".")
+    return (config[group] if group else config), key
 
 
 def _said(value: Any) -> str:
