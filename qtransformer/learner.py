@@ -21,16 +21,26 @@ from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
 
+LOOKED_AT = 8
+"""Where nothing pushes on bins that were not taken, their values are only looked at: in one update of so many."""
+
+
+class Unseen(NamedTuple):
+    """Values of bins beside the logged one."""
+
+    q_logits: Float[Tensor, "k n c v"]
+    q_values: Float[Tensor, "k n c"]
+    exist: Bool[Tensor, "k n c"]
+    """Which of the c bins exist and were not taken."""
+
 
 class Judged(NamedTuple):
     """The values that the losses are about: of the logged bin of every dimension, and of bins it is set beside."""
 
     data_logits: Float[Tensor, "k n v"]
     q_data: Float[Tensor, "k n"]
-    q_logits: Float[Tensor, "k n c v"]
-    q_values: Float[Tensor, "k n c"]
-    unseen: Bool[Tensor, "k n c"]
-    """Which of the c bins exist and were not taken."""
+    unseen: Unseen | None
+    """None where this update does not look at them."""
 
 
 class HeldOut(NamedTuple):
@@ -106,7 +116,7 @@ class QLearner:
                 loss = self._cloning_loss(batch, hidden, bins)
         else:
             with watch.section("forward"):
-                judged = self._judged(hidden, bins, generator)
+                judged = self._judged(hidden, bins, step, generator)
             with watch.section("target"), torch.no_grad():
                 target, valid = self._target(seen, hidden, bins, metrics, generator)
             with watch.section("forward"):
@@ -169,20 +179,24 @@ class QLearner:
         network = network or self.network
         return network.hidden(self._encoder.windows_of_steps(network, seen), bins)
 
-    def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Judged:
+    def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], step: int, generator: torch.Generator) -> Judged:
         """The Q-head's word on the logged bins and on those beside which the losses set them."""
-        targets, network = self.config.targets, self.network
-        exists, values = network.bin_exists, self.head.q_values
-        data_logits = network.q_head.at(hidden, bins[..., None])[:, :, 0]
-        with torch.set_grad_enabled(targets.conservative_weight > 0):  # the others are only looked at where nothing pushes them
-            if targets.conservative is Conservative.logsumexp or exists.shape[-1] - 1 <= targets.conservative_bins:
-                q_logits = network.q_head(hidden)
-                unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()
-            else:
-                drawn = draw_unseen(bins, exists.sum(-1), targets.conservative_bins, generator)
-                q_logits = network.q_head.at(hidden, drawn)
-                unseen = torch.ones_like(drawn, dtype=torch.bool)
-            return Judged(data_logits, values(data_logits), q_logits, values(q_logits), unseen)
+        data_logits = self.network.q_head.at(hidden, bins[..., None])[:, :, 0]
+        pushed = self.config.targets.conservative_weight > 0
+        with torch.set_grad_enabled(pushed):
+            unseen = self._unseen(hidden, bins, generator) if pushed or step % LOOKED_AT == 0 else None
+        return Judged(data_logits, self.head.q_values(data_logits), unseen)
+
+    def _unseen(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Unseen:
+        """All bins, or a draw of those that were not taken where there are many."""
+        targets, network, exists = self.config.targets, self.network, self.network.bin_exists
+        if targets.conservative is Conservative.logsumexp or exists.shape[-1] - 1 <= targets.conservative_bins:
+            q_logits = network.q_head(hidden)
+            others = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()
+            return Unseen(q_logits, self.head.q_values(q_logits), others)
+        drawn = draw_unseen(bins, exists.sum(-1), targets.conservative_bins, generator)
+        q_logits = network.q_head.at(hidden, drawn)
+        return Unseen(q_logits, self.head.q_values(q_logits), torch.ones_like(drawn, dtype=torch.bool))
 
     def _cloning_loss(self, batch: Batch, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, ""]:
         """Loss of the behaviour classifier: all that `algo=bc` learns, and what the behaviour mask needs."""
@@ -206,10 +220,10 @@ class QLearner:
         """The weighted sum of what values are learned from and what rides along."""
         targets, has_action = self.config.targets, batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
         td = masked_mean(self.head.loss_to_probs(judged.data_logits, target), valid)
-        unseen = conservative_loss(targets.conservative, self.head, judged.q_logits, judged.q_values, judged.unseen, judged.q_data)
-        loss = metrics.mean("td_loss", td) + targets.conservative_weight * metrics.mean(
-            "conservative_loss", masked_mean(unseen, has_action)
-        )
+        loss = metrics.mean("td_loss", td)
+        if judged.unseen is not None:
+            pushed = conservative_loss(targets.conservative, self.head, *judged.unseen, judged.q_data)
+            loss = loss + targets.conservative_weight * metrics.mean("conservative_loss", masked_mean(pushed, has_action))
         if self.config.algo is Algo.q and targets.floor is Floor.learned:
             mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._return_bound(batch, bins))
             loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
@@ -311,15 +325,16 @@ class QLearner:
         starts = (batch.episode_start[:, steps] == index).flatten() & has_action
         first = self.head.q_values(self.network.q_head(hidden[starts, :1])[:, 0])
         best_first = first.masked_fill(~self.network.bin_exists[0], -torch.inf).amax(-1)
-        best_unseen = judged.q_values.masked_fill(~judged.unseen, -torch.inf).amax(-1)
         metrics.mean("v_min", torch.tensor(self.head.v_min))
         metrics.mean("v_max", torch.tensor(self.head.v_max))
         metrics.mean("q_start", best_first.mean(), starts.sum())
         metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
         metrics.mean("q_data", masked_mean(judged.q_data, has_action))
         metrics.mean("target", masked_mean(self.head.to_value(target), has_action))
-        metrics.mean("unseen_over_data", masked_mean((best_unseen > judged.q_data).float(), has_action))
-        metrics.mean("unseen_excess", masked_mean(best_unseen - judged.q_data, has_action))
+        if judged.unseen is not None:
+            best_unseen = judged.unseen.q_values.masked_fill(~judged.unseen.exist, -torch.inf).amax(-1)
+            metrics.mean("unseen_over_data", masked_mean((best_unseen > judged.q_data).float(), has_action))
+            metrics.mean("unseen_excess", masked_mean(best_unseen - judged.q_data, has_action))
         metrics.calibrate(judged.q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
 
     def state_dict(self) -> dict[str, Tensor]:

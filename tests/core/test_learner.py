@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import qtransformer.learner as learner_module
 from qtransformer.augmentation import Augmented, mirror
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
-from qtransformer.learner import QLearner, learning_rate
+from qtransformer.learner import LOOKED_AT, QLearner, learning_rate
 from qtransformer.losses import behavior_loss, conservative_loss, take
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
@@ -350,6 +351,25 @@ def test_no_floor_stands_on_a_return_that_a_time_limit_made_look_better(floor, m
         assert blind["target"] > bound["target"] + 30
     else:
         assert bound["mc_loss"] != blind["mc_loss"]
+
+
+def test_values_that_nothing_pushes_on_are_looked_at_now_and_then_and_learning_does_not_notice(
+    make_config, make_learner, make_batch, monkeypatch
+) -> None:
+    looks = {"unseen_over_data", "unseen_excess", "conservative_loss"}
+
+    def learned(weight: float, steps: Sequence[int]) -> tuple[list[set[str]], dict[str, Tensor]]:
+        learner = make_learner(make_config(targets={"conservative_weight": weight}))
+        return [looks & learner.update(make_batch(), step).means.keys() for step in steps], weights(learner.network)
+
+    steps = (LOOKED_AT - 1, LOOKED_AT, LOOKED_AT + 1)
+    seen, now_and_then = learned(0.0, steps)
+    assert seen == [set(), looks, set()]
+    assert learned(0.1, steps)[0] == [looks] * 3, "what is pushed on is seen in every update"
+    monkeypatch.setattr(learner_module, "LOOKED_AT", 1)
+    seen, always = learned(0.0, steps)
+    assert seen == [looks] * 3
+    assert same(now_and_then, always)
 
 
 def test_monte_carlo_targets_are_each_samples_own_return(make_config, make_learner, make_batch) -> None:

@@ -205,8 +205,8 @@ OURS = [
     Mutant(
         "the conservative term takes the data bin along",
         "learner.py",
-        "unseen = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()",
-        "unseen = exists.expand(*bins.shape, -1)",
+        "others = exists & ~nn.functional.one_hot(bins, exists.shape[-1]).bool()",
+        "others = exists.expand(*bins.shape, -1)",
         "test_learner.py frame_by_frame",
     ),
     Mutant(
