@@ -1,5 +1,6 @@
 """`qtransformer calibrate`: the Q-value below which a policy should stop, and what that costs and catches on other objects."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from qtransformer.checkpoint import resolve_checkpoint
@@ -18,11 +19,12 @@ def run(settings: CalibrateSettings) -> int:
     if settings.dry_run:
         print(f"would act {settings.episodes} validation and {settings.episodes} test episodes, then write {path}")
         return 0
+    settings = replace(settings, run=str(resolve_checkpoint(settings.run)))  # both times the same, though the run may go on
     calibration = _act(settings, Split.validation, settings.seed)
     threshold = calibrate_threshold(calibration.results, settings.false_stops)
     measured = stops(_act(settings, Split.test, settings.seed + settings.episodes).results, threshold)
     found = {
-        "checkpoint": resolve_checkpoint(settings.run).name,
+        "checkpoint": Path(settings.run).name,
         "asked_false_stops": settings.false_stops,
         "calibrated_on": stops(calibration.results, threshold).to_dict(),
         "measured_on_test_objects": measured.to_dict(),

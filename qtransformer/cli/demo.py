@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import collect
-from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, film_episodes, load_policy, success_line
+from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, film_episodes, load_policy, pinned, success_line
 from qtransformer.cli.settings import ActorKind, CollectSettings, DemoSettings, EvalSettings
 from qtransformer.cli.side_by_side import Training, train_side_by_side
+from qtransformer.errors import ConfigError
 from qtransformer.evaluate import Evaluation, wilson
-from qtransformer.files import write_json
+from qtransformer.files import fingerprint, write_json
 from qtransformer.metrics import read_jsonl
 from qtransformer.parallel import default_workers
 
@@ -103,7 +103,7 @@ def evaluate_once(contestant: Contestant, settings: DemoSettings) -> Evaluation:
     path = Path(settings.out) / "evaluations" / f"{contestant.name}.json"
     asked = _evaluation_settings(contestant, settings)
     question = {
-        "checkpoint": _checkpoint(contestant),
+        "checkpoint": fingerprint(Path(asked.run)) if contestant.kind is ActorKind.policy else "",
         "seed": asked.seed,
         "split": asked.split.value,
         "episodes": asked.episodes,
@@ -134,12 +134,23 @@ def film_and_report(settings: DemoSettings) -> Path:
 
 
 def write_data_summary(data: Path, out: Path) -> None:
-    """How often the data itself succeeds, for the report."""
+    """How often the data itself succeeds, for the report.
+
+    Raises:
+        ConfigError: what is in `out` was made of other data.
+    """
     found = collect.count(data)
     low, high = wilson(found.successes, found.episodes)
     numbers = {"episodes": found.episodes, "steps": found.steps, "success": found.successes / found.episodes}
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "data.json", {**numbers, "low": low, "high": high})
+    path, told = out / "data.json", {**numbers, "low": low, "high": high}
+    known = json.loads(path.read_text()) if path.exists() else told
+    if known != told:
+        raise ConfigError(
+            f"{out} was made of {known['episodes']} episodes with {known['steps']} steps, {data} holds {found.episodes} with "
+            f"{found.steps}; choose another out=... or delete it"
+        )
+    write_json(path, told)
 
 
 def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], clock: Clock, report: Path) -> str:
@@ -177,18 +188,16 @@ def _collection(settings: DemoSettings) -> CollectSettings:
 
 
 def _evaluation_settings(contestant: Contestant, settings: DemoSettings) -> EvalSettings:
-    return EvalSettings(
-        run=str(contestant.run),
-        actor=contestant.kind,
-        episodes=settings.eval_episodes,
-        videos=settings.videos,
-        device=settings.device,
-        workers=settings.workers,
+    return pinned(
+        EvalSettings(
+            run=str(contestant.run),
+            actor=contestant.kind,
+            episodes=settings.eval_episodes,
+            videos=settings.videos,
+            device=settings.device,
+            workers=settings.workers,
+        )
     )
-
-
-def _checkpoint(contestant: Contestant) -> str:
-    return str(resolve_checkpoint(contestant.run)) if contestant.kind is ActorKind.policy else ""
 
 
 def _bootstrap_share(out: Path) -> str:

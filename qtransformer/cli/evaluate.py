@@ -1,11 +1,14 @@
 """`qtransformer eval`: matched scenes on all cores, or logs alone where dataset=... is given."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from tqdm import tqdm
 
+from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import log_evaluation
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.factories import (
@@ -32,6 +35,7 @@ def run(settings: EvalSettings) -> int:
         return log_evaluation.run(settings)
     if not isinstance(settings.run, str):
         raise UsageError("run=[...]: several runs are judged together only from logs; name them with dataset=...")
+    settings = pinned(settings)
     policy = load_policy(settings)
     env = env_factory(settings, policy)
     check_fit(env, policy, settings.run)
@@ -46,8 +50,16 @@ def run(settings: EvalSettings) -> int:
         write_json(path, evaluation.to_dict())
     if settings.videos:
         film_episodes(settings, env, policy)
-    print(success_line(evaluation, settings.split.value))
+    print(success_line(evaluation, scenes(settings)))
     return 0
+
+
+def pinned(settings: EvalSettings) -> EvalSettings:
+    """The same with the very checkpoint that run=... means now: workers that looked again later would find another in a run that is
+    still training."""
+    if settings.actor is not ActorKind.policy or not settings.run:
+        return settings
+    return replace(settings, run=str(resolve_checkpoint(settings.run)))
 
 
 def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy | None, label: str = "") -> Evaluation:
@@ -65,23 +77,41 @@ def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy
     return Evaluation(results=tuple(results), seconds=perf_counter() - began)
 
 
-def success_line(evaluation: Evaluation, split: str = "test") -> str:
+def success_line(evaluation: Evaluation, scenes: str = "held-out") -> str:
     low, high = evaluation.interval
-    kind = "train" if split == "train" else "held-out"
-    return f"success {evaluation.success:.2f} [{low:.2f}, {high:.2f}] over {len(evaluation.results)} {kind} episodes"
+    said = f"{scenes} " if scenes else ""
+    return f"success {evaluation.success:.2f} [{low:.2f}, {high:.2f}] over {len(evaluation.results)} {said}episodes"
+
+
+def scenes(settings: EvalSettings) -> str:
+    """What is known of the objects acted on: `held-out` in the simulator, unless the run's own data were logged with them; of
+    another environment's nothing."""
+    if settings.env:
+        return ""
+    trained_on = {str(_logged_env(settings).get("split", "train")), "train"}
+    return "train" if settings.split.value in trained_on else "held-out"
 
 
 def env_factory(settings: EvalSettings, policy: Policy | None) -> EnvFactory:
     """The environment asked for, else the simulator as the run's data saw it."""
     if settings.env:
         return EnvFactory(settings.env, settings.env_kwargs)
-    kwargs: dict[str, Any] = {}
-    if settings.run:
-        directory = run_directory(Path(settings.run))
-        kwargs |= (RunConfig.load(directory).env or {}) if RunConfig.exists(directory) else {}
+    kwargs = _logged_env(settings)
     if policy:
+        if not kwargs and not settings.env_kwargs:
+            warnings.warn(
+                f"{settings.run} lies in no run whose config.yaml tells the environment of its data: acting in the simulator's "
+                "default one, whose objects, arm and time limit may differ; say them with env_kwargs={num_objects: ...}",
+                stacklevel=2,
+            )
         kwargs |= observed_env_kwargs(policy.observation_spec)
     return EnvFactory(SIMULATOR, kwargs | {"split": settings.split.value} | settings.env_kwargs)
+
+
+def _logged_env(settings: EvalSettings) -> dict[str, Any]:
+    """Arguments of the environment that the run's data were logged in; nothing where none is known."""
+    directory = run_directory(Path(settings.run))
+    return dict(RunConfig.load(directory).env or {}) if settings.run and RunConfig.exists(directory) else {}
 
 
 def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:

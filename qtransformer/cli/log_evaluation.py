@@ -10,11 +10,13 @@ from tqdm import tqdm
 from qtransformer.checkpoint import set_best
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.settings import ActorKind, EvalSettings
+from qtransformer.cli.sources import listed_sources
 from qtransformer.files import write_json
 from qtransformer.log_evaluation import CriticConfig
 from qtransformer.log_evaluation.judging import LogJudge, Verdict, best, checkpoints_of, judge_all, selection_score
 from qtransformer.policy import Policy
 from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.data_source import DataSource
 
 COLUMNS = ("likelihood_gap", "fqe", "td_error", "calibration_error", "auc_episode", "soft_opc", "opc", "bvft", "match_success")
 """Scores of the printed table; the JSON file holds all."""
@@ -23,9 +25,10 @@ COLUMNS = ("likelihood_gap", "fqe", "td_error", "calibration_error", "auc_episod
 def run(settings: EvalSettings) -> int:
     if settings.actor is not ActorKind.policy:
         raise UsageError(f"actor={settings.actor.value}: logs judge the checkpoints of run=...; leave actor out")
-    runs, files = listed("run", settings.run), listed("dataset", settings.dataset)
+    runs, sources = listed("run", settings.run), listed_sources("dataset", settings.dataset)
+    files = [source.path for source in sources]
     checkpoints = [checkpoint for run in runs for checkpoint in checkpoints_of(run)]
-    judge = log_judge(settings, files, checkpoints[0])
+    judge = log_judge(settings, sources, checkpoints[0])
     if settings.dry_run:
         print(f"would judge {len(checkpoints)} checkpoints of {', '.join(runs)} on {', '.join(files)}")
         return 0
@@ -43,15 +46,15 @@ def run(settings: EvalSettings) -> int:
     return 0
 
 
-def log_judge(settings: EvalSettings, files: Sequence[str], first: Path) -> LogJudge:
+def log_judge(settings: EvalSettings, sources: Sequence[DataSource], first: Path) -> LogJudge:
     """The judge of the settings; returns are discounted as the first checkpoint's training did."""
     discount = Policy.from_checkpoint(first, settings.device).config.targets.discount
-    critic_files = listed("critic_data", settings.critic_data) if settings.critic_data else []
+    critic = listed_sources("critic_data", settings.critic_data) if settings.critic_data else []
     return LogJudge(
-        EpisodeDataset(files, discount=discount),  # pyright: ignore[reportArgumentType]  # cached_property for a property
-        name=", ".join(files),
+        EpisodeDataset([source.open() for source in sources], discount=discount),  # pyright: ignore[reportArgumentType]  # cached_property for a property
+        name=", ".join(source.path for source in sources),
         config=CriticConfig(steps=settings.critic_steps, fqe_steps=settings.fqe_steps),
-        critic_data=EpisodeDataset(critic_files, discount=discount) if critic_files else None,  # pyright: ignore[reportArgumentType]
+        critic_data=EpisodeDataset([source.open() for source in critic], discount=discount) if critic else None,  # pyright: ignore[reportArgumentType]
     )
 
 

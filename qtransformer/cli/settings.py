@@ -36,7 +36,7 @@ class CollectSettings:
     episodes: int = 3000
     """Episodes to log."""
     recipe: str = "demo"
-    """Who acts how often: a recipe of the simulator (demo, low, full, expert)."""
+    """Who acts how often: a recipe of the simulator (demo, low, full, stitching, expert)."""
     seed: int = 0
     """Episode i follows from this seed and i alone, whatever the number of workers."""
     task: str = "grasp"
@@ -91,7 +91,7 @@ class EvalSettings:
     run: Any = ""
     """Run or checkpoint directory; may be left out for actor=expert and actor=random. With dataset=... also a list: [a,b]."""
     dataset: Any = ""
-    """Held-out episodes to judge checkpoints from: a file or a list of them, successes and failures. No simulator is needed."""
+    """Held-out episodes to judge checkpoints from, successes and failures, said as for `train`. No simulator is needed."""
     critic_data: Any = ""
     """With dataset=...: episodes that the independent critic learns from, more than are held out; empty takes `dataset`."""
     critic_steps: int = 1200
@@ -99,7 +99,7 @@ class EvalSettings:
     fqe_steps: int = 200
     """With dataset=...: gradient steps of fitted Q evaluation for every checkpoint; 0 leaves it and the critic out."""
     select: bool = False
-    """With dataset=...: make the best checkpoint of every run its best (best.json), which eval and resume then take."""
+    """With dataset=...: make the best checkpoint of every run its best (best.json), which eval then takes."""
     actor: ActorKind = ActorKind.policy
     """Who acts."""
     episodes: int = 200
@@ -129,7 +129,7 @@ class StudySettings:
     """Run a grid of trainings over seeds and report it: `study baselines`. Finished cells are never run again; killed go on."""
 
     name: str = MISSING
-    """Which study: baselines, losses, ablations, stitching, noise."""
+    """Which study: baselines, losses, ablations, stitching, noise, sarsa, adaptive."""
     arms: list[str] = field(default_factory=list)
     """Only these arms; `dry_run=true` lists them."""
     seeds: Any = 0

@@ -109,7 +109,7 @@ def described(plan: Plan) -> str:
 
 def expected_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
     """Core-seconds of a cell, at the pace of the finished ones of the same algorithm."""
-    alike = [row for row in known.values() if row["algo"] == cell.config["algo"]]
+    alike = [row for row in known.values() if row["algo"] == cell.config["algo"] and "device=cpu" in row["command"]]
     step = _mean([float(row["train_seconds"]) / int(row["steps"]) for row in alike], ASSUMED_STEP)
     return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * EPISODE_SECONDS
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from console import TINY, qtransformer
 
+from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import calibrate
 from qtransformer.cli.main import main
 from qtransformer.cli.settings import EvalSettings
@@ -53,6 +54,7 @@ def test_it_calibrates_on_validation_and_measures_on_test_objects(
     monkeypatch.setattr(calibrate, "evaluate_in_parallel", act)
     assert main(["calibrate", f"run={trained}", "episodes=40", "seed=7", "device=cpu"]) == 0
     assert [(s.split.value, s.seed, s.episodes) for s in asked] == [("validation", 7, 40), ("test", 47, 40)]
+    assert {s.run for s in asked} == {str(resolve_checkpoint(trained))}, "the same both times, though the run may go on"
     found = json.loads((trained / calibrate.FILE).read_text())
     assert found["threshold"] == 0.02  # floor(.05 * 40) = 2nd smallest of 39
     assert found["measured_on_test_objects"]["false_stops"] == 0.25

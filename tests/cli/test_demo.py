@@ -40,3 +40,7 @@ def test_killed_demo_goes_on_and_ends_with_its_line(tmp_path: Path) -> None:
     other = qtransformer("demo", *small, "steps=50")
     assert other.code == 1
     assert "steps: there 40, asked for 50" in other.error
+    (tmp_path / "d.hdf5").unlink()  # as somebody does who is told that the data are others
+    other = qtransformer("demo", *small, "episodes=10")
+    assert other.code == 1
+    assert f"{out} was made of 12 episodes" in other.error

@@ -2,12 +2,20 @@
 
 import json
 import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from console import TINY, qtransformer
 
+from qtransformer.checkpoint import resolve_checkpoint
+from qtransformer.cli import evaluate as verb
 from qtransformer.cli.main import main
+from qtransformer.cli.settings import EvalSettings, Split
+from qtransformer.evaluate import Evaluation
+from qtransformer.policy import Policy
 
 TOY = ["env=toy_env:ToyEnv", "device=cpu"]
 
@@ -24,7 +32,7 @@ def test_another_environment_can_be_acted_in(trained: Path, tmp_path: Path, caps
     assert [r["seed"] for r in result["results"]] == list(range(1000, 1006))
     assert max(r["steps"] for r in result["results"]) <= 3
     assert result["low"] <= result["success"] <= result["high"]
-    line = f"success {result['success']:.2f} [{result['low']:.2f}, {result['high']:.2f}] over 6 held-out episodes"
+    line = f"success {result['success']:.2f} [{result['low']:.2f}, {result['high']:.2f}] over 6 episodes"
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
@@ -37,6 +45,43 @@ def test_a_checkpoint_serves_as_well_as_its_run(trained: Path, tmp_path: Path) -
     checkpoint = trained / "checkpoints" / "step_0000004"
     a, b = (evaluate(tmp_path / "r.json", f"run={p}", "episodes=2", "workers=1", *TOY) for p in (trained, checkpoint))
     assert a["results"] == b["results"]
+
+
+def test_workers_take_the_checkpoint_that_the_run_meant_at_the_start(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is still training finds another best one meanwhile."""
+    asked: list[str] = []
+    acted = verb.evaluate_in_parallel
+
+    def act(settings: EvalSettings, *rest: Any) -> Evaluation:
+        asked.append(settings.run)
+        return acted(settings, *rest)
+
+    monkeypatch.setattr(verb, "evaluate_in_parallel", act)
+    evaluate(tmp_path / "r.json", f"run={trained}", "episodes=1", "workers=1", *TOY)
+    assert asked == [str(resolve_checkpoint(trained))]
+
+
+def test_a_checkpoint_without_its_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:
+    """Nothing tells how many objects there were, or how long an episode may take."""
+    lonely = tmp_path / "step_0000004"
+    shutil.copytree(trained / "checkpoints" / "step_0000004", lonely)
+    asked = EvalSettings(run=str(lonely), split=Split.test)
+    with pytest.warns(UserWarning, match=r"in no run whose config.yaml tells .* env_kwargs="):
+        verb.env_factory(asked, Policy.from_checkpoint(lonely, "cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verb.env_factory(replace(asked, env_kwargs={"num_objects": 2}), Policy.from_checkpoint(lonely, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("logged", "split", "said"),
+    [("train", "test", "held-out"), ("train", "train", "train"), ("test", "test", "train"), ("test", "validation", "held-out")],
+)
+def test_objects_of_the_data_are_not_called_held_out(logged: str, split: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verb, "_logged_env", lambda settings: {"split": logged})
+    assert verb.scenes(EvalSettings(run="run", split=Split[split])) == said
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,18 @@ def test_nothing_is_selected_unasked(trained: Path, dataset: Path) -> None:
     assert not (trained / "checkpoints" / "best.json").exists()
 
 
+def test_datasets_are_said_as_for_training(trained: Path, dataset: Path, tmp_path: Path) -> None:
+    scores = []
+    for number, scale in enumerate((1, 100)):
+        out = tmp_path / f"{number}.json"
+        words = [f"dataset={{path: '{dataset}', reward_scale: {scale}}}", f"run={trained}", "fqe_steps=0", "device=cpu"]
+        assert main(["eval", *words, f"json={out}"]) == 0
+        result = json.loads(out.read_text())
+        assert result["dataset"] == [str(dataset.absolute())]
+        scores.append([c["scores"]["calibration_error"] for c in result["checkpoints"]])
+    assert scores[0] != scores[1], "the option has reached the reader"
+
+
 def test_a_dry_run_only_says_what_it_would_do(trained: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", f"dataset={dataset}", f"run={trained}", "dry_run=true", *QUICK]) == 0
     assert capsys.readouterr().out.startswith("would judge 2 checkpoints of ")

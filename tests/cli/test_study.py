@@ -93,6 +93,27 @@ def test_what_an_algorithm_does_not_read_leaves_its_cells_as_they_were() -> None
     assert [changed(cell, "targets.bootstrap_proposals=2") for cell in (cloned, regressed, CELL)] == [False, False, True]
 
 
+def test_a_trainings_command_says_what_its_preset_means(tmp_path: Path) -> None:
+    """A preset may change before a training begins, or before somebody repeats it."""
+    for arm in (grids.BASELINES.arms[0], Q):
+        cell = next(cells_of(arm, [0], 300, 0))
+        words = [word for word in cell.train_arguments(tmp_path, "cpu") if not word.startswith("dataset=")]
+        assert not any(word.startswith("preset=") for word in words)
+        assert replace(cell, overrides=tuple(words)).identity == cell.identity
+
+
+def test_committed_cells_are_what_their_overrides_say() -> None:
+    known = results.read_cells(Path(__file__).parents[2] / "docs" / "studies")
+    assert known
+    arms = {str(arm.data): arm.data for study in STUDIES.values() for arm in study.arms}
+    for row in known.values():
+        data, _, seed = row["data"].rpartition(", seed ")
+        scenes = (row["split"], int(row["episodes"]), int(row["first_scene"]))
+        cell = Cell(arms[data], tuple(row["overrides"].split()), int(seed), *scenes)
+        assert cell.identity == row["cell"]
+        assert row["overrides"] in row["command"]
+
+
 def test_every_arm_of_every_study_composes_and_none_is_there_twice() -> None:
     for study in STUDIES.values():
         identities = [cell.identity for arm in study.arms for cell in cells_of(arm, [0], 300, 0)]
@@ -132,7 +153,12 @@ def test_seeds_that_cannot_be_meant_are_refused(said: Any) -> None:
 
 
 def test_time_is_estimated_from_finished_cells_of_the_algorithm() -> None:
-    rows = {"a": {"algo": "q", "train_seconds": "8", "steps": "2"}, "b": {"algo": "bc", "train_seconds": "100", "steps": "1"}}
+    core, gpu = {"steps": "2", "command": "device=cpu"}, {"steps": "2", "command": "device=cuda:0"}
+    rows = {
+        "a": {"algo": "q", "train_seconds": "8", **core},
+        "b": {"algo": "bc", "train_seconds": "100", **core},
+        "c": {"algo": "q", "train_seconds": "1", **gpu},
+    }
     others = expected_seconds(CELL, {}) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}})
     assert others == pytest.approx(0.2 * 4), "nothing known: what is assumed of a step"
     assert expected_seconds(CELL, rows) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}}) == pytest.approx(4 * 4)

@@ -11,10 +11,10 @@ from qtransformer.report.study import ArmResult, build_study_report
 Cells = list[dict[str, str]]
 
 
-def row(seed: int, outcomes: str, split: str = "test") -> dict[str, str]:
+def row(seed: int, outcomes: str, split: str = "test", device: str = "cpu") -> dict[str, str]:
     return {
         "seed": str(seed), "outcomes": outcomes, "split": split, "overrides": "algo=bc", "train_seconds": "90",
-        "data_success": "0.2",
+        "data_success": "0.2", "command": f"qtransformer train device={device}",
     }  # fmt: skip
 
 
@@ -27,10 +27,19 @@ def arm(name: str, rows: Cells, curves: list[Cells] | None = None) -> ArmResult:
     return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows])
 
 
-def test_only_several_seeds_make_a_difference_clear(tmp_path: Path) -> None:
-    arms = [arm(name, [row(seed, marks * 40) for seed in (0, 1)]) for name, marks in (("q", "1"), ("bc", "0"), ("mc", "0"))]
-    build_study_report("two", "?", arms, [("q", "bc"), ("bc", "mc")], tmp_path, tmp_path)
-    assert (tmp_path / "two.md").read_text().count("clear of 0") == 1
+@pytest.mark.parametrize(("seeds", "remark"), [(1, "1 seed"), (2, "2 seeds"), (3, "3 seeds"), (4, "clear of 0")])
+def test_only_several_seeds_make_a_difference_clear(seeds: int, remark: str, tmp_path: Path) -> None:
+    arms = [arm(name, [row(seed, marks * 40) for seed in range(seeds)]) for name, marks in (("q", "1"), ("bc", "0"), ("mc", "0"))]
+    build_study_report("few", "?", arms, [("q", "bc"), ("bc", "mc")], tmp_path, tmp_path)
+    table = (tmp_path / "few.md").read_text()
+    assert f"| the q − the bc | +1.000 | [+1.000, +1.000] | {remark} |" in table
+    assert ("[+0.000, +0.000] |  |" in table) == (seeds == 4)
+
+
+def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
+    cells = [row(0, "11"), row(1, "11", device="cuda:0") | {"train_seconds": "6"}]
+    assert arm("q", cells).minutes == 1.5
+    assert np.isnan(arm("q", cells[1:]).minutes)
 
 
 def test_an_arm_is_read_from_its_rows() -> None:

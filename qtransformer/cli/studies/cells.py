@@ -89,12 +89,13 @@ class Cell:
         return [f"out={folder / self.data_file}", *own, *self.data.collect]
 
     def train_arguments(self, folder: Path, device: str) -> list[str]:
-        """Arguments of `qtransformer train`, but for the run's directory."""
+        """Arguments of `qtransformer train`, but for the run's directory. Presets are spelled out: they may change before a
+        training begins, or before somebody repeats it."""
         path = str(folder / self.data_file)
         read = ",".join([f"path:'{path}'", *(word.replace("=", ":") for word in self.data.reading), f"noise_seed:{self.seed}"])
         watch = [f"save_every={-(-self.steps // VALIDATIONS)}", f"eval_episodes={VALIDATION_EPISODES}", "keep_checkpoints=1"]
-        own = [f"seed={self.seed}", "threads=1", f"device={device}", *watch]
-        return [f"dataset={f'{{{read}}}' if self.data.reading else path}", *self.overrides, *own]
+        own = [f"seed={self.seed}", "threads=1", f"device={device}", f"log_every={self.config['log_every']}", *watch]
+        return [f"dataset={f'{{{read}}}' if self.data.reading else path}", *self.differences.split(), *own]
 
     def __str__(self) -> str:
         return f"{self.identity} ({self.data}; {' '.join(self.overrides)}; seed {self.seed})"

@@ -78,7 +78,7 @@ class Schedule:
 
     def __init__(self, folders: Folders, devices: Sequence[str]) -> None:
         self.folders, self._free = folders, list(devices)
-        self._slots, self._commit = len(devices), commit()
+        self._slots = len(devices)
         self._jobs: list[Job] = []
         self._failures: list[str] = []
 
@@ -137,7 +137,7 @@ class Schedule:
         """Collect, train, judge, record: whatever of it is not done."""
         if cell.identity in results.read_cells(self.folders.out):
             return
-        run = self.training(cell).run
+        run, version = self.training(cell).run, commit()
         if RunConfig.exists(run):
             device = RunConfig.load(run).train.device  # it goes on where it began, whichever GPU is free
         yield from self._collect(cell)
@@ -148,7 +148,7 @@ class Schedule:
         scenes = (f"split={cell.split}", f"seed={cell.first_scene}", f"episodes={cell.episodes}")
         yield self._child(run, "eval", f"run={checkpoint}", *scenes, f"device={device}", "workers=1", f"json={judged}", held=claim)
         outcome = json.loads(judged.read_text())
-        row = result_row(cell, training, self.folders.data / cell.data_file, outcome, self._commit)
+        row = result_row(cell, training, self.folders.data / cell.data_file, outcome, version)
         results.append(self.folders.out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
         results.append(self.folders.out / results.CELLS, results.CELL_FIELDS, [row])
 
