@@ -154,6 +154,7 @@ class Trainer:
 
         Raises:
             ConfigError: the directory holds a run already (and `resume` is false), or another process trains in it.
+            CheckpointError: the directory holds checkpoints that training cannot go on from.
             QTransformerError: the loss stopped being finite.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)

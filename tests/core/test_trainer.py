@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from qtransformer import ObservationSpec, Policy, Trainer
 from qtransformer.batch import Batch
 from qtransformer.config import TrainConfig, to_dict
-from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
+from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
 from qtransformer_datasets import EpisodeDataset
@@ -253,6 +253,23 @@ def test_a_finished_training_resumed_does_nothing(fit, make_config) -> None:
     before = everything(run)
     fit(make_config(), resume=True)
     assert everything(run) == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_cannot_be_resumed_is_not_started_again(resume: bool, fit, make_config) -> None:
+    """Its policies still act; that their training_state is deleted to save space is allowed."""
+    run = fit(make_config())
+    before = everything(run)
+    for state in run.glob("checkpoints/*/training_state"):
+        state.rename(run / f"deleted_{state.parent.name}")
+    with (
+        pytest.warns(UserWarning, match="falling back"),
+        pytest.raises(CheckpointError, match=r"found 2 whose training_state.*init=.*step_0000008 and another run="),
+    ):
+        fit(make_config(), resume=resume)
+    (run / "deleted_step_0000008").rename(run / "checkpoints/step_0000008/training_state")
+    assert everything(run) == before
+    assert not (run / "run.lock").exists()
 
 
 def test_a_directory_that_holds_a_run_is_not_written_over(fit, make_config) -> None:
