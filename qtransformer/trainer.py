@@ -149,17 +149,18 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
-    def fit(self, resume: bool = False) -> Run:
-        """Train to `config.steps`, or go on from the run's newest whole checkpoint.
+    def fit(self, resume: bool = False, describe: Callable[[], object] = lambda: None) -> Run:
+        """Train to `config.steps`, or go on from the run's newest whole checkpoint. `describe` saves what else a fresh run is
+        rebuilt from, once the directory is this process's own.
 
         Raises:
             ConfigError: the directory holds a run already (and `resume` is false), or another process trains in it.
             CheckpointError: the directory holds checkpoints that training cannot go on from.
             QTransformerError: the loss stopped being finite.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         with exclusive(self.directory), graceful_stop() as stop:
-            step = self._restore() if resume else self._begin()
+            step = self._restore() if resume else self._begin(describe)
             log = JsonLines(self.directory / "metrics.jsonl", step)
             try:
                 step = self._loop(step, stop, log)
@@ -261,12 +262,14 @@ class Trainer:
         self._log(step, {"validation_success": success}, log)
         return success
 
-    def _begin(self) -> int:
+    def _begin(self, describe: Callable[[], object] = lambda: None) -> int:
         if latest_resumable(self.directory) is not None:
             raise ConfigError(
                 f"{self.directory} holds a run already: `qtransformer resume run={self.directory}` goes on with it, "
                 "another run=... starts a new one"
             )
+        describe()  # first: with a folder of checkpoints, but no description, a killed run could be neither started nor resumed
+        self.checkpoints.mkdir(exist_ok=True)
         write_json(self.directory / "config.json", to_dict(self.config))
         return 0
 

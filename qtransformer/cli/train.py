@@ -26,8 +26,7 @@ def run(settings: TrainSettings) -> int:
     if settings.dry_run:
         print(plan(config, trainer))
         return 0
-    config.save(directory)
-    return fit(trainer)
+    return fit(trainer, describe=lambda: config.save(directory))
 
 
 def run_config(settings: TrainSettings) -> RunConfig:

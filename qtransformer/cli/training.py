@@ -70,11 +70,11 @@ def check_rewards(dataset: EpisodeDataset, algo: Algo, where: str) -> None:
         )
 
 
-def fit(trainer: Trainer, resume: bool = False) -> int:
-    """Train; an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
+def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] = lambda: None) -> int:
+    """Train (see `Trainer.fit`); an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
     began = perf_counter()
     with arrived_signals() as last:
-        run = trainer.fit(resume=resume)
+        run = trainer.fit(resume, describe)
         number = last()
     if run.stopped:
         print(f"stopped after step {run.step}, saved; go on with: qtransformer resume run={run.directory}", flush=True)

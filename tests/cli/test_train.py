@@ -25,7 +25,9 @@ from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.train import run_config
 from qtransformer.cli.training import open_dataset
+from qtransformer.errors import CheckpointError
 from qtransformer.metrics import read_jsonl
+from qtransformer.run_guard import exclusive
 from qtransformer_datasets.data_source import DataSource
 
 
@@ -97,6 +99,28 @@ def test_a_second_process_is_refused(dataset: Path, tmp_path: Path) -> None:
         assert f"process {process.pid} on" in second.error
     finally:
         kill_hard(process)
+
+
+def test_a_second_train_does_not_describe_the_run_of_the_first(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both found an empty directory."""
+    with exclusive(tmp_path):
+        assert main(["train", f"dataset={dataset}", f"run={tmp_path}", "steps=2", *TINY]) == 1
+    assert f"process {os.getpid()} on" in capsys.readouterr().err
+    assert not (tmp_path / "config.yaml").exists()
+    assert main(["train", f"dataset={dataset}", f"run={tmp_path}", "steps=2", *TINY]) == 0
+    assert RunConfig.load(tmp_path).train.steps == 2
+
+
+def test_a_description_is_replaced_whole_or_not_at_all(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig.load(trained)
+    config.save(tmp_path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(CheckpointError):
+        replace(config, env={"longer": "x" * 1000}).save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_run_is_not_overwritten(trained: Path, dataset: Path) -> None:

@@ -22,6 +22,7 @@ from qtransformer.config import TrainConfig, to_dict
 from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
+from qtransformer.run_guard import is_held
 from qtransformer_datasets import EpisodeDataset
 
 
@@ -431,17 +432,34 @@ def test_a_configuration_is_not_changed_by_building_and_training(algo, fit, make
 
 
 def test_a_second_process_in_the_same_directory_is_refused(fit, make_config, tmp_path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        (tmp_path / "run").mkdir()
-        host = os.uname().nodename
-        (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": other.pid, "host": host}))
+    lock = tmp_path / "run" / "run.lock"
+    lock.parent.mkdir()
+    hold = f"import fcntl; file = open({str(lock)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        lock.write_text(json.dumps({"pid": other.pid, "host": os.uname().nodename}))
         with pytest.raises(ConfigError, match=f"process {other.pid}"):
             fit(make_config())
-        other.communicate(b"\n")
+        other.kill()
     fit(make_config())  # the other is gone: its lock is taken over
-    (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": 1, "host": "another-machine"}))
+    lock.write_text(json.dumps({"pid": 1, "host": "another-machine"}))
     with pytest.raises(ConfigError, match="another-machine"):
         fit(make_config(), resume=True)
+
+
+def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_path) -> None:
+    run, held = tmp_path / "run", []
+
+    def describe() -> None:
+        held.append((is_held(run / "run.lock"), (run / "checkpoints").exists()))
+
+    trainer = Trainer(make_config(steps=1), dataset, run, progress=False)
+    trainer.fit(describe=describe)
+    trainer.fit(resume=True, describe=describe)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        trainer.fit(describe=describe)
+    assert held == [(True, False)]
 
 
 def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_config, dataset) -> None:
