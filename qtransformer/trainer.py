@@ -120,6 +120,11 @@ class Trainer:
         sinks: Sequence[LogSink] = (),
         progress: bool = True,
     ) -> None:
+        if config.algo is not Algo.bc and config.cloning_steps >= config.steps:
+            raise ConfigError(
+                f"cloning_steps={config.cloning_steps} of steps={config.steps} leave none to learn values in; raise steps above "
+                f"{config.cloning_steps}, lower cloning_steps, or clone alone with algo=bc"
+            )
         if config.eval_episodes and eval_env is None:
             raise ConfigError(f"eval_episodes={config.eval_episodes} needs an eval_env to evaluate in; set eval_episodes=0")
         if dataset.discount != config.targets.discount:

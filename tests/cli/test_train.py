@@ -138,6 +138,15 @@ def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_says_that_nothing_but_cloning_would_be_left(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"dataset={dataset}", f"run={tmp_path}/run", "dry_run=true", "preset=grasp", *TINY]
+    assert main(["train", *words, "steps=1000",]) == 1
+    assert "cloning_steps=1500 of steps=1000" in capsys.readouterr().err
+    assert main(["train", *words, "steps=1501"]) == 0
+
+
 def test_a_truncated_file_is_refused(dataset: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.hdf5"
     torn.write_bytes(dataset.read_bytes()[: dataset.stat().st_size // 2])

@@ -480,7 +480,15 @@ def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_con
     assert asked(algo="bc", bc_filter_success=False) == [("all", 0)]
     assert asked(algo="q") == [("all", 0)]
     assert asked(algo="q", cloning_steps=2) == [("success", 0), ("all", 2)]
-    assert asked(algo="mc", cloning_steps=3, bc_filter_success=False) == [("all", 0)]
+    assert asked(algo="mc", cloning_steps=2, bc_filter_success=False) == [("all", 0), ("all", 2)]
+
+
+@pytest.mark.parametrize("algo", ["q", "mc"])
+def test_cloning_must_leave_steps_to_learn_values_in(algo, dataset, make_config, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"cloning_steps=8 of steps=8 leave none .*; raise steps above 8"):
+        Trainer(make_config(algo=algo, cloning_steps=8), dataset, tmp_path, progress=False)
+    Trainer(make_config(algo=algo, cloning_steps=7), dataset, tmp_path, progress=False)
+    Trainer(make_config(algo="bc", cloning_steps=8), dataset, tmp_path, progress=False)
 
 
 def test_values_are_left_alone_while_cloning(fit, make_config, dataset, tmp_path) -> None:
