@@ -144,7 +144,7 @@ class Trainer:
         mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec)
         self.learner = QLearner(config, network, self.device, mirrored, self.support)
         ends = self.support.v_min, self.support.v_max
-        if config.algo is Algo.q and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
+        if config.algo is not Algo.bc and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
             self.learner.cover(*ends, next(self._segments(0, "all")))
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
         self._golden = self._first_observation()

@@ -142,7 +142,7 @@ def test_dry_run_says_that_nothing_but_cloning_would_be_left(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"dataset={dataset}", f"run={tmp_path}/run", "dry_run=true", "preset=grasp", *TINY]
-    assert main(["train", *words, "steps=1000",]) == 1
+    assert main(["train", *words, "steps=1000"]) == 1
     assert "cloning_steps=1500 of steps=1000" in capsys.readouterr().err
     assert main(["train", *words, "steps=1501"]) == 0
 

@@ -196,6 +196,20 @@ def test_fine_tuning_goes_on_with_the_range_that_was_learned_widened_to_the_new_
     Policy.from_checkpoint(tmp_path / "second", device="cpu")
 
 
+def test_regression_to_returns_fine_tunes_on_the_new_datas_range_too_and_resumes(
+    fit, make_config, make_dataset, make_episode
+) -> None:
+    first = fit(make_config(), "first")
+    config, costly = make_config(init=str(first), algo="mc"), rewarded(make_dataset, make_episode, 1.0, 0.5)
+    whole = fit(config, "whole", data=costly)
+    assert learned_value(whole)["v_min"] == pytest.approx(costly.stats.return_min)
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(costly, 5))
+    assert everything(fit(config, "cut", data=costly, resume=True)) == everything(whole)
+    cloned = fit(make_config(init=str(first), algo="bc"), "cloned", data=costly)
+    assert learned_value(cloned)["v_min"] == learned_value(first)["v_min"] == 0.0
+
+
 def test_two_kills_in_a_row_and_one_before_the_first_checkpoint_change_nothing(fit, make_config, dataset) -> None:
     config = make_config(steps=10, save_every=3)
     whole = fit(config, "whole")
