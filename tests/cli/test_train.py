@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,14 +22,16 @@ from console import (
 from safetensors.numpy import load_file
 
 from qtransformer.cli.compose import compose_settings
+from qtransformer.cli.factories import SIMULATOR
 from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.train import run_config
-from qtransformer.cli.training import open_dataset
+from qtransformer.cli.training import logged_env_kwargs, open_dataset
 from qtransformer.errors import CheckpointError
 from qtransformer.metrics import read_jsonl
 from qtransformer.run_guard import exclusive
 from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.formats import open_episodes
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
@@ -212,6 +215,30 @@ def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_p
     config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset={sources}", *TINY]))
     batch = next(open_dataset(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
     assert int(batch.success.sum()) == 20
+
+
+@pytest.mark.parametrize(("weights", "share"), [((1, 1), 0.5), ((None, 1), 0.5), ((3, 3), 0.5), ((None, None), 0.2)], ids=str)
+def test_equal_weights_share_the_steps_whatever_the_sizes(weights: tuple, share: float, tmp_path: Path) -> None:
+    few, many = (write_dataset(tmp_path / f"{name}.hdf5") for name in ("few", "many"))
+    with h5py.File(many, "r+") as file:
+        for i in range(8, 32):
+            file.copy(f"data/demo_{i % 8}", file["data"], f"demo_{i}")
+    said = [f"{{path:{path},success:{path is few}" for path in (few, many)]
+    said = [text + ("}" if weight is None else f",weight:{weight}}}") for text, weight in zip(said, weights, strict=True)]
+    config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset=[{','.join(said)}]", *TINY]))
+    config.save(tmp_path / "run")
+    assert RunConfig.load(tmp_path / "run") == config, "an equal weight is kept, so that it is resumed with"
+    batch = next(open_dataset(config).segments(batch_size=200, lead=0, steps=1, lookahead=0, seed=0))
+    assert float(batch.success.float().mean()) == pytest.approx(share, abs=0.05)
+
+
+def test_data_of_the_simulator_with_unknown_arguments_are_data_from_elsewhere(tmp_path: Path) -> None:
+    """So is a file merged from some that were logged with different ones."""
+    source = open_episodes(write_dataset(tmp_path / "a.hdf5"))
+    known = SimpleNamespace(attributes={"env_name": SIMULATOR, "env_kwargs": {}}, observation_spec=source.observation_spec)
+    assert logged_env_kwargs(known) == {"cameras": {"wrist": [16, 16]}}  # pyright: ignore[reportArgumentType]
+    del known.attributes["env_kwargs"]
+    assert logged_env_kwargs(known) is None  # pyright: ignore[reportArgumentType]
 
 
 def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
