@@ -187,6 +187,17 @@ def test_fine_tuning_on_other_cameras_or_actions_is_refused(what: str, trained: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_fine_tuning_is_resumed_from_another_folder(
+    trained: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.parent)
+    words = [f"dataset={os.path.relpath(dataset)}", f"init={trained.name}", f"run={tmp_path}/run", "steps=2", *TINY]
+    assert main(["train", *words]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", "run=run"]) == 0
+    assert run_config(compose_settings("train", [f"dataset={dataset}", "run=run", *TINY])).train.init == "", "none stays none"
+
+
 def test_renamed_cameras_fit_a_checkpoint_that_was_trained_on_others(trained: Path, tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "other.hdf5", replace(OBSERVATION, cameras={"front": (16, 16, 3), "top": (8, 8, 3)}))
     said = f"dataset={{path:{path},cameras:{{wrist:front}}}}"
