@@ -114,7 +114,7 @@ def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> Non
     for f in fields(config):
         value, least = getattr(config, f.name), 0 if f.name in but else 1
         if type(value) is int and value < least:
-            raise ConfigError(f"{group}.{f.name}={value} must be at least {least}")
+            raise ConfigError(f"{group}{f.name}={value} must be at least {least}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -158,7 +158,7 @@ class ModelConfig:
     """Hidden width of the output heads, shared by all bins."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "model")
+        _require_positive(self, "model.")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}")
         if self.encoder is EncoderKind.resnet18 and self.encoder_width % 8:
@@ -200,7 +200,7 @@ class TargetConfig:
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "targets", but=("proposals",))
+        _require_positive(self, "targets.", but=("proposals",))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
@@ -284,6 +284,9 @@ class TrainConfig:
     targets: TargetConfig = field(default_factory=TargetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
 
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""
