@@ -210,6 +210,14 @@ def set_best(root: Path, checkpoint: Path, **scores: float) -> None:
     write_json(root / "best.json", {"step": checkpoint.name, **scores})
 
 
+def best_scores(root: Path) -> dict[str, Any]:
+    """What `best.json` says: the checkpoint's name, and the scores that chose it. Empty where it is missing or damaged."""
+    try:
+        return dict(json.loads((root / "best.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def versions() -> dict[str, str]:
     """What a checkpoint was made with."""
     return {"qtransformer": qtransformer.__version__, "torch": torch.__version__, "python": platform.python_version()}

@@ -17,6 +17,7 @@ from qtransformer import normalisation
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import (
     Artefact,
+    best_scores,
     build_network,
     latest_resumable,
     load_weights,
@@ -251,10 +252,16 @@ class Trainer:
             golden=self.policy.golden_sample(self._golden),
         )
         success = self._validate(step, log) if validate else -1.0
-        highest, self._best_success = self._best_success, max(success, self._best_success)
-        position = {"step": step, "best_success": self._best_success, "world_size": _rank()[1]}
+        is_best = success >= 0 and no_worse(success, self._best_success, self.config.eval_episodes)
+        self._best_success = max(success, self._best_success)
+        position = {
+            "step": step,
+            "best_success": self._best_success,
+            "best_with": success if is_best else None,
+            "world_size": _rank()[1],
+        }
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
-        if success >= 0 and no_worse(success, highest, self.config.eval_episodes):
+        if is_best:
             set_best(self.checkpoints, checkpoint, validation_success=success)
         prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         network.train()
@@ -296,7 +303,15 @@ class Trainer:
         _warn_of_other_order(position, str(directory))
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
+        self._mend_best(directory, position.get("best_with"))
         return int(position["step"])
+
+    def _mend_best(self, checkpoint: Path, success: float | None) -> None:
+        """Point best.json at a checkpoint that was the best by validation, in case that saving it was killed before that."""
+        found = best_scores(self.checkpoints)
+        chosen_otherwise = found and "validation_success" not in found  # by `eval select=true`, which comes later
+        if success is not None and not chosen_otherwise:
+            set_best(self.checkpoints, checkpoint, validation_success=success)
 
     def _initial_network(self) -> QTransformer:
         data = self.dataset

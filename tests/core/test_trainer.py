@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from qtransformer import ObservationSpec, Policy, Trainer
 from qtransformer.batch import Batch
+from qtransformer.checkpoint import best_scores, set_best
 from qtransformer.config import TrainConfig, to_dict
 from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.files import write_manifest
@@ -344,6 +345,35 @@ def test_the_best_score_survives_a_resume(fit, make_config, validated, dataset) 
     validated([0.5, 0.6])
     run = fit(config, eval_env=SimpleNamespace(), resume=True)
     assert json.loads((run / "checkpoints" / "best.json").read_text())["step"] == "step_0000002"
+
+
+def test_the_best_is_named_though_saving_it_was_killed(fit, make_config, validated, monkeypatch) -> None:
+    config, named = make_config(save_every=2, eval_episodes=200), []
+
+    def killed(root: Path, checkpoint: Path, **scores: float) -> None:
+        named.append(checkpoint.name)
+        if len(named) == 2:
+            raise Killed
+        set_best(root, checkpoint, **scores)
+
+    monkeypatch.setattr("qtransformer.trainer.set_best", killed)
+    validated([0.2, 0.8])
+    with pytest.raises(Killed):
+        fit(config, eval_env=SimpleNamespace())
+    validated([0.1, 0.3])
+    run = fit(config, eval_env=SimpleNamespace(), resume=True)
+    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    assert best == {"step": "step_0000004", "validation_success": 0.8}
+
+
+def test_a_best_that_was_selected_from_a_log_survives_a_resume(fit, make_config, validated) -> None:
+    config = make_config(save_every=4, eval_episodes=200)
+    validated([0.2, 0.8])
+    run = fit(config, eval_env=SimpleNamespace())
+    root = run / "checkpoints"
+    set_best(root, root / "step_0000004", likelihood_gap=1.0)
+    fit(config, eval_env=SimpleNamespace(), resume=True)
+    assert best_scores(root) == {"step": "step_0000004", "likelihood_gap": 1.0}
 
 
 def test_validation_asks_for_an_environment(fit, make_config) -> None:
