@@ -259,6 +259,7 @@ class Trainer:
             "best_success": self._best_success,
             "best_with": success if is_best else None,
             "world_size": _rank()[1],
+            "batch_segments": self.config.optim.batch_segments,
         }
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
         if is_best:
@@ -300,7 +301,7 @@ class Trainer:
         load_weights(self.learner.network, directory)
         self._keep_normalisation(json.loads((directory / "stats.json").read_text()), str(directory))
         state, position = read_training_state(directory)
-        _warn_of_other_order(position, str(directory))
+        _warn_of_other_order(position, self.config.optim.batch_segments, str(directory))
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
         self._mend_best(directory, position.get("best_with"))
@@ -377,17 +378,23 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
-def _warn_of_other_order(position: Mapping[str, Any], where: str) -> None:
-    """Say once what changes when another number of processes goes on: step k of w processes takes batches k * w to (k + 1) * w."""
+def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where: str) -> None:
+    """Say once what changes when another number of processes goes on, or with other batches: step k of w processes takes batches
+    k * w to (k + 1) * w, and batch k of b segments takes segments k * b to (k + 1) * b."""
     rank, world_size = _rank()
-    before = position.get("world_size", world_size)  # earlier checkpoints do not say
-    if before != world_size and rank == 0:
-        told = "batches are left out" if world_size > before else "batches are drawn again"
-        warnings.warn(
-            f"{where} was saved by {before} process(es) and {world_size} go on: the order of samples changes, and some "
-            f"{told}; resume with {before} to go on as if never stopped",
-            stacklevel=2,
-        )
+    counts = {
+        "world_size": (world_size, "by {} process(es) and {} go on"),
+        "batch_segments": (batch_segments, "with optim.batch_segments={} and goes on with {}"),
+    }
+    for name, (count, change) in counts.items():
+        before = position.get(name, count)  # earlier checkpoints do not say
+        if before != count and rank == 0:
+            told = "batches are left out" if count > before else "batches are drawn again"
+            warnings.warn(
+                f"{where} was saved {change.format(before, count)}: the order of samples changes, and some {told}; "
+                f"resume with {before} to go on as if never stopped",
+                stacklevel=2,
+            )
 
 
 def mirrored_dims(names: Sequence[str], spec: ActionSpec) -> list[int]:

@@ -590,6 +590,17 @@ def test_resuming_with_other_processes_says_that_the_order_of_samples_changes(
     assert not told or (told in found[0] and f"saved by {before} process(es) and {after} go on" in found[0])
 
 
+@pytest.mark.parametrize(("after", "told"), [(5, "left out"), (2, "drawn again"), (3, "")])
+def test_resuming_with_other_batches_says_that_the_order_of_samples_changes(after: int, told: str, fit, make_config) -> None:
+    fit(make_config(steps=1, optim={"batch_segments": 3}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(make_config(steps=1, optim={"batch_segments": after}), resume=True)
+    found = [str(w.message) for w in caught if "order of samples" in str(w.message)]
+    assert len(found) == bool(told)
+    assert not told or (told in found[0] and f"optim.batch_segments=3 and goes on with {after}" in found[0])
+
+
 def test_a_resumed_training_keeps_its_normalisation(fit, make_config, dataset, tmp_path) -> None:
     config = make_config()
     with pytest.raises(Killed):
