@@ -195,7 +195,8 @@ class TargetConfig:
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False
-    """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked."""
+    """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked. Cloning
+    (algo=bc, cloning_steps) teaches the same classifier, so it then imitates successes alone whatever bc_filter_success says."""
     target_rate: float = 0.05
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 
@@ -269,7 +270,8 @@ class TrainConfig:
     init: str = ""
     """Run or checkpoint directory to start fine-tuning from; empty starts afresh."""
     bc_filter_success: bool = True
-    """Cloning (algo=bc, cloning_steps) imitates successful episodes alone."""
+    """Cloning (algo=bc, cloning_steps) draws from successful episodes alone. To imitate failures too, set it to false and
+    targets.behavior_success_only as well (true in the presets demo and grasp), which leaves them out of the loss."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
