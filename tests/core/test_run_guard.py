@@ -129,7 +129,11 @@ def test_a_lock_that_its_owner_deletes_meanwhile_guards_nothing(tmp_path: Path, 
 
 
 def test_programs_that_a_training_starts_do_not_keep_its_lock(tmp_path: Path) -> None:
+    """They may outlive a killed training, which does not delete its lock."""
+    lock, left = tmp_path / "run.lock", tmp_path / "left.lock"
     with exclusive(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        os.link(lock, left)
+    left.rename(lock)
     with child, exclusive(tmp_path):
         child.communicate(b"\n")
