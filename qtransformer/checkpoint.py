@@ -172,14 +172,24 @@ def complete_checkpoints(root: Path) -> list[Path]:
 
 
 def latest_resumable(run: Path) -> Path | None:
-    """The newest checkpoint whose manifests hold; damaged ones are passed over with a warning. None if there is none."""
-    for directory in reversed(complete_checkpoints(run / "checkpoints")):
+    """The newest checkpoint whose manifests hold; damaged ones are passed over with a warning. None before the first one.
+
+    Raises:
+        CheckpointError: there are checkpoints, and training can go on from none of them.
+    """
+    complete = complete_checkpoints(run / "checkpoints")
+    for directory in reversed(complete):
         try:
             verify_manifest(directory)
             verify_manifest(directory / "training_state")
             return directory
         except CheckpointError as error:
             warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
+    if complete:  # to start again at step 0 would write over them
+        raise CheckpointError(
+            f"{run}: expected a checkpoint that training can go on from, found {len(complete)} whose training_state or weights are "
+            f"missing or damaged; restore one, or train with init={complete[-1]} and another run=..."
+        )
     return None
 
 
@@ -198,6 +208,14 @@ def prune_checkpoints(root: Path, keep: int) -> None:
 def set_best(root: Path, checkpoint: Path, **scores: float) -> None:
     """Point `best.json` at a checkpoint."""
     write_json(root / "best.json", {"step": checkpoint.name, **scores})
+
+
+def best_scores(root: Path) -> dict[str, Any]:
+    """What `best.json` says: the checkpoint's name, and the scores that chose it. Empty where it is missing or damaged."""
+    try:
+        return dict(json.loads((root / "best.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def versions() -> dict[str, str]:

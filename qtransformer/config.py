@@ -114,7 +114,7 @@ def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> Non
     for f in fields(config):
         value, least = getattr(config, f.name), 0 if f.name in but else 1
         if type(value) is int and value < least:
-            raise ConfigError(f"{group}.{f.name}={value} must be at least {least}")
+            raise ConfigError(f"{group}{f.name}={value} must be at least {least}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -158,7 +158,7 @@ class ModelConfig:
     """Hidden width of the output heads, shared by all bins."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "model")
+        _require_positive(self, "model.")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}")
         if self.encoder is EncoderKind.resnet18 and self.encoder_width % 8:
@@ -195,12 +195,13 @@ class TargetConfig:
     behavior_weight: float = 1.0
     """Weight of the behaviour classifier's loss that the mask needs."""
     behavior_success_only: bool = False
-    """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked."""
+    """The behaviour classifier learns from successful episodes alone, so that the mask keeps to what has worked. Cloning
+    (algo=bc, cloning_steps) teaches the same classifier, so it then imitates successes alone whatever bc_filter_success says."""
     target_rate: float = 0.05
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "targets", but=("proposals",))
+        _require_positive(self, "targets.", but=("proposals",))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
@@ -269,7 +270,8 @@ class TrainConfig:
     init: str = ""
     """Run or checkpoint directory to start fine-tuning from; empty starts afresh."""
     bc_filter_success: bool = True
-    """Cloning (algo=bc, cloning_steps) imitates successful episodes alone."""
+    """Cloning (algo=bc, cloning_steps) draws from successful episodes alone. To imitate failures too, set it to false and
+    targets.behavior_success_only as well (true in the presets demo and grasp), which leaves them out of the loss."""
     log_every: int = 50
     """Steps between two lines of metrics.jsonl."""
     save_every: int = 500
@@ -284,6 +286,9 @@ class TrainConfig:
     targets: TargetConfig = field(default_factory=TargetConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
 
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""

@@ -90,10 +90,15 @@ def fingerprint(directory: Path) -> str:
 
 def write_json(path: Path, data: Any) -> None:
     """Replace a JSON file atomically."""
+    write_text(path, json.dumps(data, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file atomically."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("w") as file:
-            json.dump(data, file, indent=1)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

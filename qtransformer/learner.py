@@ -199,7 +199,10 @@ class QLearner:
         return Unseen(q_logits, self.head.q_values(q_logits), torch.ones_like(drawn, dtype=torch.bool))
 
     def _cloning_loss(self, batch: Batch, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"]) -> Float[Tensor, ""]:
-        """Loss of the behaviour classifier: all that `algo=bc` learns, and what the behaviour mask needs."""
+        """Loss of the behaviour classifier: all that `algo=bc` learns, and what the behaviour mask needs.
+
+        With `targets.behavior_success_only`, failures are left out even where `bc_filter_success=false` had them drawn.
+        """
         steps = slice(batch.lead, batch.lead + batch.steps)
         loss = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, self.network.bin_exists)
         copied = batch.has_action[:, steps].flatten()

@@ -1,5 +1,6 @@
 """What guards a run's directory: one process at a time, and an orderly end when asked to stop."""
 
+import fcntl
 import json
 import os
 import signal
@@ -43,43 +44,86 @@ def graceful_stop() -> Iterator[Stop]:
 
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """One process per run directory. A lock left by a killed process of this machine is taken over."""
+    """One process per run directory, by a lock that the system frees however its process ends. Programs started meanwhile do not
+    inherit it.
+
+    Raises:
+        ConfigError: another process trains there; or one of another machine, whose locks need not be seen here, did not tidy up.
+    """
     path = directory / "run.lock"
-    mine = {"pid": os.getpid(), "host": socket.gethostname()}
+    descriptor = _locked(path)
+    if descriptor is None:
+        raise ConfigError(_taken(path))
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        owner = _read_lock(path)
-        if owner["host"] != mine["host"] or _alive(owner["pid"]):
-            raise ConfigError(
-                f"process {owner['pid']} on {owner['host']} is training in {directory}; wait for it, choose another run=..., "
-                f"or delete {path} if that process is gone"
-            ) from None
-        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(mine, file)
-    try:
-        yield
+        if _of_another_machine(path):
+            raise ConfigError(_taken(path))
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is locked: afterwards it might be another's
     finally:
-        path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def _read_lock(path: Path) -> dict[str, Any]:
-    """Who holds the lock; nobody alive where it cannot be told."""
+def is_held(path: Path) -> bool:
+    """Whether a process is training under this lock; one of another machine is taken to."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return path.exists()  # another user's; or deleted just now
+    try:
+        return _of_another_machine(path) or not _lock(descriptor, fcntl.LOCK_SH, path)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock; None where another process does."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+        if not _lock(descriptor, fcntl.LOCK_EX, path):
+            os.close(descriptor)
+            return None
+        if _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # its owner deleted it after it was opened here: it guards nothing any more
+
+
+def _lock(descriptor: int, kind: int, path: Path) -> bool:
+    """Whether the lock was free."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be locked ({error}); choose a run=... on a file system that has locks") from error
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _taken(path: Path) -> str:
+    owner = _read_owner(path)
+    who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+    return f"{who} is training in {path.parent}; wait for it, choose another run=..., or delete {path} if that process is gone"
+
+
+def _of_another_machine(path: Path) -> bool:
+    owner = _read_owner(path)
+    return owner is not None and owner["host"] != socket.gethostname()
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    """Who took the lock last; None where it cannot be told."""
     try:
         owner = json.loads(path.read_text())
         return {"pid": int(owner["pid"]), "host": str(owner["host"])}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"pid": -1, "host": socket.gethostname()}
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        return None

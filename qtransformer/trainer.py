@@ -17,6 +17,7 @@ from qtransformer import normalisation
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import (
     Artefact,
+    best_scores,
     build_network,
     latest_resumable,
     load_weights,
@@ -27,7 +28,7 @@ from qtransformer.checkpoint import (
     versions,
     write_checkpoint,
 )
-from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
+from qtransformer.config import Algo, Balance, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.evaluate import evaluate, no_worse
 from qtransformer.files import write_json
@@ -120,6 +121,11 @@ class Trainer:
         sinks: Sequence[LogSink] = (),
         progress: bool = True,
     ) -> None:
+        if config.algo is not Algo.bc and config.cloning_steps >= config.steps:
+            raise ConfigError(
+                f"cloning_steps={config.cloning_steps} of steps={config.steps} leave none to learn values in; raise steps above "
+                f"{config.cloning_steps}, lower cloning_steps, or clone alone with algo=bc"
+            )
         if config.eval_episodes and eval_env is None:
             raise ConfigError(f"eval_episodes={config.eval_episodes} needs an eval_env to evaluate in; set eval_episodes=0")
         if dataset.discount != config.targets.discount:
@@ -139,7 +145,7 @@ class Trainer:
         mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec)
         self.learner = QLearner(config, network, self.device, mirrored, self.support)
         ends = self.support.v_min, self.support.v_max
-        if config.algo is Algo.q and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
+        if config.algo is not Algo.bc and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
             self.learner.cover(*ends, next(self._segments(0, "all")))
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
         self._golden = self._first_observation()
@@ -149,16 +155,18 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
-    def fit(self, resume: bool = False) -> Run:
-        """Train to `config.steps`, or go on from the run's newest whole checkpoint.
+    def fit(self, resume: bool = False, describe: Callable[[], object] = lambda: None) -> Run:
+        """Train to `config.steps`, or go on from the run's newest whole checkpoint. `describe` saves what else a fresh run is
+        rebuilt from, once the directory is this process's own.
 
         Raises:
             ConfigError: the directory holds a run already (and `resume` is false), or another process trains in it.
+            CheckpointError: the directory holds checkpoints that training cannot go on from.
             QTransformerError: the loss stopped being finite.
         """
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         with exclusive(self.directory), graceful_stop() as stop:
-            step = self._restore() if resume else self._begin()
+            step = self._restore() if resume else self._begin(describe)
             log = JsonLines(self.directory / "metrics.jsonl", step)
             try:
                 step = self._loop(step, stop, log)
@@ -210,7 +218,9 @@ class Trainer:
         yield from self._segments(max(step, cloned), "all")
 
     def _segments(self, start: int, kept: str) -> Iterator[Batch]:
-        optim, (rank, world_size) = self.config.optim, _rank()
+        optim, balance, (rank, world_size) = self.config.optim, self.config.data.balance, _rank()
+        if kept == "success" and balance is Balance.success:
+            balance = Balance.none  # there are no failures to balance successes with
         return self.dataset.segments(
             batch_size=optim.batch_segments,
             lead=self.learner.lead,
@@ -219,7 +229,7 @@ class Trainer:
             seed=self.config.seed,
             start=start,
             filter=kept,
-            balance=self.config.data.balance.value,
+            balance=balance.value,
             rank=rank,
             world_size=world_size,
         )
@@ -242,10 +252,17 @@ class Trainer:
             golden=self.policy.golden_sample(self._golden),
         )
         success = self._validate(step, log) if validate else -1.0
-        highest, self._best_success = self._best_success, max(success, self._best_success)
-        position = {"step": step, "best_success": self._best_success, "world_size": _rank()[1]}
+        is_best = success >= 0 and no_worse(success, self._best_success, self.config.eval_episodes)
+        self._best_success = max(success, self._best_success)
+        position = {
+            "step": step,
+            "best_success": self._best_success,
+            "best_with": success if is_best else None,
+            "world_size": _rank()[1],
+            "batch_segments": self.config.optim.batch_segments,
+        }
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
-        if success >= 0 and no_worse(success, highest, self.config.eval_episodes):
+        if is_best:
             set_best(self.checkpoints, checkpoint, validation_success=success)
         prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         network.train()
@@ -260,12 +277,14 @@ class Trainer:
         self._log(step, {"validation_success": success}, log)
         return success
 
-    def _begin(self) -> int:
+    def _begin(self, describe: Callable[[], object] = lambda: None) -> int:
         if latest_resumable(self.directory) is not None:
             raise ConfigError(
                 f"{self.directory} holds a run already: `qtransformer resume run={self.directory}` goes on with it, "
                 "another run=... starts a new one"
             )
+        describe()  # first: with a folder of checkpoints, but no description, a killed run could be neither started nor resumed
+        self.checkpoints.mkdir(exist_ok=True)
         write_json(self.directory / "config.json", to_dict(self.config))
         return 0
 
@@ -282,10 +301,18 @@ class Trainer:
         load_weights(self.learner.network, directory)
         self._keep_normalisation(json.loads((directory / "stats.json").read_text()), str(directory))
         state, position = read_training_state(directory)
-        _warn_of_other_order(position, str(directory))
+        _warn_of_other_order(position, self.config.optim.batch_segments, str(directory))
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
+        self._mend_best(directory, position.get("best_with"))
         return int(position["step"])
+
+    def _mend_best(self, checkpoint: Path, success: float | None) -> None:
+        """Point best.json at a checkpoint that was the best by validation, in case that saving it was killed before that."""
+        found = best_scores(self.checkpoints)
+        chosen_otherwise = found and "validation_success" not in found  # by `eval select=true`, which comes later
+        if success is not None and not chosen_otherwise:
+            set_best(self.checkpoints, checkpoint, validation_success=success)
 
     def _initial_network(self) -> QTransformer:
         data = self.dataset
@@ -351,17 +378,23 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
-def _warn_of_other_order(position: Mapping[str, Any], where: str) -> None:
-    """Say once what changes when another number of processes goes on: step k of w processes takes batches k * w to (k + 1) * w."""
+def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where: str) -> None:
+    """Say once what changes when another number of processes goes on, or with other batches: step k of w processes takes batches
+    k * w to (k + 1) * w, and batch k of b segments takes segments k * b to (k + 1) * b."""
     rank, world_size = _rank()
-    before = position.get("world_size", world_size)  # earlier checkpoints do not say
-    if before != world_size and rank == 0:
-        told = "batches are left out" if world_size > before else "batches are drawn again"
-        warnings.warn(
-            f"{where} was saved by {before} process(es) and {world_size} go on: the order of samples changes, and some "
-            f"{told}; resume with {before} to go on as if never stopped",
-            stacklevel=2,
-        )
+    counts = {
+        "world_size": (world_size, "by {} process(es) and {} go on"),
+        "batch_segments": (batch_segments, "with optim.batch_segments={} and goes on with {}"),
+    }
+    for name, (count, change) in counts.items():
+        before = position.get(name, count)  # earlier checkpoints do not say
+        if before != count and rank == 0:
+            told = "batches are left out" if count > before else "batches are drawn again"
+            warnings.warn(
+                f"{where} was saved {change.format(before, count)}: the order of samples changes, and some {told}; "
+                f"resume with {before} to go on as if never stopped",
+                stacklevel=2,
+            )
 
 
 def mirrored_dims(names: Sequence[str], spec: ActionSpec) -> list[int]:

@@ -40,8 +40,8 @@ class DataSource:
     """File or directory."""
     format: str = "auto"
     """Name of its format; by default what lies at the path tells."""
-    weight: float = 1.0
-    """How often it is drawn from, relative to the others of a training."""
+    weight: float | None = None
+    """How often it is drawn from, relative to the others of a training. None: 1, or by its size where no other has one."""
     cameras: dict[str, str] | None = None
     """Cameras to keep, new name to the dataset's own; all others are dropped. None keeps them as they are."""
     image_size: tuple[int, int] | None = None
@@ -85,7 +85,7 @@ class DataSource:
         return cls(
             path=value["path"],
             format=_text(value.get("format", "auto"), f"{where}.format"),
-            weight=_weight(value.get("weight", 1.0), f"{where}.weight"),
+            weight=_weight(value["weight"], f"{where}.weight") if "weight" in value else None,
             cameras=_cameras(value.get("cameras"), f"{where}.cameras"),
             image_size=_size(value.get("image_size"), f"{where}.image_size"),
             success=success if isinstance(success, bool) else None,

@@ -1,11 +1,9 @@
 """`qtransformer doctor`: what this machine can do, and what to mend."""
 
 import importlib
-import json
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +15,7 @@ from qtransformer.cli import ros_doctor
 from qtransformer.cli.findings import Finding
 from qtransformer.cli.settings import DoctorSettings
 from qtransformer.parallel import default_workers
+from qtransformer.run_guard import is_held
 
 NEEDED = {
     "torch": "torch",
@@ -103,7 +102,7 @@ def places(folder: Path) -> Iterator[Finding]:
 def leftovers(folder: Path) -> Iterator[Finding]:
     """What killed processes left behind."""
     for lock in sorted((folder / "runs").rglob("run.lock")):
-        state = "in use" if _in_use(lock) else "left by a process that is gone"
+        state = "in use" if is_held(lock) else "left by a process that is gone"
         remedy = "" if state == "in use" else f"`qtransformer resume run={lock.parent}` takes it over"
         yield Finding("lock", f"{lock} ({state})", remedy)
     for partial in sorted((folder / "data").glob("*.partial")):
@@ -122,17 +121,3 @@ def _package(distribution: str, module: str, remedy: str, fatal: bool) -> Findin
     except Exception as error:  # a broken wheel may raise nearly anything
         return Finding(distribution, f"{number}, but `import {module}` fails: {error}", remedy, fatal)
     return Finding(distribution, number)
-
-
-def _in_use(lock: Path) -> bool:
-    """Whether the lock's process lives; that of another machine is taken to."""
-    try:
-        owner = json.loads(lock.read_text())
-        if owner["host"] != socket.gethostname():
-            return True
-        os.kill(int(owner["pid"]), 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True

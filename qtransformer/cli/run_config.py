@@ -8,6 +8,7 @@ import yaml
 
 from qtransformer.config import TrainConfig, from_dict, to_dict
 from qtransformer.errors import ConfigError
+from qtransformer.files import write_text
 from qtransformer_datasets.data_source import DataSource
 
 FILE = "config.yaml"
@@ -27,10 +28,11 @@ class RunConfig:
         return (run / FILE).exists() or (run / "checkpoints").exists()
 
     def save(self, run: Path) -> None:
+        """Whole or not at all: nothing else tells how to go on with a killed run."""
         run.mkdir(parents=True, exist_ok=True)
         datasets = [source.to_value() for source in self.datasets]
         text = yaml.safe_dump({"dataset": datasets, "env": self.env, **to_dict(self.train)}, sort_keys=False, width=120)
-        (run / FILE).write_text(text)
+        write_text(run / FILE, text)
 
     @classmethod
     def load(cls, run: Path) -> "RunConfig":

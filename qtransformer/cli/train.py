@@ -1,6 +1,6 @@
 """`qtransformer train`: a fresh run."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ def run(settings: TrainSettings) -> int:
     if settings.dry_run:
         print(plan(config, trainer))
         return 0
-    config.save(directory)
-    return fit(trainer)
+    return fit(trainer, describe=lambda: config.save(directory))
 
 
 def run_config(settings: TrainSettings) -> RunConfig:
     """What the run will be rebuilt from: its data, their environment, and the part of the settings that the trainer knows."""
     datasets = _sources(settings.dataset)
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
+    if train.init:  # absolute like the datasets
+        train = replace(train, init=str(Path(train.init).absolute()))
     return RunConfig(datasets=datasets, env=logged_env_kwargs(datasets[0].open()), train=train)
 
 

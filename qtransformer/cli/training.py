@@ -49,11 +49,11 @@ def open_dataset(config: RunConfig) -> EpisodeDataset:
         ConfigError: no step carries a reward.
     """
     sources, data = config.datasets, config.train.data
-    weights = [source.weight for source in sources]
+    weighted = any(source.weight is not None for source in sources)
     dataset = EpisodeDataset(
         [source.open() for source in sources],
         discount=config.train.targets.discount,
-        weights=weights if len(set(weights)) > 1 else None,
+        weights=[1.0 if source.weight is None else source.weight for source in sources] if weighted else None,
         cache=data.cache.value,
         memory_limit=int(data.memory_gb * 1e9) or None,
     )
@@ -70,11 +70,11 @@ def check_rewards(dataset: EpisodeDataset, algo: Algo, where: str) -> None:
         )
 
 
-def fit(trainer: Trainer, resume: bool = False) -> int:
-    """Train; an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
+def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] = lambda: None) -> int:
+    """Train (see `Trainer.fit`); an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
     began = perf_counter()
     with arrived_signals() as last:
-        run = trainer.fit(resume=resume)
+        run = trainer.fit(resume, describe)
         number = last()
     if run.stopped:
         print(f"stopped after step {run.step}, saved; go on with: qtransformer resume run={run.directory}", flush=True)
@@ -93,9 +93,10 @@ def validation_env(config: RunConfig) -> Env | None:
 def logged_env_kwargs(episodes: LoggedEpisodes) -> dict[str, Any] | None:
     """Arguments of the simulator's environment the episodes were logged in, with the cameras as they are seen here.
 
-    None where another environment made them, or cameras go by names that the simulator does not know.
+    None where another environment made them, where nothing says with which arguments (several files were merged, say), or where
+    cameras go by names that the simulator does not know.
     """
-    if episodes.attributes.get("env_name") != SIMULATOR:
+    if episodes.attributes.get("env_name") != SIMULATOR or episodes.attributes.get("env_kwargs") is None:
         return None
     kwargs = dict(episodes.attributes["env_kwargs"])
     seen = {name: [height, width] for name, (height, width, _) in episodes.observation_spec.cameras.items()}

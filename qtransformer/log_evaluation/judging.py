@@ -94,11 +94,11 @@ class LogJudge:
     def judge(self, policy: Policy, checkpoint: Path) -> Verdict:
         """All scores of one checkpoint but the tournament's, which needs the others."""
         self.check(policy, checkpoint)
-        seen = replay(policy, self.data.episodes())
+        seen = replay(policy, self.data.episodes(), self.data.stats.reward_min)
         head = policy.network.value_head
         found = scores.replay_scores(seen, head.v_min, head.v_max) | self._fitted(seen)
         if seen.has_values:
-            self._values[checkpoint] = seen.q_logged[seen.has_action, -1], seen.bellman[seen.has_action]
+            self._values[checkpoint] = seen.q_logged[seen.has_bellman, -1], seen.bellman[seen.has_bellman]
         return Verdict(
             checkpoint=checkpoint,
             algo=policy.config.algo.value,

@@ -42,6 +42,8 @@ class Replay:
     greedy_value: Float[np.ndarray, "k"]
     bellman: Float[np.ndarray, "k"]
     """reward + discount * `greedy_value` of the next frame: the target of a whole action over one step."""
+    has_bellman: Bool[np.ndarray, "k"]
+    """Steps whose next frame was logged."""
     q_logged: Float[np.ndarray, "k n"]
     """Value of the logged bin of every dimension."""
     log_policy: Float[np.ndarray, "k n"]
@@ -65,12 +67,14 @@ class Replay:
         return bool(np.isfinite(self.greedy_value).all())
 
 
-def replay(policy: Policy, episodes: Iterable[Episode]) -> Replay:
-    """Run a policy over logged episodes, a few at a time."""
+def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.0) -> Replay:
+    """Run a policy over logged episodes, a few at a time. `worst_reward` is the least of the data, of which targets' floors take
+    account where time limits cut episodes short."""
     learner = QLearner(policy.config, policy.network, policy.device)
     parts, count = list[dict[str, np.ndarray]](), 0
     for chunk in chunked(episodes, EPISODES_AT_ONCE):
-        part = _replay_stream(policy, learner, stream(chunk, policy.config.targets.discount, learner.lookahead))
+        batch = stream(chunk, policy.config.targets.discount, learner.lookahead, worst_reward)
+        part = _replay_stream(policy, learner, batch)
         part["episode"] = np.repeat(np.arange(count, count + len(chunk)), [len(e) + 1 for e in chunk])
         count += len(chunk)
         parts.append(part)
@@ -94,6 +98,7 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
         "greedy_actions": policy.network.tokenizer.decode(decision.bins),
         "greedy_value": value,
         "bellman": head.clamp(batch.rewards[0, steps] + ahead),
+        "has_bellman": batch.has_action[0, steps] & ~batch.lost_final[0, steps],
         "q_logged": held_out.q_values + nothing,
         "log_policy": held_out.log_policy,
         "target": held_out.target,
@@ -109,10 +114,11 @@ def _contexts(policy: Policy, batch: Batch) -> torch.Tensor:
     return network.windows(tokens, batch.episode_start[:, : batch.steps], 0, batch.steps)
 
 
-def stream(episodes: Sequence[Episode], discount: float, lookahead: int) -> Batch:
+def stream(episodes: Sequence[Episode], discount: float, lookahead: int, worst_reward: float = 0.0) -> Batch:
     """Whole episodes end to end as one segment, every frame of it a step: nothing is left out and nothing drawn twice.
 
-    The lookahead frames repeat the last one; as it has no action, no target reads them.
+    The lookahead frames repeat the last one; as it has no action, no target reads them. `worst_reward` is the least of the data: a
+    negative one bounds what may have followed a time limit.
     """
     lengths = [len(episode) for episode in episodes]
     starts = np.concatenate([[0], np.cumsum([length + 1 for length in lengths])[:-1]])
@@ -125,6 +131,13 @@ def stream(episodes: Sequence[Episode], discount: float, lookahead: int) -> Batc
 
     def spread(per_episode: Sequence[np.ndarray] | Sequence[bool] | np.ndarray) -> torch.Tensor:
         return rows([np.repeat(np.asarray(per_episode), [length + 1 for length in lengths], 0)], pad=False)
+
+    def bound(episode: Episode) -> np.ndarray:
+        """What the return is at least of every frame, as if the worst reward followed a time limit for ever, as training has it."""
+        after = 0.0
+        if episode.truncated[-1] and not episode.terminated[-1]:
+            after = worst_reward / (1 - discount) if discount < 1 else -np.inf
+        return returns_to_go(np.append(episode.rewards, after), discount).astype(np.float32)
 
     bootstrapped = [e.truncated & ~e.terminated for e in episodes]
     return Batch(
@@ -142,6 +155,7 @@ def stream(episodes: Sequence[Episode], discount: float, lookahead: int) -> Batc
         lost_final=rows([b & (not e.has_final_observation) for b, e in zip(bootstrapped, episodes, strict=True)]),
         mc_return=rows([returns_to_go(e.rewards, discount).astype(np.float32) for e in episodes]),
         success=spread([e.success for e in episodes]),
+        return_bound=rows(map(bound, episodes), pad=False) if worst_reward < 0 else None,
     )
 
 

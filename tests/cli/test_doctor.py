@@ -8,6 +8,7 @@ import pytest
 
 from qtransformer.cli import doctor
 from qtransformer.cli.main import main
+from qtransformer.run_guard import exclusive
 
 
 def test_this_machine_is_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +26,8 @@ def test_leftovers_are_named_with_their_remedy(tmp_path: Path) -> None:
     findings = list(doctor.leftovers(tmp_path))
     assert "left by a process that is gone" in findings[0].state
     assert f"qtransformer resume run={run}" in findings[0].remedy
+    with exclusive(run):
+        assert "in use" in next(iter(doctor.leftovers(tmp_path))).state
     assert "go on" in findings[1].remedy
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,12 +22,16 @@ from console import (
 from safetensors.numpy import load_file
 
 from qtransformer.cli.compose import compose_settings
+from qtransformer.cli.factories import SIMULATOR
 from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.train import run_config
-from qtransformer.cli.training import open_dataset
+from qtransformer.cli.training import logged_env_kwargs, open_dataset
+from qtransformer.errors import CheckpointError
 from qtransformer.metrics import read_jsonl
+from qtransformer.run_guard import exclusive
 from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.formats import open_episodes
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
@@ -99,6 +104,28 @@ def test_a_second_process_is_refused(dataset: Path, tmp_path: Path) -> None:
         kill_hard(process)
 
 
+def test_a_second_train_does_not_describe_the_run_of_the_first(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both found an empty directory."""
+    with exclusive(tmp_path):
+        assert main(["train", f"dataset={dataset}", f"run={tmp_path}", "steps=2", *TINY]) == 1
+    assert f"process {os.getpid()} on" in capsys.readouterr().err
+    assert not (tmp_path / "config.yaml").exists()
+    assert main(["train", f"dataset={dataset}", f"run={tmp_path}", "steps=2", *TINY]) == 0
+    assert RunConfig.load(tmp_path).train.steps == 2
+
+
+def test_a_description_is_replaced_whole_or_not_at_all(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig.load(trained)
+    config.save(tmp_path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(CheckpointError):
+        replace(config, env={"longer": "x" * 1000}).save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
 def test_a_run_is_not_overwritten(trained: Path, dataset: Path) -> None:
     before = (trained / "config.yaml").read_text()
     result = qtransformer("train", f"dataset={dataset}", f"run={trained}", "steps=9", *TINY)
@@ -112,6 +139,15 @@ def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     assert result.code == 0
     assert "would train 3000 steps" in result.out
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_says_that_nothing_but_cloning_would_be_left(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"dataset={dataset}", f"run={tmp_path}/run", "dry_run=true", "preset=grasp", *TINY]
+    assert main(["train", *words, "steps=1000"]) == 1
+    assert "cloning_steps=1500 of steps=1000" in capsys.readouterr().err
+    assert main(["train", *words, "steps=1501"]) == 0
 
 
 def test_a_truncated_file_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -151,6 +187,17 @@ def test_fine_tuning_on_other_cameras_or_actions_is_refused(what: str, trained: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_fine_tuning_is_resumed_from_another_folder(
+    trained: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.parent)
+    words = [f"dataset={os.path.relpath(dataset)}", f"init={trained.name}", f"run={tmp_path}/run", "steps=2", *TINY]
+    assert main(["train", *words]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", "run=run"]) == 0
+    assert run_config(compose_settings("train", [f"dataset={dataset}", "run=run", *TINY])).train.init == "", "none stays none"
+
+
 def test_renamed_cameras_fit_a_checkpoint_that_was_trained_on_others(trained: Path, tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "other.hdf5", replace(OBSERVATION, cameras={"front": (16, 16, 3), "top": (8, 8, 3)}))
     said = f"dataset={{path:{path},cameras:{{wrist:front}}}}"
@@ -179,6 +226,30 @@ def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_p
     config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset={sources}", *TINY]))
     batch = next(open_dataset(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
     assert int(batch.success.sum()) == 20
+
+
+@pytest.mark.parametrize(("weights", "share"), [((1, 1), 0.5), ((None, 1), 0.5), ((3, 3), 0.5), ((None, None), 0.2)], ids=str)
+def test_equal_weights_share_the_steps_whatever_the_sizes(weights: tuple, share: float, tmp_path: Path) -> None:
+    few, many = (write_dataset(tmp_path / f"{name}.hdf5") for name in ("few", "many"))
+    with h5py.File(many, "r+") as file:
+        for i in range(8, 32):
+            file.copy(f"data/demo_{i % 8}", file["data"], f"demo_{i}")
+    said = [f"{{path:{path},success:{path is few}" for path in (few, many)]
+    said = [text + ("}" if weight is None else f",weight:{weight}}}") for text, weight in zip(said, weights, strict=True)]
+    config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset=[{','.join(said)}]", *TINY]))
+    config.save(tmp_path / "run")
+    assert RunConfig.load(tmp_path / "run") == config, "an equal weight is kept, so that it is resumed with"
+    batch = next(open_dataset(config).segments(batch_size=200, lead=0, steps=1, lookahead=0, seed=0))
+    assert float(batch.success.float().mean()) == pytest.approx(share, abs=0.05)
+
+
+def test_data_of_the_simulator_with_unknown_arguments_are_data_from_elsewhere(tmp_path: Path) -> None:
+    """So is a file merged from some that were logged with different ones."""
+    source = open_episodes(write_dataset(tmp_path / "a.hdf5"))
+    known = SimpleNamespace(attributes={"env_name": SIMULATOR, "env_kwargs": {}}, observation_spec=source.observation_spec)
+    assert logged_env_kwargs(known) == {"cameras": {"wrist": [16, 16]}}  # pyright: ignore[reportArgumentType]
+    del known.attributes["env_kwargs"]
+    assert logged_env_kwargs(known) is None  # pyright: ignore[reportArgumentType]
 
 
 def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

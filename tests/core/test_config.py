@@ -26,7 +26,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 configs = st.builds(
     TrainConfig,
     algo=st.sampled_from(Algo),
-    steps=st.integers(),
+    steps=st.integers(min_value=1),
     init=st.text(),
     bc_filter_success=st.booleans(),
     value=st.builds(ValueConfig, kind=st.sampled_from(ValueKind), v_min=finite, num_bins=st.integers()),
@@ -85,6 +85,10 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"save_every": 0}, "save_every=0 must be at least 1"),
+        ({"log_every": 0}, "log_every=0 must be at least 1"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"keep_checkpoints": -1}, "keep_checkpoints=-1 must be at least 0"),
         ({"model": {"history": 0}}, "model.history=0 must be at least 1"),
         ({"model": {"embed_dim": 30}}, "model.embed_dim=30 must be a multiple of model.num_heads=4"),
         ({"model": {"encoder": "resnet18", "encoder_width": 12}}, "model.encoder_width=12 must be a multiple of 8"),
@@ -97,6 +101,6 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"optim": {"mirror": ["dx", 3]}}, "config.optim.mirror: expected str, found 3"),
     ],
 )
-def test_sizes_that_no_network_can_have_are_refused_by_name(settings: dict, said: str) -> None:
+def test_values_that_cannot_be_are_refused_by_name(settings: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         from_dict(TrainConfig, settings)

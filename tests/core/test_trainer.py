@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 
 from qtransformer import ObservationSpec, Policy, Trainer
 from qtransformer.batch import Batch
+from qtransformer.checkpoint import best_scores, set_best
 from qtransformer.config import TrainConfig, to_dict
-from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
+from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
+from qtransformer.run_guard import is_held
 from qtransformer_datasets import EpisodeDataset
 
 
@@ -195,6 +197,20 @@ def test_fine_tuning_goes_on_with_the_range_that_was_learned_widened_to_the_new_
     Policy.from_checkpoint(tmp_path / "second", device="cpu")
 
 
+def test_regression_to_returns_fine_tunes_on_the_new_datas_range_too_and_resumes(
+    fit, make_config, make_dataset, make_episode
+) -> None:
+    first = fit(make_config(), "first")
+    config, costly = make_config(init=str(first), algo="mc"), rewarded(make_dataset, make_episode, 1.0, 0.5)
+    whole = fit(config, "whole", data=costly)
+    assert learned_value(whole)["v_min"] == pytest.approx(costly.stats.return_min)
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(costly, 5))
+    assert everything(fit(config, "cut", data=costly, resume=True)) == everything(whole)
+    cloned = fit(make_config(init=str(first), algo="bc"), "cloned", data=costly)
+    assert learned_value(cloned)["v_min"] == learned_value(first)["v_min"] == 0.0
+
+
 def test_two_kills_in_a_row_and_one_before_the_first_checkpoint_change_nothing(fit, make_config, dataset) -> None:
     config = make_config(steps=10, save_every=3)
     whole = fit(config, "whole")
@@ -255,6 +271,23 @@ def test_a_finished_training_resumed_does_nothing(fit, make_config) -> None:
     assert everything(run) == before
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_cannot_be_resumed_is_not_started_again(resume: bool, fit, make_config) -> None:
+    """Its policies still act; that their training_state is deleted to save space is allowed."""
+    run = fit(make_config())
+    before = everything(run)
+    for state in run.glob("checkpoints/*/training_state"):
+        state.rename(run / f"deleted_{state.parent.name}")
+    with (
+        pytest.warns(UserWarning, match="falling back"),
+        pytest.raises(CheckpointError, match=r"found 2 whose training_state.*init=.*step_0000008 and another run="),
+    ):
+        fit(make_config(), resume=resume)
+    (run / "deleted_step_0000008").rename(run / "checkpoints/step_0000008/training_state")
+    assert everything(run) == before
+    assert not (run / "run.lock").exists()
+
+
 def test_a_directory_that_holds_a_run_is_not_written_over(fit, make_config) -> None:
     run = fit(make_config())
     before = everything(run)
@@ -312,6 +345,35 @@ def test_the_best_score_survives_a_resume(fit, make_config, validated, dataset) 
     validated([0.5, 0.6])
     run = fit(config, eval_env=SimpleNamespace(), resume=True)
     assert json.loads((run / "checkpoints" / "best.json").read_text())["step"] == "step_0000002"
+
+
+def test_the_best_is_named_though_saving_it_was_killed(fit, make_config, validated, monkeypatch) -> None:
+    config, named = make_config(save_every=2, eval_episodes=200), []
+
+    def killed(root: Path, checkpoint: Path, **scores: float) -> None:
+        named.append(checkpoint.name)
+        if len(named) == 2:
+            raise Killed
+        set_best(root, checkpoint, **scores)
+
+    monkeypatch.setattr("qtransformer.trainer.set_best", killed)
+    validated([0.2, 0.8])
+    with pytest.raises(Killed):
+        fit(config, eval_env=SimpleNamespace())
+    validated([0.1, 0.3])
+    run = fit(config, eval_env=SimpleNamespace(), resume=True)
+    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    assert best == {"step": "step_0000004", "validation_success": 0.8}
+
+
+def test_a_best_that_was_selected_from_a_log_survives_a_resume(fit, make_config, validated) -> None:
+    config = make_config(save_every=4, eval_episodes=200)
+    validated([0.2, 0.8])
+    run = fit(config, eval_env=SimpleNamespace())
+    root = run / "checkpoints"
+    set_best(root, root / "step_0000004", likelihood_gap=1.0)
+    fit(config, eval_env=SimpleNamespace(), resume=True)
+    assert best_scores(root) == {"step": "step_0000004", "likelihood_gap": 1.0}
 
 
 def test_validation_asks_for_an_environment(fit, make_config) -> None:
@@ -414,17 +476,34 @@ def test_a_configuration_is_not_changed_by_building_and_training(algo, fit, make
 
 
 def test_a_second_process_in_the_same_directory_is_refused(fit, make_config, tmp_path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        (tmp_path / "run").mkdir()
-        host = os.uname().nodename
-        (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": other.pid, "host": host}))
+    lock = tmp_path / "run" / "run.lock"
+    lock.parent.mkdir()
+    hold = f"import fcntl; file = open({str(lock)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        lock.write_text(json.dumps({"pid": other.pid, "host": os.uname().nodename}))
         with pytest.raises(ConfigError, match=f"process {other.pid}"):
             fit(make_config())
-        other.communicate(b"\n")
+        other.kill()
     fit(make_config())  # the other is gone: its lock is taken over
-    (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": 1, "host": "another-machine"}))
+    lock.write_text(json.dumps({"pid": 1, "host": "another-machine"}))
     with pytest.raises(ConfigError, match="another-machine"):
         fit(make_config(), resume=True)
+
+
+def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_path) -> None:
+    run, held = tmp_path / "run", []
+
+    def describe() -> None:
+        held.append((is_held(run / "run.lock"), (run / "checkpoints").exists()))
+
+    trainer = Trainer(make_config(steps=1), dataset, run, progress=False)
+    trainer.fit(describe=describe)
+    trainer.fit(resume=True, describe=describe)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        trainer.fit(describe=describe)
+    assert held == [(True, False)]
 
 
 def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_config, dataset) -> None:
@@ -445,7 +524,15 @@ def test_cloning_learns_from_successes_alone_unless_told_otherwise(fit, make_con
     assert asked(algo="bc", bc_filter_success=False) == [("all", 0)]
     assert asked(algo="q") == [("all", 0)]
     assert asked(algo="q", cloning_steps=2) == [("success", 0), ("all", 2)]
-    assert asked(algo="mc", cloning_steps=3, bc_filter_success=False) == [("all", 0)]
+    assert asked(algo="mc", cloning_steps=2, bc_filter_success=False) == [("all", 0), ("all", 2)]
+
+
+@pytest.mark.parametrize("algo", ["q", "mc"])
+def test_cloning_must_leave_steps_to_learn_values_in(algo, dataset, make_config, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"cloning_steps=8 of steps=8 leave none .*; raise steps above 8"):
+        Trainer(make_config(algo=algo, cloning_steps=8), dataset, tmp_path, progress=False)
+    Trainer(make_config(algo=algo, cloning_steps=7), dataset, tmp_path, progress=False)
+    Trainer(make_config(algo="bc", cloning_steps=8), dataset, tmp_path, progress=False)
 
 
 def test_values_are_left_alone_while_cloning(fit, make_config, dataset, tmp_path) -> None:
@@ -469,11 +556,14 @@ def test_steps_are_balanced_and_dealt_out_to_ranks(fit, make_config, dataset, mo
 
     data = Asked(dataset, lambda step, batch: batch)
     fit(make_config(steps=1), "alone", data=data)
+    fit(make_config(steps=2, cloning_steps=1, data={"balance": "success"}), "cloned first", data=data)
+    fit(make_config(steps=1, algo="bc", bc_filter_success=False, data={"balance": "success"}), "cloned", data=data)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     fit(make_config(steps=1, data={"balance": "success"}), "together", data=data)
-    assert asked == [["none", 0, 1], ["success", 2, 4]]
+    alone = [[balance, 0, 1] for balance in ("none", "none", "success", "success")]
+    assert asked == [*alone, ["success", 2, 4]], "where successes alone are cloned, there is nothing to balance them with"
 
 
 @pytest.mark.parametrize(("before", "after", "told"), [(1, 4, "left out"), (4, 2, "drawn again"), (2, 2, ""), (None, 4, "")])
@@ -498,6 +588,17 @@ def test_resuming_with_other_processes_says_that_the_order_of_samples_changes(
     found = [str(w.message) for w in caught if "order of samples" in str(w.message)]
     assert len(found) == bool(told)
     assert not told or (told in found[0] and f"saved by {before} process(es) and {after} go on" in found[0])
+
+
+@pytest.mark.parametrize(("after", "told"), [(5, "left out"), (2, "drawn again"), (3, "")])
+def test_resuming_with_other_batches_says_that_the_order_of_samples_changes(after: int, told: str, fit, make_config) -> None:
+    fit(make_config(steps=1, optim={"batch_segments": 3}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(make_config(steps=1, optim={"batch_segments": after}), resume=True)
+    found = [str(w.message) for w in caught if "order of samples" in str(w.message)]
+    assert len(found) == bool(told)
+    assert not told or (told in found[0] and f"optim.batch_segments=3 and goes on with {after}" in found[0])
 
 
 def test_a_resumed_training_keeps_its_normalisation(fit, make_config, dataset, tmp_path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.log_evaluation import CriticConfig, LogJudge, Verdict, best, judge_all, selection_score
 from qtransformer.log_evaluation.judging import checkpoints_of
+from qtransformer.log_evaluation.replay import replay
 from qtransformer.trainer import Trainer
 
 SMALL = CriticConfig(steps=2, fqe_steps=2)
@@ -41,6 +42,27 @@ def test_verdicts_do_not_depend_on_their_company(run: Path, make_dataset) -> Non
     alone = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run)[1:], "cpu")
     names = set(together[1].scores) - {"bvft"}
     assert {k: alone[0].scores[k] for k in names} == pytest.approx({k: together[1].scores[k] for k in names})
+
+
+def test_the_tournament_leaves_out_steps_that_lost_their_final_observation(run: Path, make_dataset, make_episode) -> None:
+    """What would be bootstrapped there is the frame before."""
+    lost = [replace(make_episode(4, i, end="truncated"), has_final_observation=False) for i in range(6)]
+    judge = LogJudge(make_dataset(lost), "held.hdf5", replace(SMALL, fqe_steps=0))
+    judge_all(judge, checkpoints_of(run), "cpu")
+    assert [len(rows) for pair in judge._values.values() for rows in pair] == [6 * 3] * 4
+
+
+def test_targets_are_judged_by_the_worst_reward_of_the_log(run: Path, make_dataset, make_episode, monkeypatch) -> None:
+    plain = [make_episode(4, i, end="truncated") for i in range(6)]
+    data, asked = make_dataset([replace(e, rewards=e.rewards - np.float32(0.25)) for e in plain]), []
+
+    def listening(policy, episodes, worst_reward):
+        asked.append(worst_reward)
+        return replay(policy, episodes, worst_reward)
+
+    monkeypatch.setattr("qtransformer.log_evaluation.judging.replay", listening)
+    judge_all(LogJudge(data, "held.hdf5", replace(SMALL, fqe_steps=0)), checkpoints_of(run), "cpu")
+    assert asked == [-0.25] * 2
 
 
 def test_without_fitted_q_evaluation_no_critic_is_learned(run: Path, make_dataset) -> None:

@@ -98,14 +98,37 @@ def test_where_no_classifier_was_learned_there_is_no_likelihood(make_policy, epi
 
 def test_a_step_that_lost_its_final_observation_has_no_target(make_policy, make_episode) -> None:
     lost = replace(make_episode(3, 1, end="truncated"), has_final_observation=False)
-    assert replay(make_policy(), [lost]).has_target.tolist() == [True, True, False, False]
+    found = replay(make_policy(), [lost])
+    assert found.has_target.tolist() == found.has_bellman.tolist() == [True, True, False, False]
 
 
 def test_a_stream_says_the_same_as_the_datasets_segments(make_dataset, make_config, make_network) -> None:
     """The learner judges a stream of whole episodes and a segment of the same frames alike, which begins elsewhere."""
     data = make_dataset()
-    learner = QLearner(make_config(targets={"time_steps": 2}), make_network(make_config()), torch.device("cpu"))
-    whole = learner.judge(stream(list(data.episodes()), data.discount, learner.lookahead))
+    judged_alike(data, make_config(targets={"time_steps": 2}), make_network(make_config()))
+
+
+@pytest.mark.parametrize("discount", [0.9, 1.0])
+def test_a_floor_takes_account_of_what_a_time_limit_cut_off(
+    discount, make_dataset, make_config, make_network, make_episode
+) -> None:
+    """Every step costs something, and more such steps may follow where the log was cut short."""
+    plain = [make_episode(3 + i % 3, i, end=("terminated", "truncated")[i // 2 % 2]) for i in range(8)]
+    data = make_dataset([replace(e, rewards=e.rewards - np.float32(0.1)) for e in plain], discount)
+    settings = {"time_steps": 2, "floor": "sample", "discount": discount}
+    config = make_config(targets=settings, value={"v_min": -1.0, "v_max": 1.0})
+    network = make_network(config)
+    judged_alike(data, config, network)
+    policy = Policy(network, config, data.action_spec, data.observation_spec, torch.device("cpu"))
+    found, without = replay(policy, data.episodes(), data.stats.reward_min), replay(policy, data.episodes())
+    assert (found.target <= without.target + 1e-6).all()
+    assert (found.target < without.target - 1e-3).any(), "the log's own return would have been the higher target"
+
+
+def judged_alike(data, config, network) -> None:
+    """By the learner, as a stream of whole episodes and as a segment of the same frames."""
+    learner = QLearner(config, network, torch.device("cpu"))
+    whole = learner.judge(stream(list(data.episodes()), data.discount, learner.lookahead, data.stats.reward_min))
     batch = next(data.segments(batch_size=1, lead=0, steps=data.num_frames, lookahead=2, seed=0))
     segment = learner.judge(batch)
     for name in ("q_values", "target"):
