@@ -2,16 +2,14 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
-from qtransformer.cli.compose import UsageError
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import TrainSettings
+from qtransformer.cli.sources import listed_sources
 from qtransformer.cli.training import build_trainer, fit, logged_env_kwargs
 from qtransformer.config import TrainConfig
 from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
-from qtransformer_datasets.data_source import DataSource
 
 
 def run(settings: TrainSettings) -> int:
@@ -31,7 +29,7 @@ def run(settings: TrainSettings) -> int:
 
 def run_config(settings: TrainSettings) -> RunConfig:
     """What the run will be rebuilt from: its data, their environment, and the part of the settings that the trainer knows."""
-    datasets = _sources(settings.dataset)
+    datasets = listed_sources("dataset", settings.dataset)
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
     if train.init:  # absolute like the datasets
         train = replace(train, init=str(Path(train.init).absolute()))
@@ -46,14 +44,3 @@ def plan(config: RunConfig, trainer: Trainer) -> str:
     lines.append(f"cameras {cameras or 'none'}; proprio {len(observation.proprio_names)} values; {observation.control_hz:g} Hz")
     lines.append(f"actions {', '.join(action.names)}")
     return "\n".join([*lines, f"would train {config.train.steps} steps into {trainer.directory}"])
-
-
-def _sources(dataset: Any) -> list[DataSource]:
-    """What `dataset` lists, with absolute paths, so that the run can be resumed from another folder."""
-    listed = dataset if isinstance(dataset, list) else [dataset]
-    if not listed:
-        raise UsageError("dataset: expected a path, a mapping with a path, or a list of them, found an empty list")
-    try:
-        return [DataSource.parse(item).absolute() for item in listed]
-    except ConfigError as error:
-        raise UsageError(str(error)) from None
