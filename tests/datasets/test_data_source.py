@@ -124,7 +124,7 @@ def test_a_reader_is_not_asked_for_cameras_that_are_dropped_and_may_know_more_of
 
 def test_success_is_yes_or_no_where_the_reader_knows_no_more(write_file, make_episode) -> None:
     with pytest.raises(ConfigError, match="success expected true or false, found 'yes'"):
-        DataSource.parse({"path": str(write_file([make_episode(2)])), "success": "yes"}).open()
+        DataSource.parse({"path": str(write_file([make_episode(2)])), "format": "minari", "success": "yes"}).open()
 
 
 def test_nothing_in_a_mapping_chooses_code(write_file, make_episode) -> None:

@@ -25,7 +25,7 @@ from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, f
 from qtransformer_datasets.lerobot.image_bytes import decode_image
 from qtransformer_datasets.lerobot.layout import ACTION, STATE, Feature, Layout
 from qtransformer_datasets.lerobot.outcome import COLUMNS as OUTCOME_COLUMNS
-from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, Successes, outcome, succeeding
+from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, outcome
 from qtransformer_datasets.lerobot.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
 from qtransformer_datasets.lerobot.specs import (
     ColumnRange,
@@ -39,6 +39,7 @@ from qtransformer_datasets.lerobot.specs import (
 from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
 from qtransformer_datasets.lerobot.videos import EpisodeVideos
+from qtransformer_datasets.successes import Successes, succeeding
 
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5
