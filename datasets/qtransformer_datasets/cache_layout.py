@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +47,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def source_stamps(path: Path, options: Mapping[str, Any]) -> list[str]:
+    """Of a dataset, and of each file that an option names (a topic contract): see `stamp`."""
+    named = [Path(value) for value in options.values() if isinstance(value, str | os.PathLike) and Path(value).is_file()]
+    return [stamp(path), *map(stamp, named)]
+
+
+def stamp(path: Path) -> str:
+    """Changes when a file, or any file of a folder, is replaced or written to."""
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    stats = [(str(f.relative_to(path)), f.stat()) for f in files]
+    return sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def sha256(data: Any) -> str:
