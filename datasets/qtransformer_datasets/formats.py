@@ -107,7 +107,12 @@ class Format:
 
 
 def _is_hdf5(path: Path) -> bool:
-    return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
+    return path.suffix in (".hdf5", ".h5") or (path.is_file() and _first_bytes(path, 8) == b"\x89HDF\r\n\x1a\n")
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:  # not read_bytes: a film or a bag may be larger than memory
+        return file.read(count)
 
 
 def _is_minari(path: Path) -> bool:
