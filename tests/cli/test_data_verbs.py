@@ -246,6 +246,17 @@ def test_split_by_masks_copies_the_file_and_names_the_parts(run, dataset: Path, 
     assert "expected a free path" in err
 
 
+def test_a_split_without_validation_leaves_no_mask_for_it(run, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.hdf5", tmp_path / "masked.hdf5"
+    data = write_dataset(tmp_path / "half.hdf5")
+    assert run("merge", str(data), str(data), f"out={whole}")[0] == 0
+    with h5py.File(whole) as file:
+        assert file["mask/valid"].shape == (1,)
+    assert run("split", str(whole), f"out={out}", "masks=true", "train=.5", "validation=0", "test=.5")[0] == 0
+    with h5py.File(out) as file:
+        assert set(file["mask"]) == {"train", "test"}
+
+
 def test_masks_within_a_mask_are_named_after_both(run, dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "masked.hdf5"
     words = ["split", str(dataset), f"out={out}", "masks=true", "filter_key=train", "train=.5", "validation=.5", "test=0"]
