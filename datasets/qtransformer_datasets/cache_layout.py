@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.formats import FILE_OPTIONS, LoggedEpisodes
 from qtransformer_datasets.frames import Layout, row_layout
 
 MANIFEST, EPISODES, PROGRESS = "manifest.json", "episodes.jsonl", "progress.json"
@@ -51,7 +51,8 @@ def sync_folder(folder: Path) -> None:
 
 def source_stamps(path: Path, options: Mapping[str, Any]) -> list[str]:
     """Of a dataset, and of each file that an option names (a topic contract): see `stamp`."""
-    named = [Path(value) for value in options.values() if isinstance(value, str | os.PathLike) and Path(value).is_file()]
+    said = [options[name] for name in FILE_OPTIONS if name in options]
+    named = [Path(value) for value in said if isinstance(value, str | os.PathLike) and Path(value).is_file()]
     return [stamp(path), *map(stamp, named)]
 
 

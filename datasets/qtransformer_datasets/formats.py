@@ -157,6 +157,8 @@ FORMATS: tuple[Format, ...] = (
     Format("rosbag", "rosbag.reader:BagEpisodes", None, "rosbag", _is_rosbag, report="rosbag.report:report_path"),
 )
 """In the order in which they are asked whether a path is theirs."""
+FILE_OPTIONS = ("contract",)
+"""Options of readers that name a file. Another may be a file's name by chance, as a mask is: `filter_key=train`."""
 
 
 def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:

@@ -145,3 +145,9 @@ def test_absolute_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch) -> No
         rewards=Rewards.success,
         options={"contract": f"{tmp_path}/contract.yaml", "dones": "terminated"},
     )
+
+
+def test_an_option_is_no_path_because_a_file_has_its_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").write_text("")
+    assert DataSource(path="a.hdf5", options={"filter_key": "train"}).absolute().options == {"filter_key": "train"}
