@@ -32,7 +32,7 @@ from qtransformer_datasets.hdf5_guard import (
     text_rows,
 )
 from qtransformer_datasets.robomimic_specs import infer_action_spec, infer_observation_spec, proprio_keys
-from qtransformer_datasets.successes import Successes, succeeding, success_of_rewards
+from qtransformer_datasets.successes import Successes, refuse_success, succeeding, success_of_rewards
 
 Dones = Literal["terminated", "truncated"]
 
@@ -102,10 +102,7 @@ class HDF5Episodes:
                     "say so: HDF5Episodes(path, dones='terminated') or dones='truncated'"
                 )
             if success is not None and "success" in first.attrs:
-                raise DatasetError(
-                    f"{self.path}: success={success!r} is for files that do not say which demos succeeded, and this one says it; "
-                    "leave it out, or write other labels with `qtransformer data relabel`"
-                )
+                refuse_success(success, str(self.path))
         self._successes = succeeding(success, [_number(name) for name in self.names], str(self.path))
 
     def __len__(self) -> int:

@@ -27,6 +27,14 @@ def succeeding(successes: Successes | None, episodes: Collection[int], where: st
     return set(successes)
 
 
+def refuse_success(successes: Successes, where: str) -> None:
+    """Raise: the option would be ignored by a dataset that itself says how each episode went."""
+    raise DatasetError(
+        f"{where}: success={successes!r} is for datasets that do not say which episodes succeeded, and this one says it; "
+        "leave it out, or write other labels with `qtransformer data relabel`"
+    )
+
+
 def success_of_rewards(rewards: np.ndarray, where: str) -> bool:
     """Whether a reward of 1 occurs. Other rewards than 0 and 1 are refused: which of them mean success would be a guess.
 

@@ -97,7 +97,7 @@ def test_success_names_demos_by_their_number(tmp_path, write_foreign, foreign_de
 
 def test_success_is_refused_where_the_file_says_it(write_file, make_episode):
     path = write_file([make_episode()])
-    with pytest.raises(DatasetError, match=r"success='all' is for files that do not say .*data relabel"):
+    with pytest.raises(DatasetError, match=r"success='all' is for datasets that do not say .*data relabel"):
         HDF5Episodes(path, success="all")
 
 

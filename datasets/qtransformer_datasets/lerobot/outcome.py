@@ -3,8 +3,9 @@
 LeRobot's columns `next.reward`, `next.done`, `next.success` and `next.truncated` are all optional, and teleoperated datasets
 have none of them. What they do not say is derived so:
 
-- success: `next.success`; else the option `success`; else a reward of 1 where rewards are 0 and 1; else, without any reward,
-  the episode is a demonstration and succeeded: recording with LeRobot throws failures away and repeats them.
+- success: `next.success`, beside which the option `success` is refused; else that option; else a reward of 1 where rewards are
+  0 and 1; else, without any reward, the episode is a demonstration and succeeded: recording with LeRobot throws failures away
+  and repeats them.
 - rewards: `next.reward`; else 1 at the last step of a success, 0 elsewhere.
 - the end: `next.truncated` and `next.done`; else a success terminated, and everything else was cut short (truncated).
 """

@@ -39,7 +39,7 @@ from qtransformer_datasets.lerobot.specs import (
 from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
 from qtransformer_datasets.lerobot.videos import EpisodeVideos
-from qtransformer_datasets.successes import Successes, succeeding
+from qtransformer_datasets.successes import Successes, refuse_success, succeeding
 
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5
@@ -59,7 +59,8 @@ class LeRobotEpisodes:
 
     The others serve what a dataset does not say, and are ignored where it was written by `LeRobotWriter`:
 
-    `success`: which episodes succeeded: "all", "none" or a list of indices; see `lerobot_outcome` for what else says so.
+    `success`: which episodes succeeded: "all", "none" or a list of indices; see `lerobot_outcome` for what else says so. It is
+    refused, not ignored, where the dataset has `next.success`.
     `action`: the feature that holds actions. `proprio`: features joined to proprioception, in this order.
     `limits`: {action name: [low, high]}, in units; by default the extremes of the whole dataset.
     `units`: {name of an action or state value: unit}, "1" where none is given.
@@ -114,6 +115,8 @@ class LeRobotEpisodes:
             kept = self._extras.observation_spec
             self.action_spec, self.attributes = self._extras.action_spec, self._extras.attributes
             self.observation_spec = ObservationSpec(self._shapes, kept.proprio_names, kept.proprio_units, kept.control_hz)
+        if success is not None and SUCCESS in self._layout.features:
+            refuse_success(success, str(self.path))
         self._success = succeeding(success, self._rows, str(self.path))
         self._tolerance = _checked_tolerance(tolerance_s, self._layout.fps)
         self._tasks = read_tasks(self._layout)

@@ -210,6 +210,15 @@ def test_truncated_and_done_columns_part_a_time_limit_from_a_failure(tmp_path, w
     assert ends == [(True, False), (False, True), (False, True)]
 
 
+def test_success_is_refused_where_the_dataset_says_it(tmp_path, write, raw_episode):
+    raws = [raw_episode(0, 3, **{"next.success": scalar([0, 0, 1], bool)})]
+    path = write(tmp_path / "set", raws, features=flag("next.success"))
+    for said in ("none", "all", [0]):
+        with pytest.raises(DatasetError, match=r"set: success=.* is for datasets that do not say .*data relabel"):
+            LeRobotEpisodes(path, success=said)
+    assert LeRobotEpisodes(path).read(0).success
+
+
 def test_rewards_that_do_not_tell_success_and_a_done_in_the_middle_are_refused(tmp_path, write, raw_episode):
     dense = raw_episode(0, 3, **{"next.reward": scalar([0.1, 0.2, 0.3])})
     path = write(tmp_path / "dense", [dense], features=REWARD)
