@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episode_check import check_episode, clip_actions
 from qtransformer_datasets.episode_parts import parts_folder
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
 from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, find_extras
@@ -51,11 +51,13 @@ _MIN_FRAME_BYTES = 8
 class LeRobotEpisodes:
     """The episodes of a LeRobotDataset on disk, by rising `episode_index`; an `EpisodeSource`.
 
-    Cameras are the features `observation.images.<camera>`. Options, by LeRobot's names:
+    Cameras are the features `observation.images.<camera>`. Options, by LeRobot's names where it has them:
 
     `episodes`: indices to read; by default all that have data.
     `cameras`: names to read; by default all. Depth maps are never read.
     `tolerance_s`: by how much a video frame's time may differ from its row's [s], as in LeRobot.
+    `clip_actions`: move actions beyond the limits onto them instead of refusing their episode; `info["clipped_actions"]` then
+    says which share of the steps of each dimension that was.
 
     The others serve what a dataset does not say, and are ignored where it was written by `LeRobotWriter`:
 
@@ -84,8 +86,9 @@ class LeRobotEpisodes:
         discrete: Mapping[str, int] | None = None,
         episodes: Sequence[int] | None = None,
         tolerance_s: float = 1e-4,
+        clip_actions: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.clip_actions = Path(path), clip_actions
         if not self.path.exists() and parts_folder(self.path).exists():
             raise DatasetError(f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume to publish it")
         self._layout = Layout(self.path)
@@ -214,6 +217,9 @@ class LeRobotEpisodes:
                 raise DatasetError(f"{where}: added by another tool; delete the folder qtransformer to read it as plain LeRobot")
             row = extras_reader.read(self._extras.rows[episode], where)
             apply_extras(result, row, actions, self.action_spec, where)
+        if self.clip_actions:
+            result.actions, outside = clip_actions(result.actions, self.action_spec)
+            result.info |= {"clipped_actions": outside} if outside else {}
         check_episode(result, self.action_spec, self.observation_spec, where)
         return result
 
