@@ -4,12 +4,13 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.formats import FILE_OPTIONS, LoggedEpisodes
 from qtransformer_datasets.frames import Layout, row_layout
 
 MANIFEST, EPISODES, PROGRESS = "manifest.json", "episodes.jsonl", "progress.json"
@@ -46,6 +47,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def source_stamps(path: Path, options: Mapping[str, Any]) -> list[str]:
+    """Of a dataset, and of each file that an option names (a topic contract): see `stamp`."""
+    said = [options[name] for name in FILE_OPTIONS if name in options]
+    named = [Path(value) for value in said if isinstance(value, str | os.PathLike) and Path(value).is_file()]
+    return [stamp(path), *map(stamp, named)]
+
+
+def stamp(path: Path) -> str:
+    """Changes when a file, or any file of a folder, is replaced or written to."""
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    stats = [(str(f.relative_to(path)), f.stat()) for f in files]
+    return sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def sha256(data: Any) -> str:

@@ -6,7 +6,6 @@ data/low.hdf5
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets import views
-from qtransformer_datasets.formats import LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
+from qtransformer_datasets.formats import FILE_OPTIONS, LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
 
 LARGEST_IMAGE = 4096
 COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_scale", "step_reward", "reward_noise", "noise_seed")
@@ -134,7 +133,10 @@ class DataSource:
 
     def absolute(self) -> "DataSource":
         """The same from any folder: its path, and options that name a file (a topic contract), made absolute."""
-        options = {name: _absolute(value) if _is_file(value) else value for name, value in self.options.items()}
+        options = {
+            name: _absolute(value) if name in FILE_OPTIONS and isinstance(value, str) else value
+            for name, value in self.options.items()
+        }
         return replace(self, path=_absolute(self.path), options=options)
 
     def __str__(self) -> str:
@@ -164,10 +166,6 @@ def check_options(source: DataSource, beside: Sequence[str] = ()) -> None:
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and os.path.isfile(value)
 
 
 def _is_plain(value: Any) -> bool:

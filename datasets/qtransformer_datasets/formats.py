@@ -107,7 +107,12 @@ class Format:
 
 
 def _is_hdf5(path: Path) -> bool:
-    return path.suffix in (".hdf5", ".h5") or (path.is_file() and path.read_bytes()[:8] == b"\x89HDF\r\n\x1a\n")
+    return path.suffix in (".hdf5", ".h5") or (path.is_file() and _first_bytes(path, 8) == b"\x89HDF\r\n\x1a\n")
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:  # not read_bytes: a film or a bag may be larger than memory
+        return file.read(count)
 
 
 def _is_minari(path: Path) -> bool:
@@ -152,6 +157,8 @@ FORMATS: tuple[Format, ...] = (
     Format("rosbag", "rosbag.reader:BagEpisodes", None, "rosbag", _is_rosbag, report="rosbag.report:report_path"),
 )
 """In the order in which they are asked whether a path is theirs."""
+FILE_OPTIONS = ("contract",)
+"""Options of readers that name a file. Another may be a file's name by chance, as a mask is: `filter_key=train`."""
 
 
 def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:

@@ -37,6 +37,7 @@ from qtransformer_datasets.cache_layout import (
     npy_header,
     open_own,
     sha256,
+    source_stamps,
     stored_arrays,
     sync_folder,
 )
@@ -162,23 +163,15 @@ def _identity(source: LoggedEpisodes) -> dict[str, Any]:
     """All that a cache depends on, as JSON gives it back: files (by size and time of change), format, options, specs."""
     opening = opening_of(source)
     assert opening is not None, "only what open_episodes opened can be cached"
-    named = [Path(x) for x in opening.options.values() if isinstance(x, str | os.PathLike) and Path(x).is_file()]
     identity = {
         "version": VERSION,
         "format": opening.format.name,
         "options": dict(opening.options),
-        "files": [_stamp(Path(source.path)), *map(_stamp, named)],
+        "files": source_stamps(Path(source.path), opening.options),
         "action_spec": source.action_spec.to_dict(),
         "observation_spec": source.observation_spec.to_dict(),
     }
     return json.loads(json.dumps(identity, sort_keys=True, default=str))
-
-
-def _stamp(path: Path) -> str:
-    """Changes when a file, or any file of a folder, is replaced or written to."""
-    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    stats = [(str(f.relative_to(path)), f.stat()) for f in files]
-    return sha256([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def _folders(source: LoggedEpisodes) -> list[Path]:

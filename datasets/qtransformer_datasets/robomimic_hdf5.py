@@ -32,6 +32,7 @@ from qtransformer_datasets.hdf5_guard import (
     text_rows,
 )
 from qtransformer_datasets.robomimic_specs import infer_action_spec, infer_observation_spec, proprio_keys
+from qtransformer_datasets.successes import Successes, refuse_success, succeeding, success_of_rewards
 
 Dones = Literal["terminated", "truncated"]
 
@@ -42,7 +43,11 @@ class HDF5Episodes:
     The options serve files that do not say these things themselves, and are ignored by files that do:
 
     `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
-    without any is truncated at its end. "truncated": the demo was cut there by a time limit.
+    without any is truncated at its end, and so is one that ends without success: robomimic's conversion scripts set `dones` at
+    the end of every demo, too (done mode 2). "truncated": the demo was cut there by a time limit.
+    `success`: which demos succeeded: "all", "none" or a list of their numbers. By default those in which a reward of 1 occurs,
+    where rewards are 0 and 1; without rewards, those that `dones` terminated. Other rewards do not tell, so it must be said;
+    and it is refused for a file that says it itself.
     `control_hz`: rate of control [Hz]; by default `control_freq` of `env_args`.
     `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
     is the simulator's truth and not a robot's.
@@ -64,6 +69,7 @@ class HDF5Episodes:
         path: str | os.PathLike[str],
         *,
         dones: Dones | None = None,
+        success: Successes | None = None,
         control_hz: float | None = None,
         proprio: Sequence[str] | None = None,
         filter_key: str | None = None,
@@ -95,6 +101,9 @@ class HDF5Episodes:
                     f"{self.path}: the file does not say whether `dones` means success or a time limit; "
                     "say so: HDF5Episodes(path, dones='terminated') or dones='truncated'"
                 )
+            if success is not None and "success" in first.attrs:
+                refuse_success(success, str(self.path))
+        self._successes = succeeding(success, [_number(name) for name in self.names], str(self.path))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -178,14 +187,15 @@ class HDF5Episodes:
     def _read(self, file: h5py.File, index: int) -> Episode:
         where = self._where(index)
         with hdf5_errors(where):
-            episode = self._read_demo(self._demo(file, index), where)
+            episode = self._read_demo(self._demo(file, index), index)
         if self.clip_actions:
             episode.actions, outside = clip_actions(episode.actions, self.action_spec)
             episode.info |= {"clipped_actions": outside} if outside else {}
         check_episode(episode, self.action_spec, self.observation_spec, where)
         return episode
 
-    def _read_demo(self, demo: h5py.Group, where: str) -> Episode:
+    def _read_demo(self, demo: h5py.Group, index: int) -> Episode:
+        where = self._where(index)
         actions = _low_dim(child_dataset(demo, "actions", where), where)
         recorded = len(actions)
         if recorded == 0:
@@ -193,11 +203,14 @@ class HDF5Episodes:
         declared = demo.attrs.get("num_samples", recorded)
         if declared != recorded:
             raise DatasetError(f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode")
-        terminated, truncated = _ends(demo, recorded, self.dones, where)
         length = _last_step(demo, recorded, self.dones, where) + 1
         rewards = _rewards(demo, recorded, where)
         if rewards.shape != (recorded,):
             raise DatasetError(f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode")
+        terminated, truncated = _ends(demo, recorded, self.dones, where)
+        success = self._success(demo, rewards[:length], terminated, index)
+        if terminated and not success and not _says_how_it_ended(demo):
+            terminated, truncated = False, True  # `dones` also marks where a log ran out
         frames = _FrameReader(demo, recorded, length, where)
         return Episode(
             images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
@@ -208,10 +221,18 @@ class HDF5Episodes:
             truncated=_last_only(length, truncated),
             timestamps=child_dataset(demo, "timestamps", where)[()] if has_child(demo, "timestamps") else None,
             instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
-            success=_success(demo, rewards, terminated, self.dones),
+            success=success,
             has_final_observation=frames.has_final,
             info=_info(demo, where),
         )
+
+    def _success(self, demo: h5py.Group, rewards: np.ndarray, terminated: bool, index: int) -> bool:
+        """What the file says; else the option; else the rewards; without any, whether the task ended."""
+        if "success" in demo.attrs:
+            return bool(demo.attrs["success"])
+        if self._successes is not None:
+            return _number(self.names[index]) in self._successes
+        return success_of_rewards(rewards, self._where(index)) if has_child(demo, "rewards") else terminated
 
 
 class _FrameReader:
@@ -263,7 +284,11 @@ def _demo_names(data: h5py.Group, path: Path) -> list[str]:
         raise DatasetError(
             f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not the format's layout"
         )
-    return sorted(names, key=lambda name: int(name[5:]))
+    return sorted(names, key=_number)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("demo_"))
 
 
 def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> list[str]:
@@ -329,13 +354,6 @@ def _rewards(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
     if not has_child(demo, "rewards"):
         return np.zeros(recorded, np.float32)
     return _low_dim(child_dataset(demo, "rewards", where), where)
-
-
-def _success(demo: h5py.Group, rewards: np.ndarray, terminated: bool, dones: Dones | None) -> bool:
-    """What the file says; else termination where that means success; else robomimic's sparse reward of 1."""
-    if "success" in demo.attrs:
-        return bool(demo.attrs["success"])
-    return terminated if dones == "terminated" else bool((rewards > 0).any())
 
 
 def _low_dim(dataset: h5py.Dataset, where: str) -> np.ndarray:

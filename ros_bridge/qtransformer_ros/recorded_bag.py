@@ -19,8 +19,9 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from qtransformer.errors import ConfigError, DatasetError
+from qtransformer_datasets.rosbag.bag_names import PARTIAL
 from qtransformer_datasets.rosbag.index import BagIndex, IndexBuilder, message_time
-from qtransformer_datasets.rosbag.storage import PARTIAL, Bag, RawMessage
+from qtransformer_datasets.rosbag.storage import Bag, RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 

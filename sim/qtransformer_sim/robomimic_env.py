@@ -97,7 +97,9 @@ class RobomimicEnv(EnvBase):
         width: int | None = None,
         camera_name: str | None = None,
     ) -> np.ndarray:
-        """uint8 (h, w, 3) of a camera of `CAMERAS`, or of the spectator: robomimic's default name, "agentview", or none."""
+        """uint8 (h, w, 3) of a camera of `CAMERAS` as mounted on this arm, or of the spectator: by robomimic's default name,
+        "agentview", or by none.
+        """
         if mode != "rgb_array":
             raise ConfigError(f"render() expected mode 'rgb_array', found '{mode}'; the simulator opens no window")
         size = (height or 240, width or 320)
@@ -105,7 +107,7 @@ class RobomimicEnv(EnvBase):
             return self.env.render(size)
         if camera_name not in CAMERAS:
             raise ConfigError(f"camera expected one of {['agentview', *CAMERAS]}, found '{camera_name}'")
-        return render(self.env.bullet, CAMERAS[camera_name], size, self.env.arm.gripper_to_base())
+        return render(self.env.bullet, self.env.arm.model.camera(camera_name), size, self.env.arm.gripper_to_base())
 
     def get_observation(self) -> dict[str, np.ndarray]:
         images = {f"{camera}_image": image for camera, image in self._observation["images"].items()}

@@ -1,6 +1,7 @@
 """The data verbs as a user meets them: what they print, write, refuse, and exit with."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from qtransformer.cli.data.relabel import load_function
 from qtransformer.cli.data.view import send_episode
 from qtransformer.cli.main import main
 from qtransformer.types import Episode
-from qtransformer_datasets import formats, open_episodes, robomimic_writer
+from qtransformer_datasets import HDF5Writer, formats, open_episodes, robomimic_writer
 
 
 @pytest.fixture
@@ -245,6 +246,17 @@ def test_split_by_masks_copies_the_file_and_names_the_parts(run, dataset: Path, 
     assert "expected a free path" in err
 
 
+def test_a_split_without_validation_leaves_no_mask_for_it(run, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.hdf5", tmp_path / "masked.hdf5"
+    data = write_dataset(tmp_path / "half.hdf5")
+    assert run("merge", str(data), str(data), f"out={whole}")[0] == 0
+    with h5py.File(whole) as file:
+        assert file["mask/valid"].shape == (1,)
+    assert run("split", str(whole), f"out={out}", "masks=true", "train=.5", "validation=0", "test=.5")[0] == 0
+    with h5py.File(out) as file:
+        assert set(file["mask"]) == {"train", "test"}
+
+
 def test_masks_within_a_mask_are_named_after_both(run, dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "masked.hdf5"
     words = ["split", str(dataset), f"out={out}", "masks=true", "filter_key=train", "train=.5", "validation=.5", "test=0"]
@@ -316,6 +328,61 @@ def test_relabel_refuses_what_is_unclear(run, dataset: Path, tmp_path: Path, wor
     assert code == 2
     assert answer in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def stopped_relabel(run, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`data relabel` with these words, stopped as by a kill after three episodes; gives the words to run again."""
+
+    def stop(*words: str) -> list[str]:
+        command = ["relabel", str(dataset), f"out={tmp_path}/out.hdf5", *words]
+        append, left = HDF5Writer.append, iter(range(3))
+
+        def stopping(self: HDF5Writer, episode: Any) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            append(self, episode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(HDF5Writer, "append", stopping)
+            assert run(*command)[0] == 130
+        return command
+
+    return stop
+
+
+def test_a_stopped_relabel_goes_on_only_with_the_same_labels(run, stopped_relabel, tmp_path: Path) -> None:
+    labels = tmp_path / "l.csv"
+    labels.write_text("episode,success\n0,false\n")
+    command = stopped_relabel(f"labels={labels}")
+    labels.write_text("episode,success\n0,true\n")
+    code, _, err = run(*command)
+    assert code == 1
+    assert "attributes.derived.labels_sha256 differs from the run being resumed" in err
+    labels.write_text("episode,success\n0,false\n")
+    code, told, _ = run(*command)
+    assert code == 0
+    assert "going on after 3 episodes" in told
+
+
+def test_a_stopped_relabel_goes_on_only_with_the_same_function(run, stopped_relabel, tmp_path: Path, monkeypatch) -> None:
+    module = tmp_path / "judge_of_hand.py"
+    module.write_text("def judge(episode):\n    return True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = stopped_relabel("function=judge_of_hand:judge")
+    module.write_text("def judge(episode):\n    return False\n")
+    code, _, err = run(*command)
+    assert code == 1
+    assert "attributes.derived.function_sha256 differs" in err
+
+
+def test_a_stopped_relabel_goes_on_only_with_the_same_source(run, stopped_relabel, dataset: Path) -> None:
+    command = stopped_relabel("success=true")
+    times = dataset.stat()
+    os.utime(dataset, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    code, _, err = run(*command)
+    assert code == 1
+    assert "attributes.derived.source_stamps differs" in err
 
 
 def test_functions_are_found_by_name() -> None:

@@ -124,7 +124,7 @@ def test_a_reader_is_not_asked_for_cameras_that_are_dropped_and_may_know_more_of
 
 def test_success_is_yes_or_no_where_the_reader_knows_no_more(write_file, make_episode) -> None:
     with pytest.raises(ConfigError, match="success expected true or false, found 'yes'"):
-        DataSource.parse({"path": str(write_file([make_episode(2)])), "success": "yes"}).open()
+        DataSource.parse({"path": str(write_file([make_episode(2)])), "format": "minari", "success": "yes"}).open()
 
 
 def test_nothing_in_a_mapping_chooses_code(write_file, make_episode) -> None:
@@ -145,3 +145,9 @@ def test_absolute_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch) -> No
         rewards=Rewards.success,
         options={"contract": f"{tmp_path}/contract.yaml", "dones": "terminated"},
     )
+
+
+def test_an_option_is_no_path_because_a_file_has_its_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").write_text("")
+    assert DataSource(path="a.hdf5", options={"filter_key": "train"}).absolute().options == {"filter_key": "train"}

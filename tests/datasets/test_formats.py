@@ -6,6 +6,7 @@ import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import HDF5Episodes, HDF5Writer, create_writer, open_episodes
+from qtransformer_datasets.formats import format_of
 
 
 def test_a_file_is_opened_and_written_by_the_adapter_of_its_format(
@@ -35,3 +36,9 @@ def test_a_format_that_does_not_exist_and_a_path_that_is_none_are_named(tmp_path
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DatasetError, match="found none of them"):
         open_episodes(tmp_path / "notes.txt")
+
+
+def test_a_format_is_told_by_the_first_bytes_without_reading_the_file(write_file, make_episode, monkeypatch) -> None:
+    path = write_file([make_episode()])
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} was read as a whole"))
+    assert format_of(path.rename(path.with_suffix(".data"))).name == "robomimic"

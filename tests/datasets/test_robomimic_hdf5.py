@@ -65,6 +65,42 @@ def test_dones_as_time_limit(tmp_path, write_foreign, foreign_demo):
         source.read(0)
 
 
+def test_dones_at_the_end_of_every_log_are_no_success(tmp_path, write_foreign, foreign_demo):
+    """robomimic's done mode 2 sets them on success and at the end: an episode that ran out is told apart by its rewards."""
+    won, ran_out = foreign_demo(4), foreign_demo(4, 1) | {"rewards": np.zeros(4)}
+    won, ran_out = HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [won, ran_out]), dones="terminated")
+    assert (won.success, won.terminated[-1], won.truncated[-1]) == (True, True, False)
+    assert (ran_out.success, ran_out.terminated[-1], ran_out.truncated[-1]) == (False, False, True)
+
+
+@pytest.mark.parametrize("dones", ["terminated", "truncated"])
+def test_success_is_not_guessed_from_dense_rewards(tmp_path, write_foreign, foreign_demo, dones):
+    path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4, seed) | {"rewards": np.full(4, 0.01)} for seed in range(3)])
+    with pytest.raises(DatasetError, match=r"f\.hdf5, demo_0: rewards other than 0 and 1 .*say so: success='all'"):
+        HDF5Episodes(path, dones=dones).read(0)
+    for said, expected in {"all": [1, 1, 1], "none": [0, 0, 0]}.items():
+        assert [episode.success for episode in HDF5Episodes(path, dones=dones, success=said)] == expected
+    chosen = list(HDF5Episodes(path, dones=dones, success=[0, 2]))
+    assert [episode.success for episode in chosen] == [True, False, True]
+    assert [bool(episode.terminated[-1]) for episode in chosen] == [dones == "terminated" and i != 1 for i in range(3)]
+    assert all(episode.terminated[-1] != episode.truncated[-1] for episode in chosen)
+
+
+def test_success_names_demos_by_their_number(tmp_path, write_foreign, foreign_demo):
+    path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4), foreign_demo(4, 1)])
+    with h5py.File(path, "r+") as file:
+        file["mask/some"] = np.array(["demo_1"], "S")
+    assert HDF5Episodes(path, dones="terminated", filter_key="some", success=[1]).read(0).success
+    with pytest.raises(DatasetError, match=r"success names episodes \[0\]"):
+        HDF5Episodes(path, dones="terminated", filter_key="some", success=[0])
+
+
+def test_success_is_refused_where_the_file_says_it(write_file, make_episode):
+    path = write_file([make_episode()])
+    with pytest.raises(DatasetError, match=r"success='all' is for datasets that do not say .*data relabel"):
+        HDF5Episodes(path, success="all")
+
+
 def test_a_lost_final_observation_is_marked(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4, next_obs=False), foreign_demo(4, 1, next_obs=False, done_at=1)])
     lost, kept = HDF5Episodes(path, dones="terminated")

@@ -57,6 +57,25 @@ def test_a_file_without_masks_gets_some(tmp_path, write_foreign, foreign_demo) -
     assert open_episodes(tmp_path / "out.hdf5", filter_key="valid", dones="terminated").lengths == [3]
 
 
+def masks_of(path) -> set[str]:
+    with h5py.File(path) as file:
+        return set(file["mask"])
+
+
+PARTS = ("train", "valid", "test")
+
+
+def test_our_own_masks_of_a_split_go_together(tmp_path, write_file, make_episode, foreign) -> None:
+    ours, again, theirs = tmp_path / "a.hdf5", tmp_path / "b.hdf5", tmp_path / "c.hdf5"
+    path = write_file([make_episode(2, i) for i in range(11)])
+    copy_with_masks(path, ours, {"train": ["demo_0"], "test": ["demo_9"]}, MADE, PARTS)
+    assert masks_of(ours) == {"train", "test"}, "every tenth demo, the writer's mask `valid`, would overlap the test"
+    copy_with_masks(foreign, theirs, {"test": ["demo_0"]}, MADE, PARTS)
+    assert masks_of(theirs) == {"train", "better", "test"}, "somebody's masks are not ours to drop"
+    copy_with_masks(theirs, again, {"valid": ["demo_0"]}, MADE, PARTS)
+    assert masks_of(again) == {"train", "better", "valid"}, "the mask `test` was ours"
+
+
 def test_nothing_is_written_over_and_nothing_left_of_a_failure(foreign, tmp_path) -> None:
     with pytest.raises(DatasetError, match="expected a free path"):
         copy_with_masks(foreign, foreign, {"train": ["demo_1"]}, MADE)

@@ -63,6 +63,11 @@ assert any("diverged" in str(item.message) for item in caught), "another action 
 
 assert env.render(mode="rgb_array", height=48, width=64).shape == (48, 64, 3)
 assert env.render(mode="rgb_array", height=24, width=32, camera_name="side").shape == (24, 32, 3)
+panda = env_utils.create_env_from_metadata(meta | {"env_kwargs": kwargs | {"arm": "panda"}}, use_image_obs=True)
+assert "wrist" in panda.env.arm.model.mounts, "its wrist camera sits as on the other arm: nothing is tested"
+panda.reset()
+film = panda.render(mode="rgb_array", height=24, width=32, camera_name="wrist")
+assert np.array_equal(film, panda.env.image("wrist")), "a film from another place than the logged camera"
 for bad in ({"camera_name": "nose", "mode": "rgb_array"}, {"mode": "human"}):
     try:
         env.render(**bad)

@@ -18,14 +18,14 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episode_check import check_episode, clip_actions
 from qtransformer_datasets.episode_parts import parts_folder
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
 from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, find_extras
 from qtransformer_datasets.lerobot.image_bytes import decode_image
 from qtransformer_datasets.lerobot.layout import ACTION, STATE, Feature, Layout
 from qtransformer_datasets.lerobot.outcome import COLUMNS as OUTCOME_COLUMNS
-from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, Successes, outcome, succeeding
+from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, outcome
 from qtransformer_datasets.lerobot.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
 from qtransformer_datasets.lerobot.specs import (
     ColumnRange,
@@ -39,6 +39,7 @@ from qtransformer_datasets.lerobot.specs import (
 from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
 from qtransformer_datasets.lerobot.videos import EpisodeVideos
+from qtransformer_datasets.successes import Successes, refuse_success, succeeding
 
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5
@@ -50,15 +51,18 @@ _MIN_FRAME_BYTES = 8
 class LeRobotEpisodes:
     """The episodes of a LeRobotDataset on disk, by rising `episode_index`; an `EpisodeSource`.
 
-    Cameras are the features `observation.images.<camera>`. Options, by LeRobot's names:
+    Cameras are the features `observation.images.<camera>`. Options, by LeRobot's names where it has them:
 
     `episodes`: indices to read; by default all that have data.
     `cameras`: names to read; by default all. Depth maps are never read.
     `tolerance_s`: by how much a video frame's time may differ from its row's [s], as in LeRobot.
+    `clip_actions`: move actions beyond the limits onto them instead of refusing their episode; `info["clipped_actions"]` then
+    says which share of the steps of each dimension that was.
 
     The others serve what a dataset does not say, and are ignored where it was written by `LeRobotWriter`:
 
-    `success`: which episodes succeeded: "all", "none" or a list of indices; see `lerobot_outcome` for what else says so.
+    `success`: which episodes succeeded: "all", "none" or a list of indices; see `lerobot_outcome` for what else says so. It is
+    refused, not ignored, where the dataset has `next.success`.
     `action`: the feature that holds actions. `proprio`: features joined to proprioception, in this order.
     `limits`: {action name: [low, high]}, in units; by default the extremes of the whole dataset.
     `units`: {name of an action or state value: unit}, "1" where none is given.
@@ -82,8 +86,9 @@ class LeRobotEpisodes:
         discrete: Mapping[str, int] | None = None,
         episodes: Sequence[int] | None = None,
         tolerance_s: float = 1e-4,
+        clip_actions: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.clip_actions = Path(path), clip_actions
         if not self.path.exists() and parts_folder(self.path).exists():
             raise DatasetError(f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume to publish it")
         self._layout = Layout(self.path)
@@ -113,6 +118,8 @@ class LeRobotEpisodes:
             kept = self._extras.observation_spec
             self.action_spec, self.attributes = self._extras.action_spec, self._extras.attributes
             self.observation_spec = ObservationSpec(self._shapes, kept.proprio_names, kept.proprio_units, kept.control_hz)
+        if success is not None and SUCCESS in self._layout.features:
+            refuse_success(success, str(self.path))
         self._success = succeeding(success, self._rows, str(self.path))
         self._tolerance = _checked_tolerance(tolerance_s, self._layout.fps)
         self._tasks = read_tasks(self._layout)
@@ -210,6 +217,9 @@ class LeRobotEpisodes:
                 raise DatasetError(f"{where}: added by another tool; delete the folder qtransformer to read it as plain LeRobot")
             row = extras_reader.read(self._extras.rows[episode], where)
             apply_extras(result, row, actions, self.action_spec, where)
+        if self.clip_actions:
+            result.actions, outside = clip_actions(result.actions, self.action_spec)
+            result.info |= {"clipped_actions": outside} if outside else {}
         check_episode(result, self.action_spec, self.observation_spec, where)
         return result
 

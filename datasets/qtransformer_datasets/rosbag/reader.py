@@ -173,16 +173,31 @@ class BagEpisodes:
         )
 
     def _rewards(self, plan: "_Plan") -> np.ndarray:
-        """What came in (tick, next tick]; the last step takes all until the window's end."""
-        ticks, window = plan.piece.ticks.times, plan.piece.window
+        """What came in (tick, next tick]; the last step takes all until the window's end.
+
+        By receipt, as a reward has no header and the ticks may run on the stamps of a simulated clock.
+        """
+        ticks, window = self._received(plan), plan.piece.window
         rewards = np.zeros(len(ticks) - 1)
         for time, value in plan.index.rewards:
+            if not window.start <= time < window.until:
+                continue
             step = int(np.searchsorted(ticks, time, "left")) - 1
-            if step >= len(rewards) and plan.piece.is_end and time < window.until:
+            if step >= len(rewards) and plan.piece.is_end:
                 step = len(rewards) - 1
             if 0 <= step < len(rewards):
                 rewards[step] += value
         return rewards.astype(np.float32)
+
+    def _received(self, plan: "_Plan") -> np.ndarray:
+        """The ticks by receipt [ns], int64 (T + 1,): as long after the receipt of their newest sample as after its own time."""
+        sources = zip(self.contract.observed, plan.piece.ticks.samples, strict=False)  # those of commands follow
+        samples = [(plan.index.topics[source.topic], own) for source, own in sources]
+        times = np.array([topic.times[own] for topic, own in samples])
+        newest = times.max(axis=0)
+        received = np.array([topic.receive[own] for topic, own in samples])
+        received = np.where(times == newest, received, 0).max(axis=0)
+        return np.maximum.accumulate(received + plan.piece.ticks.times - newest)
 
     def _scaled(self, actions: np.ndarray, where: str) -> np.ndarray:
         """Robot units, float64 (T, n), to [-1, 1]."""

@@ -17,14 +17,11 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from qtransformer.errors import ConfigError, DatasetError, QTransformerError
+from qtransformer_datasets.rosbag.bag_names import METADATA, SUFFIXES, is_bag
 from qtransformer_datasets.rosbag.message_types import BY_ROS_NAME
 from qtransformer_datasets.rosbag.salvage import check_mcap, salvage_mcap, salvage_sqlite, unpack_zstd
 from qtransformer_datasets.rosbag.strict_yaml import read_yaml
 
-SUFFIXES = (".mcap", ".db3")
-METADATA = "metadata.yaml"
-PARTIAL = ".partial"
-"""Ends the name of a bag's folder until its recorder has finished it."""
 MAX_MESSAGE_BYTES = 1 << 28
 """What a compressed message may unpack to."""
 LATEST_NS = 4 * 10**18
@@ -112,14 +109,6 @@ def find_bags(path: Path) -> list[Path]:
     if not inside:
         raise DatasetError(f"{path}: expected a bag ({METADATA}, *.mcap, *.db3) or a folder of bags, found none; check the path")
     return sorted((_inside(child, path) for child in inside), key=_natural)
-
-
-def is_bag(path: Path) -> bool:
-    """A storage file, or a folder, finished or not, with metadata.yaml or with storage files named after it as by rosbag2."""
-    if path.is_file():
-        return path.suffix in SUFFIXES
-    named = re.compile(re.escape(path.name.removesuffix(PARTIAL)) + r"(_[0-9]+)?\.(mcap|db3)")
-    return path.is_dir() and ((path / METADATA).exists() or any(named.fullmatch(child.name) for child in path.iterdir()))
 
 
 def open_bag(path: Path, partial: bool = False) -> Bag:

@@ -1,5 +1,7 @@
 """`qtransformer data relabel`."""
 
+import hashlib
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,11 +34,35 @@ def run(settings: RelabelSettings) -> int:
         episodes = label_by_function(episodes, load_function(settings.function), settings.function)
     if settings.rewards is Rewards.success:
         episodes = reward_success(episodes)
-    settled = {"success": settings.success, "labels": Path(settings.labels).name, "function": settings.function}
-    settled = {name: value for name, value in settled.items() if ways[name]} | {"rewards": settings.rewards.value}
-    write(settings, episodes, Path(settings.out), output_format(settings, source), provenance("relabel", [source], **settled))
+    derived = provenance("relabel", [source], **_settled(settings))
+    write(settings, episodes, Path(settings.out), output_format(settings, source), derived)
     print(f"{settings.out}: {count(len(episodes), 'episode')}")
     return 0
+
+
+def _settled(settings: RelabelSettings) -> dict[str, Any]:
+    """Which labels; what they come from by content, so that a killed run does not go on after that was mended."""
+    settled: dict[str, Any] = {"rewards": settings.rewards.value}
+    if settings.success is not None:
+        settled |= {"success": settings.success}
+    if settings.labels:
+        path = Path(settings.labels)
+        settled |= {"labels": path.name, "labels_sha256": _sha256(path.read_bytes())}
+    if settings.function:
+        settled |= {"function": settings.function, "function_sha256": _sha256(_source_of(load_function(settings.function)))}
+    return settled
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _source_of(function: Callable[..., Any]) -> bytes:
+    """All of its file, as it may call what stands beside it; empty where there is none to read, as of what is built in."""
+    try:
+        return Path(inspect.getfile(inspect.getmodule(function) or function)).read_bytes()
+    except (OSError, TypeError):
+        return b""
 
 
 def load_function(target: str) -> Callable[[Episode], Any]:

@@ -50,7 +50,8 @@ def run(settings: SplitSettings) -> int:
             _tell(f"{settings.out}, mask {name}", indices, success)
         if not settings.dry_run:
             named = {name: [episodes.names[i] for i in indices] for name, indices in masks.items()}
-            copy_with_masks(episodes.path, Path(settings.out), named, provenance("split", [source], **settled))
+            own = [_mask(name, source) for name in PARTS]
+            copy_with_masks(episodes.path, Path(settings.out), named, provenance("split", [source], **settled), own)
         return 0
     format = output_format(settings, source)
     for name, indices in parts.items():

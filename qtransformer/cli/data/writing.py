@@ -7,6 +7,7 @@ from typing import Any
 from qtransformer.cli.data.reading import count, episode_bar
 from qtransformer.cli.data_settings import WriteSettings
 from qtransformer.errors import ConfigError, DatasetError
+from qtransformer_datasets.cache_layout import source_stamps
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import LoggedEpisodes, create_writer, format_of, open_episodes
 
@@ -59,9 +60,10 @@ def write(
 
 
 def provenance(verb: str, sources: Sequence[DataSource], **settings: Any) -> dict[str, Any]:
-    """What a written dataset says of its making: names, not places."""
+    """What a written dataset says of its making: names, not places. The stamps keep a killed run from going on after a change."""
     inputs = [{**_options(source), "name": Path(source.path).name} for source in sources]
-    return {"verb": verb, "from": inputs, **settings}
+    stamps = [stamp for source in sources for stamp in source_stamps(Path(source.path), source.options)]
+    return {"verb": verb, "from": inputs, "source_stamps": stamps, **settings}
 
 
 def _options(source: DataSource) -> dict[str, Any]:

@@ -77,8 +77,21 @@ def test_limits_are_the_extremes_of_all_episodes_and_options_go_by_name(tmp_path
         with pytest.raises(DatasetError, match=r"does not exist; did you mean 'gripper.pos'"):
             LeRobotEpisodes(path, success="all", **options)
     narrow = LeRobotEpisodes(path, success="all", limits={"gripper.pos": [0, 1]})
-    with pytest.raises(DatasetError, match=r"outside: 'gripper.pos' .* of the steps"):
+    with pytest.raises(DatasetError, match=r"outside: 'gripper.pos' .* of the steps.*clip_actions=True"):
         list(narrow)
+
+
+def test_actions_beyond_the_limits_can_be_clipped_as_the_refusal_says(tmp_path, write, three):
+    path, limits = write(tmp_path / "set", three), {"gripper.pos": [0, 1]}
+    as_logged = list(LeRobotEpisodes(path, success="all", limits={"gripper.pos": [-10, 30]}))
+    clipped = list(LeRobotEpisodes(path, success="all", limits=limits, clip_actions=True))
+    for logged, episode in zip(as_logged, clipped, strict=True):
+        positions = logged.actions[:, 1] * 20 + 10  # back from the limits -10 and 30
+        assert np.allclose(episode.actions[:, 1], np.clip(2 * positions - 1, -1, 1), atol=1e-4)
+        assert np.array_equal(episode.actions[:, 0], logged.actions[:, 0])
+        outside = float(((positions < 0) | (positions > 1)).mean())
+        assert episode.info.get("clipped_actions", {}).get("gripper.pos", 0.0) == pytest.approx(outside)
+    assert any("clipped_actions" in episode.info for episode in clipped), "nothing lay outside: nothing is tested"
 
 
 def test_a_constant_action_and_a_nan_leave_the_limits_sound(tmp_path, write, raw_episode):
@@ -208,6 +221,15 @@ def test_truncated_and_done_columns_part_a_time_limit_from_a_failure(tmp_path, w
     path = write(tmp_path / "set", [raw(0, 1, 0), raw(1, 1, 1), raw(2, 0, 0)], features=REWARD | flag("next.done"))
     ends = [(bool(e.terminated[-1]), bool(e.truncated[-1])) for e in LeRobotEpisodes(path)]
     assert ends == [(True, False), (False, True), (False, True)]
+
+
+def test_success_is_refused_where_the_dataset_says_it(tmp_path, write, raw_episode):
+    raws = [raw_episode(0, 3, **{"next.success": scalar([0, 0, 1], bool)})]
+    path = write(tmp_path / "set", raws, features=flag("next.success"))
+    for said in ("none", "all", [0]):
+        with pytest.raises(DatasetError, match=r"set: success=.* is for datasets that do not say .*data relabel"):
+            LeRobotEpisodes(path, success=said)
+    assert LeRobotEpisodes(path).read(0).success
 
 
 def test_rewards_that_do_not_tell_success_and_a_done_in_the_middle_are_refused(tmp_path, write, raw_episode):

@@ -335,7 +335,7 @@ def test_the_instruction_may_be_given_on_a_topic_before_the_start(robot, write_b
 
 def test_rewards_on_a_topic_are_summed_over_each_step(robot, write_bag, contract_file) -> None:
     given = [(10, 0.25), (60, 0.5), (100, 1.0), (101, 2.0), (560, 4.0)]
-    sent = robot.demonstration() + [
+    sent = robot.demonstration(latency=0) + [
         robot.Sent("/reward", "std_msgs/msg/Float32", robot.START + t * robot.MS, 0, {"data": r}) for t, r in given
     ]
     (episode,) = BagEpisodes(
@@ -352,6 +352,20 @@ def test_rewards_and_instructions_go_to_the_episode_they_belong_to(robot, write_
     text = contract_file(("{topic: /outcome}", "{topic: /event}"), ("{text: pick up the red cube}", "{topic: /task}")).read_text()
     source = BagEpisodes(write_bag(sent), contract=contract_file(text=text + MARKERS + "reward: {topic: /reward}\n"))
     assert [(e.instruction, e.rewards.tolist()) for e in source] == [("push", [0, 0, 0, 2]), ("pull", [0, 0, 0, 8])]
+
+
+def test_rewards_are_placed_by_receipt_whatever_the_clock_of_the_stamps(robot, write_bag, contract_file) -> None:
+    """Ticks run on a simulated clock that begins at 1 s; rewards have no stamp."""
+    text = contract_file(("{topic: /outcome}", "{topic: /event}")).read_text() + MARKERS + "reward: {topic: /reward}\n"
+    sent = robot.demonstration(steps=20) + events(robot, (0.05, "start"), (0.55, "success"), (0.75, "start"), (1.25, "failure"))
+    for t, reward in [(60, 1.0), (260, 2.0), (600, 4.0), (800, 8.0), (950, 16.0), (1900, 32.0)]:
+        sent.append(robot.Sent("/reward", "std_msgs/msg/Float64", robot.START + t * robot.MS, 0, {"data": reward}))
+    for s in sent:
+        s.stamp -= robot.START - 1000 * robot.MS
+    stamped = "\n".join(line for line in text.splitlines() if "/gripper" not in line)
+    first, second = BagEpisodes(write_bag(sent), contract=contract_file(text=stamped))
+    assert first.rewards.tolist() == [0, 2, 0, 4]
+    assert second.rewards.tolist() == [0, 16, 0, 32]
 
 
 def test_a_bag_that_changes_between_opening_and_reading_is_noticed(robot, write_bag, contract_file) -> None:
