@@ -28,7 +28,7 @@ from qtransformer.checkpoint import (
     versions,
     write_checkpoint,
 )
-from qtransformer.config import Algo, Balance, TrainConfig, ValueConfig, to_dict
+from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.evaluate import evaluate, no_worse
 from qtransformer.files import write_json
@@ -218,9 +218,7 @@ class Trainer:
         yield from self._segments(max(step, cloned), "all")
 
     def _segments(self, start: int, kept: str) -> Iterator[Batch]:
-        optim, balance, (rank, world_size) = self.config.optim, self.config.data.balance, _rank()
-        if kept == "success" and balance is Balance.success:
-            balance = Balance.none  # there are no failures to balance successes with
+        optim, (rank, world_size) = self.config.optim, _rank()
         return self.dataset.segments(
             batch_size=optim.batch_segments,
             lead=self.learner.lead,
@@ -229,7 +227,7 @@ class Trainer:
             seed=self.config.seed,
             start=start,
             filter=kept,
-            balance=balance.value,
+            balance=self.config.data.balance.value,
             rank=rank,
             world_size=world_size,
         )

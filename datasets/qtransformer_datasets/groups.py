@@ -17,10 +17,11 @@ def grouped(
     """Frames of every group in stream order, int64, and the groups' shares.
 
     Weights share the steps out between sources, as they are written and whatever the sources' sizes; `balance` shares each
-    source's part equally between the groups it finds there. Without weights, all sources count as one.
+    source's part equally between the groups it finds there. Without weights, all sources count as one. What a filter leaves
+    nothing of has no share.
 
     Raises:
-        DatasetError: a name that does not exist, a group without frames, or a balance between a group and nothing.
+        DatasetError: a name that does not exist, a filter that leaves nothing at all, or data that are one group to balance.
     """
     if filter not in ("all", "success"):
         raise DatasetError(f"filter expected 'all' or 'success', found {filter!r}; choose one")
@@ -32,14 +33,14 @@ def grouped(
     if not drawn.any():
         raise DatasetError(f"filter 'success' found none among {_episodes(frames)} episodes; use filter='all' or other data")
     labels = _labels(frames, balance)
-    if balance != "none" and len(np.unique(labels[drawn])) < 2:
+    if balance != "none" and len(np.unique(labels)) < 2:
         raise DatasetError(f"balance {balance!r} expected two groups or more, found one; use balance='none' or other data")
     groups, shares = list[np.ndarray](), list[Fraction]()
     for number, weight in enumerate([1.0] if weights is None else weights):
         of_source = drawn if weights is None else drawn & (frames.source_id == number)
         found = np.unique(labels[of_source])
         if not len(found):
-            raise DatasetError(f"source {number} has weight {weight} but no episode to draw under filter {filter!r}; leave it out")
+            continue  # failures alone, say: nothing of them is left under this filter, the rest of a training needs them
         groups += [np.flatnonzero(of_source & (labels == label)) for label in found]
         shares += [Fraction(str(weight)) / len(found)] * len(found)
     return groups, shares
