@@ -132,7 +132,9 @@ def test_programs_that_a_training_starts_do_not_keep_its_lock(tmp_path: Path) ->
     """They may outlive a killed training, which does not delete its lock."""
     lock, left = tmp_path / "run.lock", tmp_path / "left.lock"
     with exclusive(tmp_path):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        child = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], close_fds=False, **piped)
+        child.stdout.readline()  # it runs: the system closes what is not inherited only after Popen has come back
         os.link(lock, left)
     left.rename(lock)
     with child, exclusive(tmp_path):
