@@ -212,10 +212,7 @@ def set_best(root: Path, checkpoint: Path, **scores: float) -> None:
 
 def best_scores(root: Path) -> dict[str, Any]:
     """What `best.json` says: the checkpoint's name, and the scores that chose it. Empty where it is missing or damaged."""
-    try:
-        return dict(json.loads((root / "best.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return _pointer(root / "best.json")
 
 
 def versions() -> dict[str, str]:
@@ -224,12 +221,15 @@ def versions() -> dict[str, str]:
 
 
 def _pointed(root: Path, pointer: str) -> Path | None:
-    try:
-        name = str(json.loads((root / pointer).read_text())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    directory = root / Path(name).name
+    directory = root / Path(str(_pointer(root / pointer).get("step", ""))).name
     return directory if (directory / "manifest.json").exists() else None
+
+
+def _pointer(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _json(path: Path) -> Any:

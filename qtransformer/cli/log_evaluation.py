@@ -25,7 +25,7 @@ COLUMNS = ("likelihood_gap", "fqe", "td_error", "calibration_error", "auc_episod
 def run(settings: EvalSettings) -> int:
     if settings.actor is not ActorKind.policy:
         raise UsageError(f"actor={settings.actor.value}: logs judge the checkpoints of run=...; leave actor out")
-    runs, sources = listed("run", settings.run), listed_sources("dataset", settings.dataset)
+    runs, sources = listed_runs(settings.run), listed_sources("dataset", settings.dataset)
     files = [source.path for source in sources]
     checkpoints = [checkpoint for run in runs for checkpoint in checkpoints_of(run)]
     judge = log_judge(settings, sources, checkpoints[0])
@@ -104,9 +104,9 @@ def short_name(checkpoint: Path) -> str:
     return f"{checkpoint.parent.parent.name}/{checkpoint.name}" if inside else checkpoint.name
 
 
-def listed(key: str, value: Any) -> list[str]:
-    """A setting that is one path or a list of them, as a list."""
+def listed_runs(value: Any) -> list[str]:
+    """The setting `run`, one path or a list of them, as a list."""
     items = value if isinstance(value, list) else [value]
     if not items or not all(isinstance(item, str) and item for item in items):
-        raise UsageError(f"{key}: expected a path or a list of paths, found {value!r}")
+        raise UsageError(f"run: expected a path or a list of paths, found {value!r}")
     return items

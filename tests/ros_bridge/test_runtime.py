@@ -1,6 +1,7 @@
 """Every way in which a running policy can go wrong, and what the arm is told then: hold once, and then nothing."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -455,28 +456,24 @@ def test_a_limit_may_hold_instead_of_clamp() -> None:
     assert robot.runtime.counts["refused"] == 1
 
 
-def test_motion_after_a_hold_ramps_from_the_measured_pose() -> None:
+def hold(robot: Robot) -> None:
+    robot.do(robot.runtime.stop())
+    robot.do(robot.runtime.start())
+
+
+def miss_an_answer(robot: Robot) -> None:
+    """Meanwhile the last command ends, and the arm stands."""
+    robot.ask()
+    robot.clock.pass_s(0.1)
+
+
+@pytest.mark.parametrize("interrupt", [hold, miss_an_answer])
+def test_motion_after_an_interruption_ramps_from_standing(interrupt: Callable[[Robot], None]) -> None:
     robot = make(replace(LIMITS, max_joint_accel=2.0)).run()
     ways = []
     for n in range(4):
         if n == 3:
-            robot.do(robot.runtime.stop())
-            robot.do(robot.runtime.start())
-        found = robot.answer(robot.ask(), (0.9, 0.0)).command
-        assert found is not None
-        ways.append(float(found.motion.positions[0, 0]) - robot.position[0])
-        robot.position = (float(found.motion.positions[0, 0]), 0.0)
-        robot.clock.pass_s(0.08)
-    assert ways == pytest.approx([0.02, 0.04, 0.06, 0.02])
-
-
-def test_motion_after_a_missed_answer_ramps_from_standing() -> None:
-    robot = make(replace(LIMITS, max_joint_accel=2.0)).run()
-    ways = []
-    for n in range(4):
-        if n == 3:
-            robot.ask()  # never answered: meanwhile the last command ends, and the arm stands
-            robot.clock.pass_s(0.1)
+            interrupt(robot)
         found = robot.answer(robot.ask(), (0.9, 0.0)).command
         assert found is not None
         ways.append(float(found.motion.positions[0, 0]) - robot.position[0])
