@@ -71,7 +71,7 @@ MATRIX = {
     "46 the e-stop's topic, service, or publisher lost": (
         "ros_bridge/test_runtime.py::test_an_estop_latches_at_once_and_only_a_person_starts_again",
         "ros_bridge/test_runtime.py::test_an_estop_that_falls_silent_counts_as_pressed",
-        "ros_bridge/test_runtime.py::test_motion_after_a_hold_ramps_from_the_measured_pose",
+        "ros_bridge/test_runtime.py::test_motion_after_an_interruption_ramps_from_standing",
         "ros_nodes/test_policy_node.py::test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outlives_its_cleanup",
         f"{ON_THE_ARM}[the e-stop is pressed]",
         f"{ON_THE_ARM}[the e-stop is called]",
