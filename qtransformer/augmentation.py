@@ -91,6 +91,10 @@ def draw_color_jitter(count: int, strength: float, generator: torch.Generator) -
 
 
 def color_jitter(images: Float[Tensor, "b f c h w"], draw: Float[Tensor, "2 b 3"]) -> Float[Tensor, "b f c h w"]:
-    """Colour channels of each row of images, scaled and offset by its own draw."""
-    scale, offset = draw[:, :, None, :, None, None].to(images.device)
-    return images * (1 + scale) + offset
+    """Colour channels of each row of images, scaled and offset by its own draw.
+
+    Memory is channels-last: three factors would be looped over at every pixel, a row of them is one long product.
+    """
+    pixels = images.movedim(-3, -1)
+    scale, offset = draw[:, :, None, None].to(images.device).repeat(1, 1, 1, 1, images.shape[-1])
+    return (pixels.flatten(-2) * (1 + scale)).add_(offset).unflatten(-1, pixels.shape[-2:]).movedim(-1, -3)

@@ -36,7 +36,7 @@ class FrameEncoder:
         ages = torch.arange(network.config.history - 1, -1, -1, device=self.device)
         frames, place = torch.maximum(states[:, None] - ages, start[:, None]).unique(return_inverse=True)
         images = as_seen(
-            {name: x.flatten(0, 1)[frames][:, None] for name, x in batch.images.items()},
+            {name: x.flatten(0, 1).index_select(0, frames)[:, None] for name, x in batch.images.items()},
             {name: draw[:, frames // length] for name, draw in seen.jitter.items()},
         )
         proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import ModelConfig
-from qtransformer.models.transformer import CausalTransformer, KeysValues, repeated
+from qtransformer.models.transformer import CausalTransformer
 from qtransformer.models.vision import ImageTokenizer
 from qtransformer.types import ObservationSpec
 from qtransformer.value_heads import ValueHead
@@ -245,11 +245,12 @@ class QTransformer(nn.Module):
             imitate: follow the behaviour classifier instead of the values (`algo=bc`).
             dims: decide only the first `dims` dimensions (None: all).
         """
-        x = self.begin(context)
-        past: list[KeysValues] | None = None
-        steps = []
+        out, past = self.transformer(self.begin(context))
+        past = [kv.for_copies(1, self.num_dims - 1) for kv in past]
+        steps: list[Decision] = []
         for i in range(self.num_dims if dims is None else dims):
-            out, past = self.transformer(x, past)
+            if steps:
+                out, past = self.transformer(self.action_embedding[i - 1, steps[-1].bins], past)
             judged = self.judge(out[:, -1:], first_dim=i)
             allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
             scores = judged.policy_logits if imitate else judged.q_values
@@ -257,7 +258,6 @@ class QTransformer(nn.Module):
             chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
             probs = self.value_head.activate(chosen[:, :, 0])
             steps.append(Decision(bins, judged.q_values, judged.policy_logits, allowed, probs))
-            x = self.action_embedding[i, bins]
         return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
 
     @torch.no_grad()
@@ -290,7 +290,8 @@ class QTransformer(nn.Module):
             The bins of the best action, and the representation of its value.
         """
         out, past = self.transformer(self.begin(context))  # what is seen is the same for all proposals
-        out, past = out[:, -1:].repeat_interleave(proposals, 0), [repeated(kv, proposals) for kv in past]
+        out = out[:, -1:].repeat_interleave(proposals, 0)
+        past = [kv.for_copies(proposals, self.num_dims - 1) for kv in past]
         drawn: list[Int[Tensor, "k 1"]] = []
         for i in range(self.num_dims):
             if drawn:

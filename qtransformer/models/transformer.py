@@ -1,12 +1,41 @@
 """A causal transformer whose keys and values can be kept, so that a further token costs one token's work."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-KeysValues = tuple[Float[Tensor, "b heads _ d"], Float[Tensor, "b heads _ d"]]
-"""What one block remembers of the tokens it has seen, however many (`_`)."""
+
+class Memory(NamedTuple):
+    """What one block remembers of the tokens it has seen, and room for further ones."""
+
+    keys: Float[Tensor, "b heads room d"]
+    values: Float[Tensor, "b heads room d"]
+    count: int
+    """Tokens seen: the rest is room."""
+
+    def for_copies(self, copies: int, room: int) -> "Memory":
+        """The memory of a batch of which every row goes on in several ways, by at most `room` tokens; copies of a row follow
+        each other."""
+
+        def widened(x: Float[Tensor, "b heads s d"]) -> Float[Tensor, "k heads r d"]:
+            b, heads, _, d = x.shape
+            wide = x.new_empty(b * copies, heads, self.count + room, d)
+            wide[:, :, : self.count] = x[:, :, : self.count].repeat_interleave(copies, 0)
+            return wide
+
+        return Memory(widened(self.keys), widened(self.values), self.count)
+
+    def add(self, key: Float[Tensor, "b heads 1 d"], value: Float[Tensor, "b heads 1 d"]) -> "Memory":
+        """The memory with one more token, in place: copying all of it for every token would take longer than attending to it."""
+        self.keys[:, :, self.count], self.values[:, :, self.count] = key[:, :, 0], value[:, :, 0]
+        return self._replace(count=self.count + 1)
+
+    def seen(self) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
+        return self.keys[:, :, : self.count], self.values[:, :, : self.count]
+
 
 
 class Block(nn.Module):
@@ -21,21 +50,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim)
         self.feed_forward = nn.Sequential(nn.Linear(embed_dim, ff_dim), nn.GELU(), nn.Linear(ff_dim, embed_dim))
 
-    def forward(self, x: Float[Tensor, "b s e"], past: KeysValues | None) -> tuple[Float[Tensor, "b s e"], KeysValues]:
-        """Attend to `past` and causally within `x`. With a past, `x` must be a single token."""
+    def forward(self, x: Float[Tensor, "b s e"], past: Memory | None) -> tuple[Float[Tensor, "b s e"], Memory]:
+        """Attend to `past` and causally within `x`. With a past, `x` must be a single token for which there is room."""
         b, s, e = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, s, 3, self.num_heads, e // self.num_heads).permute(2, 0, 3, 1, 4)
-        if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=past is None)
+        present = Memory(k, v, s) if past is None else past.add(k, v)
+        attended = F.scaled_dot_product_attention(q, *present.seen(), is_causal=past is None)
         x = x + self.out(attended.transpose(1, 2).reshape(b, s, e))
-        return x + self.feed_forward(self.norm2(x)), (k, v)
-
-
-def repeated(remembered: KeysValues, times: int) -> tuple[Float[Tensor, "k heads _ d"], Float[Tensor, "k heads _ d"]]:
-    """The memory of a batch of which every row goes on in several ways; copies of a row follow each other."""
-    keys, values = remembered
-    return keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+        return x + self.feed_forward(self.norm2(x)), present
 
 
 class CausalTransformer(nn.Module):
@@ -47,8 +69,8 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(
-        self, x: Float[Tensor, "b s e"], past: list[KeysValues] | None = None
-    ) -> tuple[Float[Tensor, "b s e"], list[KeysValues]]:
+        self, x: Float[Tensor, "b s e"], past: list[Memory] | None = None
+    ) -> tuple[Float[Tensor, "b s e"], list[Memory]]:
         """All tokens at once, or with `past` one further token. Returns the outputs of `x` and the grown memory."""
         present = []
         for i, block in enumerate(self.blocks):
