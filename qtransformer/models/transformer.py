@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ class Memory(NamedTuple):
 
     keys: Float[Tensor, "b heads room d"]
     values: Float[Tensor, "b heads room d"]
-    count: int
+    length: int
     """Tokens seen: the rest is room."""
 
     def for_copies(self, copies: int, room: int) -> "Memory":
@@ -22,20 +21,19 @@ class Memory(NamedTuple):
 
         def widened(x: Float[Tensor, "b heads s d"]) -> Float[Tensor, "k heads r d"]:
             b, heads, _, d = x.shape
-            wide = x.new_empty(b * copies, heads, self.count + room, d)
-            wide[:, :, : self.count] = x[:, :, : self.count].repeat_interleave(copies, 0)
+            wide = x.new_empty(b * copies, heads, self.length + room, d)
+            wide[:, :, : self.length] = x[:, :, : self.length].repeat_interleave(copies, 0)
             return wide
 
-        return Memory(widened(self.keys), widened(self.values), self.count)
+        return Memory(widened(self.keys), widened(self.values), self.length)
 
     def add(self, key: Float[Tensor, "b heads 1 d"], value: Float[Tensor, "b heads 1 d"]) -> "Memory":
         """The memory with one more token, in place: copying all of it for every token would take longer than attending to it."""
-        self.keys[:, :, self.count], self.values[:, :, self.count] = key[:, :, 0], value[:, :, 0]
-        return self._replace(count=self.count + 1)
+        self.keys[:, :, self.length], self.values[:, :, self.length] = key[:, :, 0], value[:, :, 0]
+        return self._replace(length=self.length + 1)
 
     def seen(self) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
-        return self.keys[:, :, : self.count], self.values[:, :, : self.count]
-
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
 class Block(nn.Module):
@@ -68,9 +66,7 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, ff_dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dim)
 
-    def forward(
-        self, x: Float[Tensor, "b s e"], past: list[Memory] | None = None
-    ) -> tuple[Float[Tensor, "b s e"], list[Memory]]:
+    def forward(self, x: Float[Tensor, "b s e"], past: list[Memory] | None = None) -> tuple[Float[Tensor, "b s e"], list[Memory]]:
         """All tokens at once, or with `past` one further token. Returns the outputs of `x` and the grown memory."""
         present = []
         for i, block in enumerate(self.blocks):

@@ -7,6 +7,7 @@ kept memory, argmax) is the code that acts and learns.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -117,12 +118,21 @@ class Spelling(nn.Module):
         return nn.functional.pad(features[:, :1], (0, self.width - 1))
 
 
+class Total(NamedTuple):
+    """All that a sum remembers: room it needs none."""
+
+    of_tokens: Tensor
+
+    def for_copies(self, copies: int, room: int) -> "Total":
+        return Total(self.of_tokens.repeat_interleave(copies, 0))
+
+
 class RunningSum(nn.Module):
     """In the transformer's place, causal and with a memory: the sum of all tokens so far, which spells state and prefix."""
 
-    def forward(self, x: Tensor, past: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        total = x.cumsum(1) + (0 if past is None else past[0])
-        return total, [total[:, -1:]]
+    def forward(self, x: Tensor, past: list[Total] | None = None) -> tuple[Tensor, list[Total]]:
+        total = x.cumsum(1) + (0 if past is None else past[0].of_tokens)
+        return total, [Total(total[:, -1:])]
 
 
 class Table(nn.Module):
