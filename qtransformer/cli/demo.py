@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -54,9 +54,9 @@ def run(settings: DemoSettings) -> int:
         write_data_summary(Path(settings.data), out)
     with clock.stage("train"):
         train_side_by_side([warm_up(settings)])
-        train_side_by_side(trainings(settings))
+        train_side_by_side(trainings(settings), meanwhile=lambda ended: evaluate_the_others(ended, settings))
     with clock.stage("evaluate"):
-        evaluations = {c.name: evaluate_once(c, settings) for c in contestants(out)}
+        evaluations = {c.name: evaluate_once(c, settings, settings.workers) for c in contestants(out)}
     with clock.stage("film and report"):
         report = film_and_report(settings)
     print(summary(settings, evaluations, clock, report))
@@ -98,10 +98,17 @@ def contestants(out: Path) -> list[Contestant]:
     ]
 
 
-def evaluate_once(contestant: Contestant, settings: DemoSettings) -> Evaluation:
+def evaluate_the_others(ended: Training, settings: DemoSettings) -> None:
+    """All but the policy that still trains, by the half of the cores that a training has left."""
+    for contestant in contestants(Path(settings.out)):
+        if contestant.kind is not ActorKind.policy or contestant.run == ended.run:
+            evaluate_once(contestant, settings, max(1, (settings.workers or default_workers()) // 2))
+
+
+def evaluate_once(contestant: Contestant, settings: DemoSettings, workers: int) -> Evaluation:
     """Evaluate on the test objects, or take the result that the same question has had before."""
     path = Path(settings.out) / "evaluations" / f"{contestant.name}.json"
-    asked = _evaluation_settings(contestant, settings)
+    asked = replace(_evaluation_settings(contestant, settings), workers=workers)
     question = {
         "checkpoint": fingerprint(Path(asked.run)) if contestant.kind is ActorKind.policy else "",
         "seed": asked.seed,
@@ -195,7 +202,6 @@ def _evaluation_settings(contestant: Contestant, settings: DemoSettings) -> Eval
             episodes=settings.eval_episodes,
             videos=settings.videos,
             device=settings.device,
-            workers=settings.workers,
         )
     )
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +67,29 @@ class Training:
             )
 
 
-def train_side_by_side(trainings: Sequence[Training]) -> None:
-    """Train what is not complete; the others are stopped (and saved) if one fails or this process is interrupted."""
+def train_side_by_side(trainings: Sequence[Training], meanwhile: Callable[[Training], None] = lambda ended: None) -> None:
+    """Train what is not complete; the others are stopped (and saved) if one fails or this process is interrupted.
+
+    Args:
+        trainings: what to train.
+        meanwhile: called with each that ends while another goes on: its share of the machine is free.
+    """
     todo = [training for training in trainings if not training.is_complete()]
     if not todo:
         return
     total = sum(training.config().train.steps for training in todo)
     bar = tqdm(total=total, desc="train " + " and ".join(t.name for t in todo), unit="step")
     children = [training.start() for training in todo]
+    running = dict(zip(todo, children, strict=True))
     try:
-        while any(child.poll() is None for child in children):
+        while running:
+            time.sleep(POLL_SECONDS)
+            ended = [training for training, child in running.items() if child.poll() is not None]
+            running = {training: child for training, child in running.items() if training not in ended}
             _raise_if_failed(todo, children)
             _show(bar, todo)
-            time.sleep(POLL_SECONDS)
-        _raise_if_failed(todo, children)
-        _show(bar, todo)
+            for training in ended if running else ():
+                meanwhile(training)
     finally:
         for child in children:
             child.terminate()
