@@ -9,6 +9,7 @@ import numpy as np
 from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, TopicContract, VectorTopic
 from qtransformer_ros.effects import Decided, Effects, Request
 from qtransformer_ros.motion import Command, JointMotion
+from qtransformer_ros.run_state import RunState
 from qtransformer_ros.runtime import PolicyRuntime
 from qtransformer_ros.runtime_settings import RuntimeSettings
 from qtransformer_ros.safety_limits import JointRange, SafetyLimits
@@ -26,6 +27,15 @@ CONTRACT = TopicContract(
 )
 LIMITS = SafetyLimits(
     joints={"a": JointRange(low=-1, high=1, velocity=1), "b": JointRange(low=-1, high=1, velocity=1)}, max_step_rad=0.5
+)
+
+RUNNING, PAUSED, HOLD, ESTOP, FAULT, IDLE = (
+    RunState.running,
+    RunState.paused,
+    RunState.hold,
+    RunState.estop,
+    RunState.fault,
+    RunState.idle,
 )
 
 
@@ -144,3 +154,16 @@ def make(limits: SafetyLimits = LIMITS, contract: TopicContract = CONTRACT, pose
         pose_topic=pose_topic,
     )
     return Robot(clock, runtime)
+
+
+def is_held(robot: Robot, reason: str, state: RunState = HOLD, holds: int = 1) -> None:
+    assert robot.runtime.state is state, robot.runtime.reason
+    assert robot.runtime.reason.startswith(reason), robot.runtime.reason
+    assert robot.holds == holds
+
+
+def recover(robot: Robot, frames: int = 3) -> None:
+    for _ in range(frames):
+        robot.clock.pass_s(0.01)
+        robot.see()
+    robot.do(robot.runtime.watch())
