@@ -44,6 +44,7 @@ from qtransformer.cli.training import logged_env_kwargs
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.evaluate import wilson
 from qtransformer.files import write_json
+from qtransformer.run_guard import exclusive
 from qtransformer_datasets import EpisodeDataset, open_episodes
 
 ROOT = Path(__file__).parents[1]
@@ -112,9 +113,11 @@ def main(arguments: Sequence[str]) -> int:
         settings = parse(arguments)
         if not THEIRS.exists():
             raise ConfigError(f"{THEIRS.relative_to(ROOT)} is missing; make it with 'make peers'")
-        job = make_job(settings)
-        train_and_act(settings, job)
-        result = summary(settings, json.loads((Path(settings.run) / RESULT).read_text()))
+        Path(settings.run).mkdir(parents=True, exist_ok=True)
+        with exclusive(Path(settings.run)):
+            job = make_job(settings)
+            train_and_act(settings, job)
+            result = summary(settings, json.loads((Path(settings.run) / RESULT).read_text()))
         check_scenes(result.pop("scenes"), job["env"], settings.eval_seed)
     except QTransformerError as error:
         print(f"robomimic_baselines: {error}", file=sys.stderr)

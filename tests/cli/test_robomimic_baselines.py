@@ -15,6 +15,7 @@ import robomimic_baselines as baselines
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.main import main as qtransformer
 from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer.run_guard import exclusive
 
 SAID = ["data=x.hdf5", "run=r", "json=r.json"]
 SCENE: dict[str, Any] = {"cameras": {"wrist": (16, 16)}, "num_objects": 1, "split": "test"}
@@ -55,6 +56,15 @@ def test_without_robomimic_it_says_how_to_get_it(
     assert baselines.main(["algo=bc", "steps=1", "data=none.hdf5", f"run={tmp_path / 'run'}", "json=r.json"]) == 2
     assert "make peers" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_train_into_one_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(baselines, "THEIRS", Path(sys.executable))
+    with exclusive(tmp_path):
+        assert baselines.main(["algo=bc", "steps=1", "data=none.hdf5", f"run={tmp_path}", f"json={tmp_path}/r.json"]) == 2
+    assert "is training in" in capsys.readouterr().err
 
 
 def test_the_result_says_what_was_done_and_how_often_it_succeeded() -> None:
