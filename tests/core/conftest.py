@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # `tabular` is a module of this folder; importlib mode adds none
+sys.path.insert(0, str(Path(__file__).parent))  # `tabular` and `trainings` are modules of this folder; importlib mode adds none
 
+from qtransformer import Trainer
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import TrainConfig, from_dict
@@ -167,3 +168,19 @@ def observe() -> Callable[[Episode, int], dict[str, Any]]:
         return {"images": images, "proprio": episode.proprio[t], "instruction": episode.instruction}
 
     return at
+
+
+@pytest.fixture(scope="module")
+def dataset(make_dataset) -> EpisodeDataset:
+    return make_dataset()
+
+
+@pytest.fixture
+def fit(dataset, tmp_path: Path) -> Callable[..., Path]:
+    """Train into a directory of a name; returns it."""
+
+    def run(config: TrainConfig, name: str = "run", *, data: Any = None, resume: bool = False, **settings: Any) -> Path:
+        Trainer(config, data or dataset, tmp_path / name, progress=False, **settings).fit(resume=resume)
+        return tmp_path / name
+
+    return run

@@ -36,7 +36,7 @@ MATRIX = {
         "core/test_policy.py::test_extra_cameras_are_no_obstacle",
     ),
     "24 actions or rate differ from the checkpoint's": (
-        "core/test_trainer.py::test_data_that_do_not_fit_the_checkpoint_are_refused_with_both_sides_listed",
+        "core/test_trainer_fine_tuning.py::test_data_that_do_not_fit_the_checkpoint_are_refused_with_both_sides_listed",
         "datasets/test_episode_dataset.py::test_specs_must_agree",
     ),
     "25 actions outside [-1, 1]": (

@@ -270,7 +270,7 @@ OURS = [
         "learner.py",
         "return torch.empty_like(parameter, requires_grad=False).copy_(value)",
         "return value",
-        "test_trainer.py killed_training_resumed",
+        "test_trainer_resume.py killed_training_resumed",
     ),
     Mutant(
         "updates that are not finite are applied",
@@ -369,7 +369,7 @@ OURS = [
         "trainer.py",
         "replace(self._value, v_min=head.v_min, v_max=head.v_max)",
         "self._value",
-        "test_trainer.py widened_resumes and hl_gauss",
+        "test_trainer_range.py widened_resumes and hl_gauss",
     ),
     Mutant(
         "range: the conservative term weighs by the scale of rewards",

@@ -1,0 +1,42 @@
+"""Trainings to be killed, spoilt and compared."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from qtransformer.batch import Batch
+from qtransformer_datasets import EpisodeDataset
+
+
+class Killed(BaseException):
+    """A process that ends without a word."""
+
+
+class Spoilt:
+    """A dataset whose batches something happens to."""
+
+    def __init__(self, dataset: EpisodeDataset, happen: Callable[[int, Batch], Batch]) -> None:
+        self._dataset, self._happen = dataset, happen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def segments(self, *, start: int = 0, **settings: Any) -> Iterator[Batch]:
+        batches = self._dataset.segments(start=start, **settings)
+        return (self._happen(step, batch) for step, batch in enumerate(batches, start))
+
+
+def killed_at(dataset: EpisodeDataset, step: int) -> Spoilt:
+    def happen(at: int, batch: Batch) -> Batch:
+        if at == step:
+            raise Killed
+        return batch
+
+    return Spoilt(dataset, happen)
+
+
+def everything(run: Path, step: int = 8) -> dict[str, bytes]:
+    """Weights, optimiser and target network of a run's checkpoint."""
+    directory = run / "checkpoints" / f"step_{step:07d}"
+    names = ("model.safetensors", "training_state/state.safetensors", "golden.npz")
+    return {name: (directory / name).read_bytes() for name in names[:2]}
