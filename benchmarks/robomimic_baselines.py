@@ -6,6 +6,7 @@ algo=bc|iql   data=FILE.hdf5   run=DIR   json=OUT.json
 steps=N and minutes=M   stop after gradient steps, or after minutes of training, whichever comes first; both are recorded
 filter=success|all      episodes trained on (bc: success, iql: all)
 seed=0 threads=1 batch=128 lr=1e-4 (robomimic's own, for all its networks)
+beta=1.0                temperature of IQL's advantages (robomimic's own; returns of at most 1 want a lower one: at 1 it clones all)
 head=mse|gaussian|gmm   what the actor gives (bc: mse, as robomimic trains on machine-generated data; iql: gaussian)
 encoder=ours|shallow    ours: the convolutions of our own encoder as a backbone of robomimic's; shallow: its ShallowConv
 normalize=true          proprioception enters in standard deviations, as in our network; robomimic itself feeds metres and radians
@@ -94,6 +95,7 @@ class Settings:
     threads: int = 1
     batch: int = 128
     lr: float = 1e-4
+    beta: float = 1.0
     head: Head = Head.auto
     encoder: Encoder = Encoder.ours
     normalize: bool = True
@@ -157,7 +159,7 @@ def _fill_in(settings: Settings) -> None:
     is_bc = settings.algo is PeerAlgo.bc
     if settings.steps <= 0 and settings.minutes <= 0:
         raise ConfigError("nothing says when to stop; give steps=..., minutes=..., or both")
-    for key in ("batch", "threads", "episodes", "lr"):
+    for key in ("batch", "threads", "episodes", "lr", "beta"):
         if getattr(settings, key) <= 0:
             raise ConfigError(f"{key} expected above 0, found {getattr(settings, key)}")
     if settings.filter is Filter.auto:
@@ -219,7 +221,7 @@ def summary(settings: Settings, found: Mapping[str, Any]) -> dict[str, Any]:
     low, high = wilson(outcomes.count("1"), len(outcomes))
     told = settings.to_dict()
     return {
-        **{key: told[key] for key in ("algo", "filter", "seed", "batch", "lr", "head", "encoder", "normalize", "split")},
+        **{key: told[key] for key in ("algo", "filter", "seed", "batch", "lr", "beta", "head", "encoder", "normalize", "split")},
         **{key: value for key, value in found.items() if key != "outcomes"},
         "success": outcomes.count("1") / len(outcomes),
         "low": low,

@@ -216,6 +216,7 @@ def peer_config(job: Mapping[str, Any], source: HDF5Episodes) -> Any:
             config.algo.gmm.enabled = job["head"] == "gmm"
         else:
             config.algo.actor.net.type = job["head"]
+            config.algo.adv.beta = job["beta"]
         config.observation.modalities.obs.low_dim = ["proprio"]
         config.observation.modalities.obs.rgb = [f"{camera}_image" for camera in spec.cameras]
         rgb = config.observation.encoder.rgb

@@ -1,6 +1,7 @@
 """What a study found: a table as CSV and markdown, plots, and a page, made anew from the results of its cells."""
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -130,8 +131,8 @@ def success_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
         ax.scatter(rates, y + np.array(spread), s=15, color=theme.page, edgecolors=theme.ink, linewidths=0.9, zorder=3)
         words = f"{mean:.2f}  [{low:.2f}, {high:.2f}]" + ("  1 seed" if len(rates) == 1 else "")
         ax.text(max(high, *rates) + 0.02, y, words, va="center", color=theme.ink, size=10)
-    ax.set_yticks(range(len(rows)), [plots.literal(_name(arm)) for arm in rows])
-    ax.set(xlim=(0, 1.42), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1])
+    ax.set_yticks(range(len(rows)), [plots.literal(textwrap.fill(_name(arm), 26)) for arm in rows])
+    ax.set(xlim=(0, 1.5), ylim=(-0.6, len(rows) - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1])
     ax.set_xlabel("share of episodes that succeed", loc="left")
     for label in ax.get_yticklabels():
         label.set(color=theme.ink, size=10.5)

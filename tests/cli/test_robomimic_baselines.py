@@ -36,6 +36,7 @@ def test_what_the_algorithm_implies_is_filled_in() -> None:
         (["algo=bc", *SAID], "when to stop"),
         (["algo=bc", "steps=1", "step=2", *SAID], "did you mean steps"),
         (["algo=bc", "steps=1", "fast", *SAID], "key=value"),
+        (["algo=iql", "steps=1", "beta=0", *SAID], "beta expected above 0"),
         (["algo=cql", "steps=1", *SAID], "cql"),
         (["algo=bc", "steps=soon", *SAID], "soon"),
         (["algo=bc", "steps=1", "batch=0", *SAID], "batch expected above 0"),

@@ -140,7 +140,7 @@ ABLATIONS = Study(
         arm("no_mask", "greedy, no mask, no proposals", "targets.behavior_mask=0", "targets.proposals=0"),
         arm("proposals4", "4 proposals", "targets.proposals=4"),
         arm("proposals8", "8 proposals", "targets.proposals=8"),
-        arm("bootstrap1", "1 proposal in the bootstrap: values of the behaviour", "targets.bootstrap_proposals=1"),
+        arm("bootstrap1", "1 proposal in the bootstrap", "targets.bootstrap_proposals=1"),
         arm("bootstrap8", "8 proposals in the bootstrap", "targets.bootstrap_proposals=8"),
         arm("mask_all", "mask of all behaviour", "targets.behavior_success_only=false"),
         arm("no_eyes", "no cloning first", "cloning_steps=0"),
