@@ -118,6 +118,9 @@ LOSSES = Study(
             for swept in [
                 *sweep(f"{head}_lr", f"{label}, learning rate", "optim.learning_rate", ("5e-4", "1e-3", "3e-3"), f"value={head}"),
                 *sweep(f"{head}_alpha", f"{label}, alpha", "targets.conservative_weight", ("0.05", "0.3"), f"value={head}"),
+                *sweep(
+                    f"{head}_cloning", f"{label}, weight of cloning", "targets.behavior_weight", ("0.1", "0.02"), f"value={head}"
+                ),
             ]
         ),
     ),
