@@ -129,7 +129,7 @@ class StudySettings:
     """Run a grid of trainings over seeds and report it: `study baselines`. Finished cells are never run again; killed go on."""
 
     name: str = MISSING
-    """Which study: baselines, losses, ablations, stitching, noise, sarsa, adaptive."""
+    """Which study: baselines, losses, ablations, stitching, noise, sarsa, probe, adaptive."""
     arms: list[str] = field(default_factory=list)
     """Only these arms; `dry_run=true` lists them."""
     seeds: Any = 0

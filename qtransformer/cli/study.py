@@ -1,6 +1,6 @@
 """`qtransformer study NAME`: a grid of trainings over seeds, and what it says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from qtransformer.cli.compose import UsageError, check_choice
 from qtransformer.cli.settings import StudySettings
 from qtransformer.cli.studies.cells import VALIDATION_EPISODES, VALIDATIONS, Cell, cells_of
 from qtransformer.cli.studies.grids import STUDIES, Arm, Study
-from qtransformer.cli.studies.results import Row, read_cells, read_curves
+from qtransformer.cli.studies.results import Row, finished, read_cells, read_curves, read_probes
 from qtransformer.cli.studies.schedule import Folders, Schedule
 from qtransformer.errors import ConfigError
 from qtransformer.parallel import default_workers
@@ -24,11 +24,12 @@ EPISODE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a study takes: cells by arm, in the order of the study, and those that are finished."""
+    """What a study takes: cells by arm, in the order of the study, the results there are, and the cells that are finished."""
 
     study: Study
     cells: Mapping[str, Sequence[Cell]]
     known: Mapping[str, Row]
+    finished: Set[str]
 
     @property
     def arms(self) -> list[Arm]:
@@ -38,7 +39,7 @@ class Plan:
     def missing(self) -> list[Cell]:
         """All arms' first seed before any arm's second, so that a study that is stopped early still compares all arms."""
         by_seed = sorted((cell for cells in self.cells.values() for cell in cells), key=lambda cell: cell.seed)
-        return [cell for name, cell in {c.identity: c for c in by_seed}.items() if name not in self.known]
+        return [cell for name, cell in {c.identity: c for c in by_seed}.items() if name not in self.finished]
 
 
 def run(settings: StudySettings) -> int:
@@ -48,7 +49,8 @@ def run(settings: StudySettings) -> int:
         return 0
     failures = []
     if plan.missing and not settings.report_only:
-        schedule = Schedule(Folders(Path(settings.out), Path(settings.runs), Path(settings.data)), devices(settings))
+        folders = Folders(Path(settings.out), Path(settings.runs), Path(settings.data))
+        schedule = Schedule(folders, devices(settings), plan.study.probe)
         failures = schedule.run(plan.missing)
     if page := report(plan.study, settings):
         print(f"{settings.out}/{plan.study.name}.md, {page}")
@@ -65,7 +67,8 @@ def planned(settings: StudySettings) -> Plan:
         check_choice("arms", name, [arm.name for arm in study.arms])
     arms = [arm for arm in study.arms if not settings.arms or arm.name in settings.arms]
     cells = {arm.name: list(cells_of(arm, seeds, settings.episodes, settings.first_scene)) for arm in arms}
-    return Plan(study, cells, read_cells(Path(settings.out)))
+    out = Path(settings.out)
+    return Plan(study, cells, read_cells(out), finished(out, probe=study.probe is not None))
 
 
 def chosen_seeds(said: Any) -> list[int] | None:
@@ -94,7 +97,7 @@ def described(plan: Plan) -> str:
     lines = [f"{plan.study.name}: {plan.study.question}", ""]
     for arm in plan.arms:
         cells = plan.cells[arm.name]
-        seeds = ", ".join(f"{cell.seed}{' (done)' if cell.identity in plan.known else ''}" for cell in cells)
+        seeds = ", ".join(f"{cell.seed}{' (done)' if cell.identity in plan.finished else ''}" for cell in cells)
         lines += [
             f"{arm.name}: {arm.label}",
             f"    {' '.join(arm.overrides)}",
@@ -118,17 +121,19 @@ def report(study: Study, settings: StudySettings) -> Path | None:
     """Write what the results say so far, whatever seeds were asked for this time; None where no cell of the study is finished."""
     from qtransformer.report.study import ArmResult, build_study_report  # slow to import, and only needed here
 
-    known, curves = read_cells(Path(settings.out)), read_curves(Path(settings.out))
+    out = Path(settings.out)
+    known, curves, probes = read_cells(out), read_curves(out), read_probes(out) if study.probe else {}
     seeds = sorted({int(row["seed"]) for row in known.values()})
     arms = []
     for arm in study.arms:
         identities = [cell.identity for cell in cells_of(arm, seeds, settings.episodes, settings.first_scene)]
         rows = [known[name] for name in identities if name in known]
         if rows:
-            arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, [curves.get(row["cell"], []) for row in rows]))
+            own_curves = [curves.get(row["cell"], []) for row in rows]
+            arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, own_curves, probes))
     if not arms:
         return None
-    return build_study_report(study.name, study.question, arms, study.pairs, Path(settings.out), Path(settings.runs))
+    return build_study_report(study.name, study.question, arms, study.pairs, out, Path(settings.runs))
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:

@@ -66,12 +66,16 @@ class BinHead(nn.Module):
     def forward(self, hidden: Float[Tensor, "b n e"], first_dim: int = 0) -> Float[Tensor, "b n a v"]:
         """All bins of the dimensions `first_dim ...`."""
         bins = self.bin_embedding[first_dim : first_dim + hidden.shape[1]]
-        return self._evaluate(self.project(hidden)[:, :, None] + bins)
+        return self.out(nn.functional.gelu(self.project(hidden)[:, :, None] + bins))
 
     def at(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n c"], first_dim: int = 0) -> Float[Tensor, "b n c v"]:
         """Some bins of each of the dimensions `first_dim ...`, without computing the others."""
+        return self.out(self.features(hidden, bins, first_dim))
+
+    def features(self, hidden: Float[Tensor, "b n e"], bins: Int[Tensor, "b n c"], first_dim: int = 0) -> Float[Tensor, "b n c d"]:
+        """What the last, linear layer sees of them."""
         dims = torch.arange(first_dim, first_dim + bins.shape[1], device=bins.device)[:, None]
-        return self._evaluate(self.project(hidden)[:, :, None] + self.bin_embedding[dims, bins])
+        return nn.functional.gelu(self.project(hidden)[:, :, None] + self.bin_embedding[dims, bins])
 
     def rebin(
         self,
@@ -84,9 +88,6 @@ class BinHead(nn.Module):
         """Say the same of every bin that exists in the outputs of another value head; `hidden` are examples."""
         inputs = nn.functional.gelu(self.project(hidden)[:, :, None] + self.bin_embedding)
         rebin(self.out, inputs[:, exists].flatten(0, 1), old, new, optimizer)
-
-    def _evaluate(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-        return self.out(nn.functional.gelu(x))
 
 
 def bin_features(tokenizer: ActionTokenizer, width: int) -> Float[Tensor, "n a d"]:

@@ -28,6 +28,13 @@ FOOTNOTE = (
 )
 HEADS = ("arm", "seeds", "success", "95% interval", "each seed", "best validation", "core-min", "data")
 
+PROBE_HEADS = ("arm", "seeds", "features", "each seed", "untrained features", "own values")
+PROBE_LEAD = (
+    "How much of a log's returns (R², on episodes that the probe was not fitted on) a linear probe reads from frozen features of "
+    "the Q-head's last layer, from those of a network that has learned nothing, and what the network's own values explain. Of "
+    "Q-learning these explain little: they are values of a better policy than the log's."
+)
+
 Row = Mapping[str, str]
 
 
@@ -51,10 +58,14 @@ class ArmResult:
     """Mean success on validation objects of each training's best checkpoint; not a number where none was validated."""
     curves: dict[int, tuple[np.ndarray, np.ndarray]]
     """Training seed to gradient steps and success on validation objects."""
+    probes: dict[int, Row]
+    """Training seed to what a probe of its features found; empty where nobody asked."""
 
     @classmethod
-    def of(cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]]) -> "ArmResult":
-        """From the rows of its cells, and for each the points of its learning curve."""
+    def of(
+        cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]], probes: Mapping[str, Row]
+    ) -> "ArmResult":
+        """From the rows of its cells, for each the points of its learning curve, and probes by cell."""
         best = [values.max() for _, values in map(_validated, curves) if len(values)]
         return cls(
             name=name,
@@ -69,6 +80,7 @@ class ArmResult:
             curves={
                 int(row["seed"]): line for row, points in zip(rows, curves, strict=True) if len((line := _validated(points))[0])
             },
+            probes={int(row["seed"]): probes[row["cell"]] for row in rows if row["cell"] in probes},
         )
 
     @property
@@ -210,12 +222,23 @@ def _page(name: str, question: str, arms: Sequence[ArmResult], compared: Sequenc
             card("", plots.to_svg(curves_plot(arms, SCREEN)), classes="wide")
             if any(arm.curves for arm in arms)
             else note("No training validated its checkpoints."),
+            *_probe_section(arms, colors),
             _section("Settings", f"Of all arms, over the defaults of qtransformer train: {shared or 'none'}. And of each:"),
             card("", table(("arm and data", "settings"), settings, values=(1,))),
         ]
     )
     header = f'<div class="top"><h1>study {escape(name)}</h1></div><h2>{escape(question)}</h2>'
     return document(f"study {name}", header, f"<section>{body}</section>", FOOTNOTE)
+
+
+def _probe_section(arms: Sequence[ArmResult], colors: Mapping[str, str]) -> list[str]:
+    probed = [arm for arm in arms if arm.probes]
+    rows = [
+        [swatch(colors[arm.name], _name(arm)), *map(escape, cells[1:])]
+        for arm, cells in zip(probed, _probe_cells(probed), strict=True)
+    ]
+    found = card("", table(PROBE_HEADS, rows, numbers=range(1, len(PROBE_HEADS))))
+    return [_section("Frozen features", PROBE_LEAD), found] if rows else []
 
 
 def _settings(arms: Sequence[ArmResult]) -> tuple[str, dict[str, str]]:
@@ -236,6 +259,8 @@ def _markdown(
     if compared:
         rows = [[f"{a.label} − {b.label}", *_difference(a, b, d)] for a, b, d in compared]
         lines += ["", *_markdown_table(("difference, paired by seed and scene", "success", "95% interval", ""), rows)]
+    if rows := _probe_cells(arms):
+        lines += ["", "## Frozen features", PROBE_LEAD, "", *_markdown_table(PROBE_HEADS, rows)]
     lines += ["", FOOTNOTE, "", f"![success]({name}_success.png)", "", f"![learning curves]({name}_curves.png)", ""]
     return "\n".join([*lines, f"Every cell is a line of `cells.csv`; again: `qtransformer study {name}`.", ""])
 
@@ -269,6 +294,18 @@ def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
         ]
         for arm in arms
     ]
+
+
+def _probe_cells(arms: Sequence[ArmResult]) -> list[list[str]]:
+    """The table under `PROBE_HEADS`."""
+    found = []
+    for arm in arms:
+        if probes := [arm.probes[seed] for seed in sorted(arm.probes)]:
+            trained, untrained, own = ([float(row[name]) for row in probes] for name in ("trained", "untrained", "own"))
+            seeds = "1 seed" if len(probes) == 1 else str(len(probes))
+            means = [f"{np.mean(values):.3f}" for values in (trained, untrained, own)]
+            found.append([_name(arm), seeds, means[0], " ".join(f"{value:.2f}" for value in trained), *means[1:]])
+    return found
 
 
 def _number(value: float, form: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_what_a_training_is_told_says_all_that_differs_from_the_defaults() -> No
 
 
 def planned(known: dict[str, Any], arms: tuple[Arm, ...] = TINY_STUDY.arms) -> Plan:
-    return Plan(TINY_STUDY, {arm.name: list(cells_of(arm, None, 2, 100)) for arm in arms}, known)
+    return Plan(TINY_STUDY, {arm.name: list(cells_of(arm, None, 2, 100)) for arm in arms}, known, known.keys())
 
 
 def test_first_seeds_of_all_arms_come_first_and_finished_cells_never() -> None:
@@ -325,6 +326,27 @@ def test_two_studies_at_once_run_each_cell_once_and_one_that_fails_stops_none(
     (out / "tiny.md").unlink()
     assert main([*tiny, "report_only=true"]) == 0
     assert "| cloning | 1 seed |" in (out / "tiny.md").read_text()
+
+
+def test_a_study_that_probes_asks_cells_that_were_judged_before(tiny: list[str], tmp_path: Path) -> None:
+    """The same training again where its checkpoint is gone; judged once all the same."""
+    pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
+    judged, probed = (Study("tiny", "Is anything known?", (replace(Q, seeds=1),), probe=p) for p in (None, DATA))
+    out = tmp_path / "out"
+    for study in (judged, probed, probed):
+        process = start_study(study, [*tiny, "workers=1"])
+        told = process.communicate()[0]
+        assert process.returncode == 0, told
+        if study is judged:
+            assert not (out / results.PROBES).exists()
+            shutil.rmtree(next((tmp_path / "runs").glob("*/checkpoints")))
+    assert len((out / results.CELLS).read_text().splitlines()) == 1 + 1
+    [row] = results.read_probes(out).values()
+    assert row["cell"] in results.read_cells(out)
+    assert row["data"] == f"{DATA}, seed 900"
+    assert float(row["trained"]) <= 1
+    assert len((out / results.PROBES).read_text().splitlines()) == 1 + 1, "probed once"
+    assert "Frozen features" in (out / "tiny.md").read_text()
 
 
 def test_a_study_whose_process_is_killed_goes_on(tiny: list[str], tmp_path: Path) -> None:

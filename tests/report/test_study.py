@@ -14,7 +14,7 @@ Cells = list[dict[str, str]]
 def row(seed: int, outcomes: str, split: str = "test", device: str = "cpu") -> dict[str, str]:
     return {
         "seed": str(seed), "outcomes": outcomes, "split": split, "overrides": "algo=bc", "train_seconds": "90",
-        "data_success": "0.2", "command": f"qtransformer train device={device}",
+        "data_success": "0.2", "cell": f"{outcomes[:2]}{seed}", "command": f"qtransformer train device={device}",
     }  # fmt: skip
 
 
@@ -23,8 +23,8 @@ def curve(*values: float) -> Cells:
     return [{"step": "5", "validation_success": ""}, *points]
 
 
-def arm(name: str, rows: Cells, curves: list[Cells] | None = None) -> ArmResult:
-    return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows])
+def arm(name: str, rows: Cells, curves: list[Cells] | None = None, probes: dict[str, dict[str, str]] | None = None) -> ArmResult:
+    return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows], probes or {})
 
 
 @pytest.mark.parametrize(("seeds", "remark"), [(1, "1 seed"), (2, "2 seeds"), (3, "3 seeds"), (4, "clear of 0")])
@@ -88,3 +88,18 @@ def test_any_number_of_arms_is_drawn(count: int, tmp_path: Path) -> None:
 def test_seeds_that_were_validated_at_other_steps_share_what_they_have(tmp_path: Path) -> None:
     short = arm("q", [row(0, "10"), row(1, "11")], [curve(0.1, 0.2, 0.3), curve(0.4)])
     assert build_study_report("tiny", "?", [short], [], tmp_path, tmp_path).exists()
+
+
+def test_a_report_says_what_features_know_where_they_were_probed(tmp_path: Path) -> None:
+    probes = {
+        "100": {"trained": "0.3000", "untrained": "0.1000", "own": "-0.2000"},
+        "101": {"trained": "0.4000", "untrained": "0.1200", "own": "-0.1000"},
+    }
+    arms = [arm("q", [row(0, "10"), row(1, "10"), row(2, "10")], probes=probes), arm("bc", [row(0, "01")], probes=probes)]
+    page = build_study_report("probed", "?", arms, [], tmp_path, tmp_path)
+    table = (tmp_path / "probed.md").read_text()
+    assert "| the q | 2 | 0.350 | 0.30 0.40 | 0.110 | -0.150 |" in table, "two of its three seeds were probed"
+    assert table.count("| the bc |") == 1, "it was not probed"
+    assert "Frozen features" in page.read_text()
+    build_study_report("probed", "?", arms[1:], [], tmp_path, tmp_path)
+    assert "Frozen features" not in page.read_text() + (tmp_path / "probed.md").read_text()

@@ -79,14 +79,8 @@ class Cell:
 
     @property
     def data_file(self) -> str:
-        """Name of the logged episodes' file."""
-        further = "".join(f"_{word.replace('=', '')}" for word in self.data.collect)
-        return f"{self.data.recipe}_{self.data.episodes}{further}_{self.seed}.hdf5"
-
-    def collect_arguments(self, folder: Path, workers: int) -> list[str]:
-        """Arguments of `qtransformer collect`."""
-        own = [f"recipe={self.data.recipe}", f"episodes={self.data.episodes}", f"seed={self.seed}", f"workers={workers}"]
-        return [f"out={folder / self.data_file}", *own, *self.data.collect]
+        """Name of its episodes' file."""
+        return self.data.file(self.seed)
 
     def train_arguments(self, folder: Path, device: str) -> list[str]:
         """Arguments of `qtransformer train`, but for the run's directory. Presets are spelled out: they may change before a

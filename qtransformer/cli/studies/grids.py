@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,16 @@ class Data:
 
     def __str__(self) -> str:
         return ", ".join([self.recipe, f"{self.episodes} episodes", *self.collect, *self.reading])
+
+    def file(self, seed: int) -> str:
+        """Name of the logged episodes' file."""
+        further = "".join(f"_{word.replace('=', '')}" for word in self.collect)
+        return f"{self.recipe}_{self.episodes}{further}_{seed}.hdf5"
+
+    def collect_arguments(self, seed: int, folder: Path, workers: int) -> list[str]:
+        """Arguments of `qtransformer collect`."""
+        own = [f"recipe={self.recipe}", f"episodes={self.episodes}", f"seed={seed}", f"workers={workers}"]
+        return [f"out={folder / self.file(seed)}", *own, *self.collect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,8 @@ class Study:
     arms: tuple[Arm, ...]
     pairs: tuple[tuple[str, str], ...] = ()
     """Arms whose difference is reported."""
+    probe: Data | None = None
+    """Episodes of which every training's frozen features are asked what they know of the returns (`probing.py`)."""
 
 
 LOW = Data("low", 8000)
@@ -199,6 +212,13 @@ SARSA = Study(
     (("hl_gauss", "mse"), ("behaviour_hl_gauss", "behaviour_mse")),
 )
 
+PROBE = Study(
+    "probe",
+    "Do features learned by classification tell more of returns than features learned by regression?",
+    tuple(replace(arm, seeds=3) for arm in LOSSES.arms if arm.name in HEADS),
+    probe=Data("low", 400, ("split=validation",)),
+)
+
 SCALES = (
     ("unit", "returns in [0, 1]", (), (0.0, 1.0, 0.05)),
     ("scaled", "rewards times 100", ("reward_scale=100",), (0.0, 100.0, 5.0)),
@@ -221,4 +241,4 @@ ADAPTIVE = Study(
     tuple((f"{name}_auto", f"{name}_hand") for name, *_ in SCALES),
 )
 
-STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE, SARSA, ADAPTIVE)}
+STUDIES = {study.name: study for study in (BASELINES, LOSSES, ABLATIONS, STITCH, NOISE, SARSA, PROBE, ADAPTIVE)}

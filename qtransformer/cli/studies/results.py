@@ -1,4 +1,4 @@
-"""Results of finished cells: two CSV files that are committed as they grow, and that several processes may write to at once."""
+"""Results of finished cells: CSV files that are committed as they grow, and that several processes may write to at once."""
 
 import csv
 import fcntl
@@ -9,13 +9,14 @@ from pathlib import Path
 
 from qtransformer.errors import ConfigError
 
-CELLS, CURVES = "cells.csv", "curves.csv"
+CELLS, CURVES, PROBES = "cells.csv", "curves.csv", "probes.csv"
 CELL_FIELDS = (
     "cell", "data", "data_success", "overrides", "seed", "algo", "value", "steps", "train_seconds", "split", "first_scene",
     "episodes", "success", "outcomes", "mean_steps", "q_start", "date", "commit", "machine", "command",
 )  # fmt: skip
 METRICS = ("validation_success", "q_start", "return_start", "td_loss", "behavior_loss", "bootstrap_exceeds_floor")
 CURVE_FIELDS = ("cell", "step", *METRICS)
+PROBE_FIELDS = ("cell", "data", "trained", "own", "untrained", "date", "commit")
 
 Row = dict[str, str]
 
@@ -44,6 +45,16 @@ def append(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, obj
 def read_cells(out: Path) -> dict[str, Row]:
     """Finished cells by their identity."""
     return {row["cell"]: row for row in _read(out / CELLS, CELL_FIELDS)}
+
+
+def read_probes(out: Path) -> dict[str, Row]:
+    """Probes of finished cells by their identity."""
+    return {row["cell"]: row for row in _read(out / PROBES, PROBE_FIELDS)}
+
+
+def finished(out: Path, probe: bool) -> set[str]:
+    """Identities of the cells that a study need not run; one that probes wants their probes, too."""
+    return read_cells(out).keys() & read_probes(out).keys() if probe else set(read_cells(out))
 
 
 def read_curves(out: Path) -> dict[str, list[Row]]:

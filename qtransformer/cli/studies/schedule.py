@@ -17,12 +17,13 @@ from tqdm import tqdm
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.side_by_side import LOG as TRAIN_LOG
 from qtransformer.cli.side_by_side import POLL_SECONDS, Training, stop_with_parent
-from qtransformer.cli.studies import results
+from qtransformer.cli.studies import probing, results
 from qtransformer.cli.studies.cells import Cell
-from qtransformer.cli.studies.record import commit, curve_rows, result_row
+from qtransformer.cli.studies.grids import Data
+from qtransformer.cli.studies.record import commit, curve_rows, probe_row, result_row
 from qtransformer.errors import QTransformerError
 
-LOG, JUDGED = "cell.log", "judged.json"
+LOG, JUDGED, PROBED = "cell.log", "judged.json", "probed.json"
 
 Child = subprocess.Popen[bytes]
 Stages = Iterator[Child | None]
@@ -74,10 +75,11 @@ class Schedule:
     Args:
         folders: where all is kept.
         devices: one for each cell that may run at a time.
+        probe: episodes that the features of every cell are probed on, if any.
     """
 
-    def __init__(self, folders: Folders, devices: Sequence[str]) -> None:
-        self.folders, self._free = folders, list(devices)
+    def __init__(self, folders: Folders, devices: Sequence[str], probe: Data | None = None) -> None:
+        self.folders, self._free, self._probe = folders, list(devices), probe
         self._slots = len(devices)
         self._jobs: list[Job] = []
         self._failures: list[str] = []
@@ -134,27 +136,47 @@ class Schedule:
         return True
 
     def _stages(self, cell: Cell, device: str, claim: int) -> Stages:
-        """Collect, train, judge, record: whatever of it is not done."""
-        if cell.identity in results.read_cells(self.folders.out):
+        """Collect, train, judge, probe: whatever of it is not done. A judged cell is trained again where it is to be probed and its
+        checkpoint is gone."""
+        out, run = self.folders.out, self.training(cell).run
+        if cell.identity in results.finished(out, probe=self._probe is not None):
             return
-        run, version = self.training(cell).run, commit()
         if RunConfig.exists(run):
             device = RunConfig.load(run).train.device  # it goes on where it began, whichever GPU is free
-        yield from self._collect(cell)
-        training = self.training(cell, device)
+        training, version = self.training(cell, device), commit()
+        is_judged = cell.identity in results.read_cells(out)
+        if not (training.is_complete() and is_judged):
+            yield from self._collect(cell.data, cell.seed, run)
         if not training.is_complete():
             yield training.start([claim])
-        checkpoint, judged = run / "checkpoints" / f"step_{cell.steps:07d}", run / JUDGED
-        scenes = (f"split={cell.split}", f"seed={cell.first_scene}", f"episodes={cell.episodes}")
-        yield self._child(run, "eval", f"run={checkpoint}", *scenes, f"device={device}", "workers=1", f"json={judged}", held=claim)
-        outcome = json.loads(judged.read_text())
-        row = result_row(cell, training, self.folders.data / cell.data_file, outcome, version)
-        results.append(self.folders.out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
-        results.append(self.folders.out / results.CELLS, results.CELL_FIELDS, [row])
+        if not is_judged:
+            yield from self._judge(cell, training, device, version, claim)
+        if self._probe is not None:
+            yield from self._collect(self._probe, probing.EPISODES_SEED, run)
+            yield from self._probe_features(cell, self._probe, run, version, claim)
 
-    def _collect(self, cell: Cell) -> Stages:
-        """The data, on all places: the other cells of this seed wait for it too."""
-        path = self.folders.data / cell.data_file
+    def _judge(self, cell: Cell, training: Training, device: str, version: str, claim: int) -> Stages:
+        run, out = training.run, self.folders.out
+        scenes = (f"split={cell.split}", f"seed={cell.first_scene}", f"episodes={cell.episodes}")
+        own = (f"device={device}", "workers=1", f"json={run / JUDGED}")
+        yield self._child(run, "eval", f"run={self._checkpoint(cell)}", *scenes, *own, held=claim)
+        outcome = json.loads((run / JUDGED).read_text())
+        row = result_row(cell, training, self.folders.data / cell.data_file, outcome, version)
+        results.append(out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
+        results.append(out / results.CELLS, results.CELL_FIELDS, [row])
+
+    def _probe_features(self, cell: Cell, data: Data, run: Path, version: str, claim: int) -> Stages:
+        words = (str(self.folders.data / data.file(probing.EPISODES_SEED)), str(self._checkpoint(cell)), str(run / PROBED))
+        yield self._child(run, *words, held=claim, module=probing.__name__)
+        row = probe_row(cell, data, json.loads((run / PROBED).read_text()), version)
+        results.append(self.folders.out / results.PROBES, results.PROBE_FIELDS, [row])
+
+    def _checkpoint(self, cell: Cell) -> Path:
+        return self.folders.runs / cell.identity / "checkpoints" / f"step_{cell.steps:07d}"
+
+    def _collect(self, data: Data, seed: int, run: Path) -> Stages:
+        """Episodes, on all places: other cells wait for them too."""
+        path = self.folders.data / data.file(seed)
         while not path.exists():
             claim = claimed(path.with_name(f".{path.name}.lock"))
             if claim is None:
@@ -162,16 +184,16 @@ class Schedule:
                 continue
             try:
                 if not path.exists():
-                    words = cell.collect_arguments(self.folders.data, self._slots)
-                    yield self._child(self.training(cell).run, "collect", *words, held=claim)
+                    words = data.collect_arguments(seed, self.folders.data, self._slots)
+                    yield self._child(run, "collect", *words, held=claim)
             finally:
                 os.close(claim)
 
-    def _child(self, run: Path, *words: str, held: int) -> Child:
+    def _child(self, run: Path, *words: str, held: int, module: str = "qtransformer.cli.main") -> Child:
         run.mkdir(parents=True, exist_ok=True)
         with (run / LOG).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "qtransformer.cli.main", *words],
+                [sys.executable, "-m", module, *words],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=stop_with_parent,
