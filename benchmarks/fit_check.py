@@ -1,7 +1,7 @@
 """Does training fit a dataset? Greedy actions against logged ones, on the successes it was trained on.
 
     python benchmarks/fit_check.py dataset=data/low.hdf5 algo=q
-    python benchmarks/fit_check.py dataset={path:log.hdf5,dones:terminated} algo=bc episodes=5 rounds=400,800,1600
+    python benchmarks/fit_check.py 'dataset={path:log.hdf5,dones:terminated}' algo=bc episodes=5 rounds=400,800,1600
 
 Takes the arguments of `qtransformer train`, a dataset of any format, and `episodes`, `rounds`, `share`. Trains on the first
 `episodes` successful episodes, for the steps of each round afresh until the saved checkpoint fits: until its greedy action lies in

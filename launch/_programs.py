@@ -22,9 +22,10 @@ def program(name: str, parameters: Any, values: dict[str, Any], **options: Any) 
     return Node(**_where(name), name=name.replace("-", "_"), parameters=[parameters, values], output="screen", **options)
 
 
-def lifecycle_program(name: str, parameters: Any, values: dict[str, Any]) -> LifecycleNode:
+def lifecycle_program(name: str, parameters: list[Any], values: dict[str, Any]) -> LifecycleNode:
+    """The same with a lifecycle; of several files of parameters the last one counts."""
     own = name.replace("-", "_")
-    return LifecycleNode(**_where(name), name=own, namespace="", parameters=[parameters, values], output="screen")
+    return LifecycleNode(**_where(name), name=own, namespace="", parameters=[*parameters, values], output="screen")
 
 
 def transport() -> list[Action]:

@@ -3,7 +3,8 @@
     ros2 launch launch/policy.launch.py arm:=ur5e checkpoint:=runs/mine contract:=my_contract.yaml
 
 It starts as a dry run and paused: it decides, publishes what it would command (`/qtransformer_policy/proposed_trajectory`), and
-moves nothing. With dry_run:=false it still waits for the service `/qtransformer_policy/start`. Read SECURITY.md first.
+moves nothing. With dry_run:=false it still waits for the service `/qtransformer_policy/start`. params:=FILE sets further parameters
+of the node, over those of the arm. Read SECURITY.md first.
 """
 
 import sys
@@ -23,9 +24,10 @@ from _programs import PARAMETERS, lifecycle_program, transport
 
 def generate_launch_description() -> LaunchDescription:
     value = LaunchConfiguration
+    arms_own = [str(PARAMETERS) + "/", value("arm"), ".yaml"]
     policy = lifecycle_program(
         "qtransformer-policy",
-        [str(PARAMETERS) + "/", value("arm"), ".yaml"],
+        [arms_own, value("params")],
         {"checkpoint": value("checkpoint"), "contract": value("contract"), "dry_run": value("dry_run"), "output": value("output")},
     )
     return LaunchDescription(
@@ -34,6 +36,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("checkpoint", description="run or checkpoint directory"),
             DeclareLaunchArgument("contract", description="topic contract, as in datasets/contracts"),
             DeclareLaunchArgument("dry_run", default_value="true", description="decide, but command nothing"),
+            DeclareLaunchArgument("params", default_value=arms_own, description="a file of parameters that count over the arm's"),
             DeclareLaunchArgument("output", default_value="joint_trajectory"),
             *transport(),
             policy,

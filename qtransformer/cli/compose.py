@@ -1,5 +1,6 @@
 """From `key=value` arguments to one verb's settings: Hydra composes, and every slip becomes one sentence with a way out."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -64,6 +65,22 @@ def compose_settings(verb: str, arguments: Sequence[str]) -> Any:
         raise UsageError(f"{verb} needs {key}=...; `qtransformer {verb} --help` explains it") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_one_sentence(error, types)) from None
+
+
+def refuse_split_braces(words: Sequence[str]) -> None:
+    """Bash makes `dataset={path:a,dones:terminated}` two words, `dataset=path:a dataset=dones:terminated`, unless it is quoted.
+
+    Raises:
+        UsageError: this looks like it. Otherwise the last of several words for a setting counts.
+    """
+    said: dict[str, list[str]] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        said.setdefault(key, []).append(value)
+    for key, values in said.items():
+        if len(values) > 1 and any(re.match(r"[a-z_]+:", value) for value in values):
+            meant = f"'{key}={{{','.join(values)}}}'"
+            raise UsageError(f"{key}= is given {len(values)} times: the shell has split its braces; put it in quotes, {meant}")
 
 
 def setting_types(schema: Any, prefix: str = "") -> dict[str, Any]:

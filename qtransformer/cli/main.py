@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import qtransformer
-from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, setting_types, suggest
+from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types, suggest
 from qtransformer.cli.help import overview, verb_help
 from qtransformer.errors import QTransformerError
 
@@ -46,6 +46,7 @@ def _dispatch(words: list[str]) -> int:
     if "--help" in rest or "-h" in rest:
         print(verb_help(verb))
         return 0
+    refuse_split_braces(rest)
     settings = compose_settings(verb, rest)
     return import_module(f"qtransformer.cli.{MODULES.get(verb, verb.replace(' ', '.'))}").run(settings)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qtransformer.cli.compose import UsageError, compose_settings, group_choices
+from qtransformer.cli.compose import UsageError, compose_settings, group_choices, refuse_split_braces
 from qtransformer.cli.main import main
 from qtransformer.config import Algo, Floor, TrainConfig, ValueKind
 
@@ -117,3 +117,9 @@ def test_usage_errors_exit_with_2(words: list[str], answer: str, capsys: pytest.
     printed = capsys.readouterr()
     assert answer in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_braces_that_the_shell_has_split_are_told_and_a_setting_said_twice_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "dataset=path:a.hdf5", "dataset=dones:terminated", "run=x"]) == 2
+    assert "put it in quotes, 'dataset={path:a.hdf5,dones:terminated}'" in capsys.readouterr().err
+    refuse_split_braces(["steps=1", "dataset={path:a,dones:x}", "steps=2", "run=a:b"])
