@@ -31,7 +31,7 @@ class ValueKind(Enum):
 
 class EncoderKind(Enum):
     conv = "conv"
-    """Four strided convolutions: trains on a CPU in minutes."""
+    """Three convolutions: trains on a CPU in minutes."""
     resnet18 = "resnet18"
     """ResNet-18 with group normalisation."""
 
@@ -232,11 +232,19 @@ class OptimConfig:
     """Random shift of a segment's images [pixel]; 0 switches it off."""
     mirror: list[str] = field(default_factory=list)
     """Action dimensions, [dx,dyaw] say, that change sign in a mirror: half of the segments are flipped left to right with them.
-    Twice the data, where cameras and gripper are symmetric about the images' vertical axis."""
+    Twice the data, where cameras and gripper are symmetric about the images' vertical axis. Proprioception stays as it is."""
     color_jitter: float = 0.2
     """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
     proprio_noise: float = 0.1
     """Noise added to proprioception, in its standard deviations: without it, joint angles betray the episode and its outcome."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_segments", "segment_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name}={getattr(self, name)} must be at least 1")
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "max_shift", "color_jitter", "proprio_noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optim.{name}={getattr(self, name)} must be at least 0")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -127,7 +127,7 @@ def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
 
 
 def evaluate(env: Env, actor: Actor, seeds: Sequence[int], discount: float = 1.0) -> Evaluation:
-    """Act one episode per seed, one after the other; `cli/eval` spreads the same work over all cores."""
+    """Act one episode per seed, one after the other; `qtransformer eval` spreads the same work over all cores."""
     start = perf_counter()
     results = tuple(run_episode(env, actor, seed, discount) for seed in seeds)
     return Evaluation(results=results, seconds=perf_counter() - start)

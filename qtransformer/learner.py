@@ -104,7 +104,7 @@ class QLearner:
         """
         watch = Stopwatch(self.device)
         metrics = Metrics(watch.seconds)
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        generator = torch.Generator().manual_seed(draws_seed(self.config.seed, step))
         with watch.section("data"):
             # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
             seen = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator).to(self.device)
@@ -372,6 +372,11 @@ def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
     if name == "step":
         return value.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def draws_seed(seed: int, step: int) -> int:
+    """Seed of a step's own draws. PyTorch's generator on the CPU reads 32 bits, so seed and step share them."""
+    return (seed * 0x9E3779B1 + step) & 0xFFFFFFFF
 
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:

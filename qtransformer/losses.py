@@ -23,7 +23,7 @@ def masked_mean(values: Float[Tensor, "b n"], valid: Bool[Tensor, "b"]) -> Float
 def draw_unseen(
     bins: Int[Tensor, "b n"], num_bins: Int[Tensor, "n"], count: int, generator: torch.Generator
 ) -> Int[Tensor, "b n c"]:
-    """`count` bins of each dimension other than the taken one, drawn uniformly with replacement (on the generator's device)."""
+    """`count` bins of each dimension other than the taken one, drawn uniformly with replacement."""
     others = (num_bins - 1)[:, None]
     offset = 1 + (torch.rand(*bins.shape, count, generator=generator).to(bins.device) * others).long().clamp(max=others - 1)
     return (bins[..., None] + offset) % num_bins[:, None]

@@ -69,16 +69,18 @@ class Meter:
         self._updates.append(metrics)
 
     def read(self) -> dict[str, float]:
-        """Averages since the last reading; a name whose weight was 0 throughout is left out."""
+        """Averages over the applied updates since the last reading, and how many were skipped, if any; a name whose
+        weight was 0 throughout is left out."""
         updates, self._updates = self._updates, []
-        result: dict[str, float] = {}
-        for name in dict.fromkeys(name for m in updates for name in m.means):
-            pairs = [m.means[name] for m in updates if name in m.means]
+        applied = [m for m in updates if not m.skipped]
+        result = {"skipped": float(len(updates) - len(applied))} if len(applied) < len(updates) else {}
+        for name in dict.fromkeys(name for m in applied for name in m.means):
+            pairs = [m.means[name] for m in applied if name in m.means]
             weight = torch.stack([w.float() for _, w in pairs])
             total = torch.stack([torch.where(w > 0, v.float() * w, 0.0) for v, w in pairs]).sum()
             if float(weight.sum()) > 0:
                 result[name] = float(total / weight.sum())
-        tables = [m.calibration for m in updates if m.calibration is not None]
+        tables = [m.calibration for m in applied if m.calibration is not None]
         if tables:
             result["calibration_error"] = calibration_error(torch.stack(tables).sum(0))
         for name in dict.fromkeys(name for m in updates for name in m.seconds):

@@ -79,8 +79,6 @@ class TrainingData(Protocol):
         start: int = 0,
         filter: str = "all",
         balance: str = "none",
-        rank: int = 0,
-        world_size: int = 1,
     ) -> Iterator[Batch]: ...
 
 
@@ -133,6 +131,7 @@ class Trainer:
                 f"the dataset's returns are discounted by {dataset.discount}, the targets by {config.targets.discount}; "
                 "use dataset.with_discount(targets.discount)"
             )
+        _refuse_several_processes()
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -218,7 +217,7 @@ class Trainer:
         yield from self._segments(max(step, cloned), "all")
 
     def _segments(self, start: int, kept: str) -> Iterator[Batch]:
-        optim, (rank, world_size) = self.config.optim, _rank()
+        optim = self.config.optim
         return self.dataset.segments(
             batch_size=optim.batch_segments,
             lead=self.learner.lead,
@@ -228,8 +227,6 @@ class Trainer:
             start=start,
             filter=kept,
             balance=self.config.data.balance.value,
-            rank=rank,
-            world_size=world_size,
         )
 
     def _log(self, step: int, values: Mapping[str, float], log: JsonLines) -> None:
@@ -256,7 +253,6 @@ class Trainer:
             "step": step,
             "best_success": self._best_success,
             "best_with": success if is_best else None,
-            "world_size": _rank()[1],
             "batch_segments": self.config.optim.batch_segments,
         }
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
@@ -369,30 +365,24 @@ class Trainer:
         )
 
 
-def _rank() -> tuple[int, int]:
-    """This process's rank and the number of processes that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+def _refuse_several_processes() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise ConfigError(
+            f"expected one process for a training, found {torch.distributed.get_world_size()} of torch.distributed: they exchange "
+            "no gradients, so each would train a network of its own; start one training a GPU (device=cuda:1), or one alone"
+        )
 
 
 def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where: str) -> None:
-    """Say once what changes when another number of processes goes on, or with other batches: step k of w processes takes batches
-    k * w to (k + 1) * w, and batch k of b segments takes segments k * b to (k + 1) * b."""
-    rank, world_size = _rank()
-    counts = {
-        "world_size": (world_size, "by {} process(es) and {} go on"),
-        "batch_segments": (batch_segments, "with optim.batch_segments={} and goes on with {}"),
-    }
-    for name, (count, change) in counts.items():
-        before = position.get(name, count)  # earlier checkpoints do not say
-        if before != count and rank == 0:
-            told = "batches are left out" if count > before else "batches are drawn again"
-            warnings.warn(
-                f"{where} was saved {change.format(before, count)}: the order of samples changes, and some {told}; "
-                f"resume with {before} to go on as if never stopped",
-                stacklevel=2,
-            )
+    """Say once what changes with other batches: batch k of b segments takes segments k * b to (k + 1) * b."""
+    before = position.get("batch_segments", batch_segments)  # earlier checkpoints do not say
+    if before != batch_segments:
+        told = "batches are left out" if batch_segments > before else "batches are drawn again"
+        warnings.warn(
+            f"{where} was saved with optim.batch_segments={before} and goes on with {batch_segments}: the order of samples changes "
+            f"and some {told}; resume with {before} to go on as if never stopped",
+            stacklevel=2,
+        )
 
 
 def mirrored_dims(names: Sequence[str], spec: ActionSpec) -> list[int]:

@@ -50,7 +50,7 @@ def run(settings: StudySettings) -> int:
     failures = []
     if plan.missing and not settings.report_only:
         folders = Folders(Path(settings.out), Path(settings.runs), Path(settings.data))
-        schedule = Schedule(folders, devices(settings), plan.study.probe)
+        schedule = Schedule(folders, devices(settings), plan.study)
         failures = schedule.run(plan.missing)
     if page := report(plan.study, settings):
         print(f"{settings.out}/{plan.study.name}.md, {page}")
@@ -68,7 +68,7 @@ def planned(settings: StudySettings) -> Plan:
     arms = [arm for arm in study.arms if not settings.arms or arm.name in settings.arms]
     cells = {arm.name: list(cells_of(arm, seeds, settings.episodes, settings.first_scene)) for arm in arms}
     out = Path(settings.out)
-    return Plan(study, cells, read_cells(out), finished(out, probe=study.probe is not None))
+    return Plan(study, cells, read_cells(out), finished(out, study.probed_on))
 
 
 def chosen_seeds(said: Any) -> list[int] | None:
@@ -122,7 +122,7 @@ def report(study: Study, settings: StudySettings) -> Path | None:
     from qtransformer.report.study import ArmResult, build_study_report  # slow to import, and only needed here
 
     out = Path(settings.out)
-    known, curves, probes = read_cells(out), read_curves(out), read_probes(out) if study.probe else {}
+    known, curves, probes = read_cells(out), read_curves(out), read_probes(out, study.probed_on) if study.probed_on else {}
     seeds = sorted({int(row["seed"]) for row in known.values()})
     arms = []
     for arm in study.arms:

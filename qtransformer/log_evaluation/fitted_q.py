@@ -102,7 +102,7 @@ def evaluate_policy(
         discount: per environment step.
         steps: gradient steps.
         batch_size: transitions per step.
-        learning_rate: of AdamW.
+        learning_rate: of Adam.
         target_rate: share of the weights that enters the target network at each step.
         seed: seed of the draws.
     """

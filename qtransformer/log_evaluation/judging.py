@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qtransformer.checkpoint import complete_checkpoints, resolve_checkpoint
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.log_evaluation import scores
 from qtransformer.log_evaluation.behaviour import CriticConfig, critic_config, fit_behaviour
 from qtransformer.log_evaluation.fitted_q import Transitions, action_values, encode, evaluate_policy
@@ -78,11 +78,20 @@ class LogJudge:
         self._values: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
     def prepare(self, like: Policy, tick: Callable[[], object] = lambda: None) -> None:
-        """Learn the behaviour's critic, with history, range and discount of a policy. `tick` is called at every step."""
+        """Learn the behaviour's critic, with history, range and discount of a policy. `tick` is called at every step.
+
+        Raises:
+            ConfigError: the critic's data have returns under another discount.
+        """
         if self.config.fqe_steps == 0:
             return
         self._discount = like.config.targets.discount
         data = self.data if self.critic_data is None else self.critic_data
+        if data.discount != self._discount:
+            raise ConfigError(
+                f"{self.name}: expected returns under the policy's discount {self._discount:g}, found {data.discount:g}; "
+                f"open the episodes with discount={self._discount:g}"
+            )
         self._critic = fit_behaviour(critic_config(like.config, self.config), data, like.device, tick)
         self._log = encode(self._critic, self.data.episodes())
 

@@ -15,8 +15,8 @@ from qtransformer.checkpoint import Artefact, build_network
 from qtransformer.config import Algo
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import returns_to_go
+from qtransformer.log_evaluation.replay import contexts, stream
 from qtransformer.models.q_transformer import QTransformer
-from qtransformer.preprocess import encode_instruction, images_to_float
 from qtransformer.types import Episode
 
 RIDGE = 1e-3
@@ -35,7 +35,7 @@ class Probe:
 
 
 def probe(artefact: Artefact, episodes: Sequence[Episode]) -> Probe:
-    """Probe a policy with values on logged episodes.
+    """Probe a policy with values on logged episodes, on the device that its network is on.
 
     Raises:
         ConfigError: the policy clones, or there are fewer than two episodes.
@@ -52,9 +52,11 @@ def probe(artefact: Artefact, episodes: Sequence[Episode]) -> Probe:
     def known(features: Float[np.ndarray, "k d"]) -> float:
         return r_squared(ridge_predictions(features, returns, fitted)[judged], returns[judged])
 
-    torch.manual_seed(artefact.config.seed)
-    fresh = build_network(artefact.config, artefact.action_spec, artefact.observation_spec, artefact.stats)
-    (trained, values), (untrained, _) = (_of_log(network, episodes) for network in (artefact.network, fresh))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(artefact.config.seed)
+        fresh = build_network(artefact.config, artefact.action_spec, artefact.observation_spec, artefact.stats)
+    networks = artefact.network, fresh.to(artefact.network.proprio_mean.device)
+    (trained, values), (untrained, _) = (_of_log(network, episodes) for network in networks)
     return Probe(known(trained), r_squared(values[judged], returns[judged]), known(untrained))
 
 
@@ -83,12 +85,10 @@ def _of_log(network: QTransformer, episodes: Sequence[Episode]) -> tuple[Float[n
 
 @torch.no_grad()
 def _of_episode(network: QTransformer, episode: Episode) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "t"]]:
-    frames, last = len(episode), network.num_dims - 1
-    images = {name: images_to_float(torch.from_numpy(x[:frames])[None]) for name, x in episode.images.items()}
-    instruction = torch.from_numpy(np.asarray(encode_instruction(episode.instruction))).expand(1, frames, -1)
-    tokens = network.encode_frames(images, torch.from_numpy(episode.proprio[:frames])[None], instruction)
-    context = network.windows(tokens, torch.zeros(1, frames, dtype=torch.long), 0, frames)
-    bins = network.tokenizer.encode(torch.from_numpy(episode.actions))
+    device, last = network.proprio_mean.device, network.num_dims - 1
+    batch = stream([episode], discount=1.0, lookahead=0).to(device)
+    context = contexts(network, batch)[: len(episode)]
+    bins = network.tokenizer.encode(torch.from_numpy(episode.actions).to(device))
     hidden = network.hidden(context, bins)[:, last:]
     features = network.q_head.features(hidden, bins[:, last:, None], last)[:, 0, 0]
-    return features.numpy(), network.value_head.q_values(network.q_head.out(features)).numpy()
+    return features.cpu().numpy(), network.value_head.q_values(network.q_head.out(features)).cpu().numpy()

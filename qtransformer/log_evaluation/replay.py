@@ -1,7 +1,7 @@
 """What a checkpoint makes of every frame of a log: the one forward pass from which all log-only scores are taken."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from qtransformer.batch import Batch
+from qtransformer.config import Precision
 from qtransformer.evaluate import returns_to_go
 from qtransformer.learner import QLearner
+from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
 from qtransformer.preprocess import encode_instruction, images_to_float
 from qtransformer.types import Episode
@@ -70,7 +72,9 @@ class Replay:
 def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.0) -> Replay:
     """Run a policy over logged episodes, a few at a time. `worst_reward` is the least of the data, of which targets' floors take
     account where time limits cut episodes short."""
-    learner = QLearner(policy.config, policy.network, policy.device)
+    exact = replace(policy.config, optim=replace(policy.config.optim, precision=Precision.float32))  # as the policy decides
+    learner = QLearner(exact, policy.network, policy.device)
+    policy.reset()  # the draws of proposals begin anew
     parts, count = list[dict[str, np.ndarray]](), 0
     for chunk in chunked(episodes, EPISODES_AT_ONCE):
         batch = stream(chunk, policy.config.targets.discount, learner.lookahead, worst_reward)
@@ -84,7 +88,7 @@ def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.
 @torch.no_grad()
 def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str, np.ndarray]:
     batch = batch.to(policy.device)
-    held_out, decision = learner.judge(batch), policy.greedy(_contexts(policy, batch))
+    held_out, decision = learner.judge(batch), policy.greedy(contexts(policy.network, batch))
     head, nothing = policy.network.value_head, torch.nan if policy.imitates else 0.0
     steps = slice(0, batch.steps)
     value = head.to_value(decision.chosen_probs[:, -1]) + nothing
@@ -107,8 +111,8 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
-def _contexts(policy: Policy, batch: Batch) -> torch.Tensor:
-    network = policy.network
+def contexts(network: QTransformer, batch: Batch) -> Float[torch.Tensor, "k s e"]:
+    """History windows of all steps of a batch."""
     images = {name: images_to_float(x[:, : batch.steps]) for name, x in batch.images.items()}
     tokens = network.encode_frames(images, batch.proprio[:, : batch.steps], batch.instruction[:, : batch.steps])
     return network.windows(tokens, batch.episode_start[:, : batch.steps], 0, batch.steps)

@@ -44,7 +44,9 @@ def rebin(
         optimizer: whose moments of the layer move along.
     """
     move = projection(old, new).to(features)
-    examples = features[:: -(-len(features) // EXAMPLES)].double()
+    # Drawn, not every so-manieth: rows run over the bins of all dimensions, of which a stride can miss whole ones.
+    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:EXAMPLES]
+    examples = features[drawn.to(features.device)].double()
     with torch.no_grad():
         said = old.activate(F.linear(examples, out.weight.double(), out.bias.double()))
     fitted = _fit(examples, said @ move.double(), old, new, said)

@@ -341,9 +341,9 @@ def test_a_study_that_probes_asks_cells_that_were_judged_before(tiny: list[str],
             assert not (out / results.PROBES).exists()
             shutil.rmtree(next((tmp_path / "runs").glob("*/checkpoints")))
     assert len((out / results.CELLS).read_text().splitlines()) == 1 + 1
-    [row] = results.read_probes(out).values()
+    [row] = results.read_probes(out, f"{DATA}, seed 900").values()
     assert row["cell"] in results.read_cells(out)
-    assert row["data"] == f"{DATA}, seed 900"
+    assert not results.read_probes(out, "other episodes")
     assert float(row["trained"]) <= 1
     assert len((out / results.PROBES).read_text().splitlines()) == 1 + 1, "probed once"
     assert "Frozen features" in (out / "tiny.md").read_text()

@@ -97,6 +97,8 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"targets": {"proposals": -1}}, "targets.proposals=-1 must be at least 0"),
         ({"targets": {"bootstrap_proposals": 0}}, "targets.bootstrap_proposals=0 must be at least 1"),
         ({"targets": {"proposals": 4, "behavior_mask": 0.0}}, "targets.proposals=4 needs the behaviour classifier"),
+        ({"optim": {"max_shift": -1}}, "optim.max_shift=-1 must be at least 0"),
+        ({"optim": {"batch_segments": 0}}, "optim.batch_segments=0 must be at least 1"),
         ({"optim": {"mirror": "dx"}}, "config.optim.mirror: expected a list, found 'dx'"),
         ({"optim": {"mirror": ["dx", 3]}}, "config.optim.mirror: expected str, found 3"),
     ],

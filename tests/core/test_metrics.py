@@ -31,6 +31,16 @@ def test_a_mean_of_nothing_is_left_out_and_spoils_no_other() -> None:
     assert "empty" not in values
 
 
+def test_what_was_skipped_is_counted_and_spoils_no_mean() -> None:
+    meter, bad = Meter(), metrics(q=(float("nan"), 1.0))
+    bad.skipped = True
+    for m in (metrics(q=(0.5, 1.0)), bad, metrics(q=(1.5, 1.0))):
+        meter.add(m)
+    assert {name: value for name, value in meter.read().items() if "/" not in name} == {"q": 1.0, "skipped": 1.0}
+    meter.add(bad)
+    assert "q" not in meter.read()
+
+
 def test_seconds_are_per_update() -> None:
     meter = Meter()
     meter.add(Metrics({"data": 1.0, "target": 4.0}))

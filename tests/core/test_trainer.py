@@ -110,20 +110,23 @@ def test_values_are_left_alone_while_cloning(fit, make_config, dataset, tmp_path
     assert not torch.equal(saved[1], fresh)
 
 
-def test_steps_are_balanced_and_dealt_out_to_ranks(fit, make_config, dataset, monkeypatch) -> None:
-    asked: list[Any] = []
+def test_steps_are_balanced(fit, make_config, dataset) -> None:
+    asked: list[str] = []
 
     class Asked(Spoilt):
         def segments(self, **settings: Any) -> Iterator[Batch]:
-            asked.append([settings[name] for name in ("balance", "rank", "world_size")])
+            asked.append(settings["balance"])
             return super().segments(**settings)
 
     data = Asked(dataset, lambda step, batch: batch)
     fit(make_config(steps=1), "alone", data=data)
     fit(make_config(steps=2, cloning_steps=1, data={"balance": "success"}), "cloned first", data=data)
     fit(make_config(steps=1, algo="bc", bc_filter_success=False, data={"balance": "success"}), "cloned", data=data)
+    assert asked == ["none", *["success"] * 3]
+
+
+def test_several_processes_are_refused_that_would_not_train_together(fit, make_config, monkeypatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 2)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    fit(make_config(steps=1, data={"balance": "success"}), "together", data=data)
-    assert asked == [["none", 0, 1], *[["success", 0, 1]] * 3, ["success", 2, 4]]
+    with pytest.raises(ConfigError, match=r"found 4 of torch\.distributed"):
+        fit(make_config(steps=1))

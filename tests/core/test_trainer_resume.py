@@ -8,12 +8,10 @@ import sys
 import warnings
 
 import pytest
-import torch
 from trainings import Killed, everything, killed_at
 
 from qtransformer import Trainer
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
-from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
 from qtransformer.run_guard import is_held
 
@@ -150,30 +148,6 @@ def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_pa
     with pytest.raises(ConfigError, match="holds a run already"):
         trainer.fit(describe=describe)
     assert held == [(True, False)]
-
-
-@pytest.mark.parametrize(("before", "after", "told"), [(1, 4, "left out"), (4, 2, "drawn again"), (2, 2, ""), (None, 4, "")])
-def test_resuming_with_other_processes_says_that_the_order_of_samples_changes(
-    before: int | None, after: int, told: str, fit, make_config, monkeypatch
-) -> None:
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: before or 1)
-    run = fit(make_config(steps=1))
-    if before is None:  # a checkpoint from before world sizes were kept
-        state = run / "checkpoints/step_0000001/training_state"
-        position = json.loads((state / "position.json").read_text())
-        del position["world_size"]
-        (state / "position.json").write_text(json.dumps(position))
-        write_manifest(state)
-        write_manifest(state.parent)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: after)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit(make_config(steps=1), resume=True)
-    found = [str(w.message) for w in caught if "order of samples" in str(w.message)]
-    assert len(found) == bool(told)
-    assert not told or (told in found[0] and f"saved by {before} process(es) and {after} go on" in found[0])
 
 
 @pytest.mark.parametrize(("after", "told"), [(5, "left out"), (2, "drawn again"), (3, "")])

@@ -140,6 +140,13 @@ PUBLIC = [
 
 OURS = [
     Mutant(
+        "the seed reaches no draw of an update",
+        "learner.py",
+        "return (seed * 0x9E3779B1 + step) & 0xFFFFFFFF",
+        "return ((seed << 32) + step) & 0xFFFFFFFF",
+        "test_learner.py depends_on_seed_and_step",
+    ),
+    Mutant(
         "the target network stands still",
         "target_network.py",
         "target.lerp_(learned, self._config.target_rate)",

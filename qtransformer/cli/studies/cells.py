@@ -16,7 +16,7 @@ from qtransformer.config import TrainConfig, to_dict
 WITHOUT_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_checkpoints", "eval_episodes", "seed")
 """Settings of a training that its result does not follow from; the seed is the cell's own."""
 ADDED_LATER: Mapping[str, Any] = {"targets.bootstrap_proposals": None}
-"""Settings that came after the first committed results (`optim.mirror`, say), and the value at which all is as before: there they
+"""Settings that came after the first committed results, and the value at which all is as before: there they
 are left out of the identity, and cells that were run stay run."""
 NOT_READ: Mapping[str, Mapping[str, Any]] = {
     "bc": {"targets.proposals": 4, "targets.bootstrap_proposals": None},
@@ -127,4 +127,6 @@ def _said(value: Any) -> str:
         return "null"
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

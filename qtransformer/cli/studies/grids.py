@@ -30,6 +30,10 @@ class Data:
         return [f"out={folder / self.file(seed)}", *own, *self.collect]
 
 
+PROBE_SEED = 900
+"""Of the episodes that are probed on. No training has it, and all have the same ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way of training."""
@@ -56,6 +60,11 @@ class Study:
     """Arms whose difference is reported."""
     probe: Data | None = None
     """Episodes of which every training's frozen features are asked what they know of the returns (`probing.py`)."""
+
+    @property
+    def probed_on(self) -> str | None:
+        """Those episodes in words, as `probes.csv` has them."""
+        return None if self.probe is None else f"{self.probe}, seed {PROBE_SEED}"
 
 
 LOW = Data("low", 8000)

@@ -12,9 +12,6 @@ from qtransformer.files import write_json
 from qtransformer.log_evaluation.probing import probe
 from qtransformer_datasets import open_episodes
 
-EPISODES_SEED = 900
-"""Of the episodes that are probed on. No training has it, and all have the same ones."""
-
 
 def main(episodes: str, checkpoint: str, out: str) -> None:
     torch.set_num_threads(1)

@@ -15,8 +15,6 @@ import torch
 from qtransformer.cli import collect
 from qtransformer.cli.side_by_side import Training
 from qtransformer.cli.studies.cells import DATA_FOLDER, RUNS_FOLDER, Cell
-from qtransformer.cli.studies.grids import Data
-from qtransformer.cli.studies.probing import EPISODES_SEED
 from qtransformer.cli.studies.results import CURVE_FIELDS, METRICS
 from qtransformer.metrics import read_jsonl
 
@@ -51,11 +49,10 @@ def result_row(cell: Cell, training: Training, data: Path, judged: Mapping[str, 
     }
 
 
-def probe_row(cell: Cell, data: Data, probe: Mapping[str, float], version: str) -> dict[str, object]:
-    """The cell's line of `probes.csv`."""
+def probe_row(cell: Cell, episodes: str, probe: Mapping[str, float], version: str) -> dict[str, object]:
+    """The cell's line of `probes.csv`; `episodes` are those it was probed on."""
     numbers = {name: f"{value:.4f}" for name, value in probe.items()}
-    told = f"{data}, seed {EPISODES_SEED}"
-    return {"cell": cell.identity, "data": told, **numbers, "date": date.today().isoformat(), "commit": version}
+    return {"cell": cell.identity, "data": episodes, **numbers, "date": date.today().isoformat(), "commit": version}
 
 
 def command(cell: Cell, training: Training) -> str:

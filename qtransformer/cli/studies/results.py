@@ -47,14 +47,15 @@ def read_cells(out: Path) -> dict[str, Row]:
     return {row["cell"]: row for row in _read(out / CELLS, CELL_FIELDS)}
 
 
-def read_probes(out: Path) -> dict[str, Row]:
-    """Probes of finished cells by their identity."""
-    return {row["cell"]: row for row in _read(out / PROBES, PROBE_FIELDS)}
+def read_probes(out: Path, episodes: str) -> dict[str, Row]:
+    """Probes of finished cells on these episodes, by the cells' identity."""
+    return {row["cell"]: row for row in _read(out / PROBES, PROBE_FIELDS) if row["data"] == episodes}
 
 
-def finished(out: Path, probe: bool) -> set[str]:
+def finished(out: Path, probed_on: str | None) -> set[str]:
     """Identities of the cells that a study need not run; one that probes wants their probes, too."""
-    return read_cells(out).keys() & read_probes(out).keys() if probe else set(read_cells(out))
+    judged = set(read_cells(out))
+    return judged if probed_on is None else judged & read_probes(out, probed_on).keys()
 
 
 def read_curves(out: Path) -> dict[str, list[Row]]:

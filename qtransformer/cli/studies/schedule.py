@@ -19,7 +19,7 @@ from qtransformer.cli.side_by_side import LOG as TRAIN_LOG
 from qtransformer.cli.side_by_side import POLL_SECONDS, Training, stop_with_parent
 from qtransformer.cli.studies import probing, results
 from qtransformer.cli.studies.cells import Cell
-from qtransformer.cli.studies.grids import Data
+from qtransformer.cli.studies.grids import PROBE_SEED, Data, Study
 from qtransformer.cli.studies.record import commit, curve_rows, probe_row, result_row
 from qtransformer.errors import QTransformerError
 
@@ -75,11 +75,11 @@ class Schedule:
     Args:
         folders: where all is kept.
         devices: one for each cell that may run at a time.
-        probe: episodes that the features of every cell are probed on, if any.
+        study: that asks.
     """
 
-    def __init__(self, folders: Folders, devices: Sequence[str], probe: Data | None = None) -> None:
-        self.folders, self._free, self._probe = folders, list(devices), probe
+    def __init__(self, folders: Folders, devices: Sequence[str], study: Study) -> None:
+        self.folders, self._free, self._study = folders, list(devices), study
         self._slots = len(devices)
         self._jobs: list[Job] = []
         self._failures: list[str] = []
@@ -139,7 +139,7 @@ class Schedule:
         """Collect, train, judge, probe: whatever of it is not done. A judged cell is trained again where it is to be probed and its
         checkpoint is gone."""
         out, run = self.folders.out, self.training(cell).run
-        if cell.identity in results.finished(out, probe=self._probe is not None):
+        if cell.identity in results.finished(out, self._study.probed_on):
             return
         if RunConfig.exists(run):
             device = RunConfig.load(run).train.device  # it goes on where it began, whichever GPU is free
@@ -151,9 +151,9 @@ class Schedule:
             yield training.start([claim])
         if not is_judged:
             yield from self._judge(cell, training, device, version, claim)
-        if self._probe is not None:
-            yield from self._collect(self._probe, probing.EPISODES_SEED, run)
-            yield from self._probe_features(cell, self._probe, run, version, claim)
+        if self._study.probe is not None:
+            yield from self._collect(self._study.probe, PROBE_SEED, run)
+            yield from self._probe(cell, self._study.probe, run, version, claim)
 
     def _judge(self, cell: Cell, training: Training, device: str, version: str, claim: int) -> Stages:
         run, out = training.run, self.folders.out
@@ -165,10 +165,10 @@ class Schedule:
         results.append(out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
         results.append(out / results.CELLS, results.CELL_FIELDS, [row])
 
-    def _probe_features(self, cell: Cell, data: Data, run: Path, version: str, claim: int) -> Stages:
-        words = (str(self.folders.data / data.file(probing.EPISODES_SEED)), str(self._checkpoint(cell)), str(run / PROBED))
+    def _probe(self, cell: Cell, data: Data, run: Path, version: str, claim: int) -> Stages:
+        words = (str(self.folders.data / data.file(PROBE_SEED)), str(self._checkpoint(cell)), str(run / PROBED))
         yield self._child(run, *words, held=claim, module=probing.__name__)
-        row = probe_row(cell, data, json.loads((run / PROBED).read_text()), version)
+        row = probe_row(cell, str(self._study.probed_on), json.loads((run / PROBED).read_text()), version)
         results.append(self.folders.out / results.PROBES, results.PROBE_FIELDS, [row])
 
     def _checkpoint(self, cell: Cell) -> Path:

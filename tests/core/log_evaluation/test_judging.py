@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.log_evaluation import CriticConfig, LogJudge, Verdict, best, judge_all, selection_score
 from qtransformer.log_evaluation.judging import checkpoints_of
 from qtransformer.log_evaluation.replay import replay
@@ -85,6 +85,13 @@ def test_another_robots_log_is_refused_naming_both(run: Path, make_dataset, make
     data.action_spec = replace(data.action_spec, low=(-0.2, 0.0, -0.2))
     with pytest.raises(SpecMismatchError, match=r"step_0000004 on held.hdf5 does not fit: action lower limits: .*-0.1.*-0.2"):
         judge_all(LogJudge(data, "held.hdf5", SMALL), checkpoints_of(run), "cpu")
+
+
+def test_returns_under_another_discount_than_the_policys_are_refused(run: Path, make_dataset) -> None:
+    other = make_dataset().with_discount(0.5)
+    for judge in (LogJudge(other, "held.hdf5", SMALL), LogJudge(make_dataset(), "held.hdf5", SMALL, critic_data=other)):
+        with pytest.raises(ConfigError, match=r"policy's discount 0\.98, found 0\.5"):
+            judge_all(judge, checkpoints_of(run), "cpu")
 
 
 def test_a_critic_needs_episodes_of_the_same_robot(make_dataset) -> None:

@@ -45,6 +45,18 @@ def test_it_chooses_what_the_policy_would_on_the_robot(changes, make_policy, epi
     assert frame == len(found.greedy)
 
 
+def test_a_replay_is_the_same_again_and_exact_whatever_the_training_rounded(make_policy, episodes) -> None:
+    def told(policy: Policy) -> dict[str, np.ndarray]:
+        found = replay(policy, episodes)
+        return {name: getattr(found, name) for name in ("greedy", "q_logged", "log_policy", "target")}
+
+    drawing = make_policy(targets={"proposals": 3, "behavior_mask": 0.1})
+    before = told(drawing)
+    for other in (drawing, make_policy(targets={"proposals": 3, "behavior_mask": 0.1}, optim={"precision": "bfloat16"})):
+        for name, values in told(other).items():
+            np.testing.assert_array_equal(values, before[name], name)
+
+
 def test_frames_know_their_episode_and_whether_they_act(make_policy, episodes) -> None:
     found = replay(make_policy(), episodes)
     assert found.episode.tolist() == [i for i, e in enumerate(episodes) for _ in range(len(e) + 1)]

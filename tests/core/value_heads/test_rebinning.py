@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from qtransformer.config import ValueConfig, ValueKind
-from qtransformer.value_heads import ValueHead, make_value_head
+from qtransformer.value_heads import ValueHead, make_value_head, rebinning
 from qtransformer.value_heads.rebinning import move_moments, projection, rebin
 
 CATEGORICAL = [kind for kind in ValueKind if kind is not ValueKind.mse]
@@ -101,6 +101,20 @@ def test_examples_alike_or_few_do_no_harm(kind: ValueKind, trained: dict) -> Non
         rebin(layer, features, head, new)
         torch.testing.assert_close(new.q_values(layer(features)), before, atol=0.01, rtol=0)
     assert all(torch.isfinite(p).all() for p in layer.parameters())
+
+
+def test_every_kind_of_row_is_an_example_however_they_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows run over bins and dimensions, so kinds alternate; a stride that divides their period would see one of them alone."""
+    monkeypatch.setattr(rebinning, "EXAMPLES", 300)
+    head, new = (make_value_head(ValueConfig(kind=ValueKind.hl_gauss, v_min=a, v_max=1.0)) for a in (0.0, -1.0))
+    generator = torch.Generator().manual_seed(0)
+    layer, kinds = nn.Linear(8, head.num_outputs), torch.arange(1200) % 4
+    features = 3 * nn.functional.one_hot(kinds, 8) + 0.1 * torch.randn(1200, 8, generator=generator)
+    with torch.no_grad():
+        before = head.q_values(layer(features))
+        rebin(layer, features, head, new)
+        error = (new.q_values(layer(features)) - before).abs()
+    assert max(error[kinds == kind].mean() for kind in range(4)) < 4 * min(error[kinds == kind].mean() for kind in range(4)) + 1e-4
 
 
 @settings(max_examples=20)
