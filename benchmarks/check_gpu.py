@@ -73,6 +73,7 @@ def train(
         steps=config.optim.segment_steps,
         lookahead=learner.lookahead,
         seed=config.seed,
+        memory=network.memory,
     )
     losses, begin = [], time.perf_counter()
     for step, batch in zip(range(steps), batches, strict=False):

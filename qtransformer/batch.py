@@ -50,6 +50,8 @@ class Batch:
     """Discounted return-to-go of the same episode."""
     success: Bool[Tensor, "b f"]
     """Whether this frame's episode succeeded."""
+    remembered: Float[Tensor, "b f m p"] | None = None
+    """Proprioception at the earlier frames of the episode that a `Memory` keeps, the latest first; NaN where there is none yet."""
     return_bound: Float[Tensor, "b f"] | None = None
     """A lower bound of what the behaviour's return would have been without time limits; None where `mc_return` is one, because no
     reward is negative."""

@@ -152,6 +152,9 @@ class ModelConfig:
     """Tokens TokenLearner condenses an image into."""
     history: int = 1
     """Frames the network sees, the present one included."""
+    remember: str = ""
+    """Name of a proprioceptive value, `gripper_closed` say: what was felt the last two times it rose above its mean is kept to the
+    end of the episode (`memory.py`). Empty remembers nothing."""
     action_bins: int = 17
     """Bins of every continuous action dimension; switches have one per value."""
     head_dim: int = 64

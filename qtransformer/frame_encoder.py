@@ -23,7 +23,8 @@ class FrameEncoder:
         batch = seen.batch
         frames = slice(batch.lead + batch.steps)
         images = as_seen({name: x[:, frames] for name, x in batch.images.items()}, seen.jitter)
-        tokens = self._encode(network, images, batch.proprio[:, frames], batch.instruction[:, frames])
+        remembered = None if batch.remembered is None else batch.remembered[:, frames]
+        tokens = self._encode(network, images, batch.proprio[:, frames], batch.instruction[:, frames], remembered)
         return network.windows(tokens, batch.episode_start[:, frames], batch.lead, batch.steps)
 
     def windows_of(self, network: QTransformer, seen: Augmented, states: Int[Tensor, "k"]) -> Float[Tensor, "k s e"]:
@@ -40,7 +41,8 @@ class FrameEncoder:
             {name: draw[:, frames // length] for name, draw in seen.jitter.items()},
         )
         proprio, instruction = (x.flatten(0, 1)[frames][:, None] for x in (batch.proprio, batch.instruction))
-        return network.add_age(self._encode(network, images, proprio, instruction)[:, 0][place])
+        remembered = None if batch.remembered is None else batch.remembered.flatten(0, 1)[frames][:, None]
+        return network.add_age(self._encode(network, images, proprio, instruction, remembered)[:, 0][place])
 
     def _encode(
         self,
@@ -48,9 +50,10 @@ class FrameEncoder:
         images: dict[str, Float[Tensor, "b f c h w"]],
         proprio: Float[Tensor, "b f p"],
         instruction: Float[Tensor, "b f d"],
+        remembered: Float[Tensor, "b f m p"] | None,
     ) -> Float[Tensor, "b f s e"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            return network.encode_frames(images, proprio, instruction).float()
+            return network.encode_frames(images, proprio, instruction, remembered).float()
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from qtransformer.checkpoint import read_checkpoint
 from qtransformer.config import Algo, TrainConfig
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
+from qtransformer.memory import Recollection
 from qtransformer.models.q_transformer import Decision, QTransformer
 from qtransformer.preprocess import encode_instruction, images_to_float
 from qtransformer.types import ActionSpec, Observation, ObservationSpec
@@ -76,6 +77,7 @@ class Policy:
         self.value: float | None = None
         """Expected return of the last action; None for a cloned policy, whose values were never trained."""
         self._draws = torch.Generator().manual_seed(config.seed)
+        self._recollection = self._nothing_seen()
         self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
         self._instruction: tuple[str, Tensor] | None = None
 
@@ -95,6 +97,7 @@ class Policy:
     def reset(self) -> None:
         """Forget the episode so far. What is drawn in the next one follows from the training's seed alone."""
         self._tokens.clear()
+        self._recollection = self._nothing_seen()
         self._draws.manual_seed(self.config.seed)
         self.value = None
 
@@ -110,7 +113,8 @@ class Policy:
     def decide(self, observation: Observation | Any) -> PolicyDecision:
         """The greedy action with the values it was chosen by."""
         self._check(observation)
-        self._tokens.append(self._encode(observation))
+        self._recollection = self._after(observation)
+        self._tokens.append(self._encode(observation, self._recollection))
         decision = self.greedy(self._context(self._tokens))
         scaled = self.network.tokenizer.decode(decision.bins)[0]
         result = PolicyDecision(
@@ -146,7 +150,7 @@ class Policy:
         frames = list(self._tokens)
         if observation is not None:
             self._check(observation)
-            frames = [*frames, self._encode(observation)][-self.config.model.history :]
+            frames = [*frames, self._encode(observation, self._after(observation))][-self.config.model.history :]
         if not frames:
             raise ConfigError("no observation to score actions for: give one, or decide first")
         context = self._context(frames)
@@ -220,7 +224,15 @@ class Policy:
             )
         return candidates
 
-    def _encode(self, observation: Observation) -> Float[Tensor, "1 1 s e"]:
+    def _nothing_seen(self) -> Recollection | None:
+        memory = self.network.memory
+        return memory and Recollection.fresh(memory, len(self.observation_spec.proprio_names))
+
+    def _after(self, observation: Observation) -> Recollection | None:
+        """What is remembered at this observation, the next one of the episode."""
+        return self._recollection and self._recollection.after(observation["proprio"])
+
+    def _encode(self, observation: Observation, recollection: Recollection | None) -> Float[Tensor, "1 1 s e"]:
         images = {
             name: images_to_float(torch.from_numpy(np.ascontiguousarray(observation["images"][name])).to(self.device))
             for name in self.network.cameras
@@ -230,6 +242,7 @@ class Policy:
             {name: x[None, None] for name, x in images.items()},
             proprio[None, None],
             self._instruction_features(observation.get("instruction", ""))[None, None],
+            None if recollection is None else torch.from_numpy(recollection.rows).to(self.device)[None, None],
         )
 
     def _instruction_features(self, text: str) -> Float[Tensor, "d"]:

@@ -33,6 +33,7 @@ from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchErro
 from qtransformer.evaluate import evaluate, no_worse
 from qtransformer.files import write_json
 from qtransformer.learner import QLearner
+from qtransformer.memory import Memory
 from qtransformer.metrics import JsonLines, Meter
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy, pick_device
@@ -79,6 +80,7 @@ class TrainingData(Protocol):
         start: int = 0,
         filter: str = "all",
         balance: str = "none",
+        memory: Memory | None = None,
     ) -> Iterator[Batch]: ...
 
 
@@ -227,6 +229,7 @@ class Trainer:
             start=start,
             filter=kept,
             balance=self.config.data.balance.value,
+            memory=self.learner.network.memory,
         )
 
     def _log(self, step: int, values: Mapping[str, float], log: JsonLines) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from qtransformer.batch import Batch
 from qtransformer.errors import DatasetError
+from qtransformer.memory import Memory
 from qtransformer.types import Episode, EpisodeSource
 from qtransformer_datasets.dataset_stats import DatasetStats, measure
 from qtransformer_datasets.episode_check import check_same_specs
@@ -173,11 +174,13 @@ class EpisodeDataset:
         balance: str = "none",
         rank: int = 0,
         world_size: int = 1,
+        memory: Memory | None = None,
     ) -> Iterator[Batch]:
         """Endless batches of segments; batch k depends on nothing but the data, these settings and k, from `start` on.
 
         `filter="success"` draws from successful episodes only. `balance` (none, success, source or instruction) draws as many steps
-        from every such group. Rank r of w takes batches r, r + w, r + 2w ... of those that one alone would take. See `segments`.
+        from every such group. Rank r of w takes batches r, r + w, r + 2w ... of those that one alone would take. With a `memory`,
+        batches hold what it remembers of every frame's episode. See `segments`.
         """
         _check_segments(batch_size=batch_size, steps=steps, lead=lead, lookahead=lookahead, seed=seed, start=start, rank=rank)
         if rank >= world_size:
@@ -185,7 +188,16 @@ class EpisodeDataset:
         groups, shares = grouped(self._frames, filter=filter, balance=balance, weights=self._weights)
         plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
-        reader = SegmentReader(self._frames, groups, lead=lead, steps=steps, lookahead=lookahead, bounds=self._return_bounds)
+        remembered = memory and memory.of_frames(self._frames.proprio, self._frames.episode_start)
+        reader = SegmentReader(
+            self._frames,
+            groups,
+            lead=lead,
+            steps=steps,
+            lookahead=lookahead,
+            bounds=self._return_bounds,
+            remembered=remembered,
+        )
         batches = itertools.chain.from_iterable(itertools.starmap(reader.read, plan.blocks(start, rank, world_size)))
         return prefetched_from_disk(batches) if any(rows.mapped for rows in self._frames.images.values()) else batches
 

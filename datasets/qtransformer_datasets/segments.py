@@ -138,8 +138,10 @@ class SegmentReader:
         steps: int,
         lookahead: int,
         bounds: np.ndarray | None = None,
+        remembered: np.ndarray | None = None,
     ) -> None:
-        self.lead, self.steps, self._bounds = lead, steps, bounds
+        self.lead, self.steps = lead, steps
+        self._optional = {"return_bound": bounds, "remembered": remembered}
         self._offsets = np.arange(lead + steps + lookahead)
         self._sizes = np.array([len(group) for group in groups])
         self._begins = np.cumsum(self._sizes) - self._sizes
@@ -175,8 +177,7 @@ class SegmentReader:
             "mc_return": gather(frames.mc_return),
             "success": gather(frames.success),
         }
-        if self._bounds is not None:
-            gathered["return_bound"] = gather(self._bounds)
+        gathered |= {name: gather(rows) for name, rows in self._optional.items() if rows is not None}
         for own, *rows in zip(index, *(tensor.unbind() for tensor in gathered.values()), strict=True):
             yield Batch(
                 lead=self.lead,

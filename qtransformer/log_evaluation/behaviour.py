@@ -62,6 +62,7 @@ def fit_behaviour(
         steps=config.optim.segment_steps,
         lookahead=learner.lookahead,
         seed=config.seed,
+        memory=critic.memory,
     )
     critic.train()
     for step in range(config.steps):

@@ -42,9 +42,9 @@ def encode(critic: QTransformer, episodes: Iterable[Episode]) -> Transitions:
     """All frames of a log through the critic's encoders."""
     device, tokens, batches = critic.proprio_mean.device, list[Tensor](), list[Batch]()
     for chunk in chunked(episodes, EPISODES_AT_ONCE):
-        batch = stream(chunk, 1.0, lookahead=0).to(device)
+        batch = stream(chunk, 1.0, lookahead=0, memory=critic.memory).to(device)
         images = {name: images_to_float(x) for name, x in batch.images.items()}
-        tokens.append(critic.encode_frames(images, batch.proprio, batch.instruction)[0])
+        tokens.append(critic.encode_frames(images, batch.proprio, batch.instruction, batch.remembered)[0])
         batches.append(batch)
 
     def join(read: Callable[[Batch], Tensor]) -> Tensor:

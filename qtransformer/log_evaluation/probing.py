@@ -86,7 +86,7 @@ def _of_log(network: QTransformer, episodes: Sequence[Episode]) -> tuple[Float[n
 @torch.no_grad()
 def _of_episode(network: QTransformer, episode: Episode) -> tuple[Float[np.ndarray, "t d"], Float[np.ndarray, "t"]]:
     device, last = network.proprio_mean.device, network.num_dims - 1
-    batch = stream([episode], discount=1.0, lookahead=0).to(device)
+    batch = stream([episode], discount=1.0, lookahead=0, memory=network.memory).to(device)
     context = contexts(network, batch)[: len(episode)]
     bins = network.tokenizer.encode(torch.from_numpy(episode.actions).to(device))
     hidden = network.hidden(context, bins)[:, last:]

@@ -12,6 +12,7 @@ from qtransformer.batch import Batch
 from qtransformer.config import Precision
 from qtransformer.evaluate import returns_to_go
 from qtransformer.learner import QLearner
+from qtransformer.memory import Memory
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
 from qtransformer.preprocess import encode_instruction, images_to_float
@@ -77,7 +78,7 @@ def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.
     policy.reset()  # the draws of proposals begin anew
     parts, count = list[dict[str, np.ndarray]](), 0
     for chunk in chunked(episodes, EPISODES_AT_ONCE):
-        batch = stream(chunk, policy.config.targets.discount, learner.lookahead, worst_reward)
+        batch = stream(chunk, policy.config.targets.discount, learner.lookahead, worst_reward, policy.network.memory)
         part = _replay_stream(policy, learner, batch)
         part["episode"] = np.repeat(np.arange(count, count + len(chunk)), [len(e) + 1 for e in chunk])
         count += len(chunk)
@@ -114,11 +115,14 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
 def contexts(network: QTransformer, batch: Batch) -> Float[torch.Tensor, "k s e"]:
     """History windows of all steps of a batch."""
     images = {name: images_to_float(x[:, : batch.steps]) for name, x in batch.images.items()}
-    tokens = network.encode_frames(images, batch.proprio[:, : batch.steps], batch.instruction[:, : batch.steps])
+    remembered = None if batch.remembered is None else batch.remembered[:, : batch.steps]
+    tokens = network.encode_frames(images, batch.proprio[:, : batch.steps], batch.instruction[:, : batch.steps], remembered)
     return network.windows(tokens, batch.episode_start[:, : batch.steps], 0, batch.steps)
 
 
-def stream(episodes: Sequence[Episode], discount: float, lookahead: int, worst_reward: float = 0.0) -> Batch:
+def stream(
+    episodes: Sequence[Episode], discount: float, lookahead: int, worst_reward: float = 0.0, memory: Memory | None = None
+) -> Batch:
     """Whole episodes end to end as one segment, every frame of it a step: nothing is left out and nothing drawn twice.
 
     The lookahead frames repeat the last one; as it has no action, no target reads them. `worst_reward` is the least of the data: a
@@ -143,14 +147,17 @@ def stream(episodes: Sequence[Episode], discount: float, lookahead: int, worst_r
             after = worst_reward / (1 - discount) if discount < 1 else -np.inf
         return returns_to_go(np.append(episode.rewards, after), discount).astype(np.float32)
 
+    proprio = rows([e.proprio for e in episodes], pad=False)
+    first = spread(starts)
     bootstrapped = [e.truncated & ~e.terminated for e in episodes]
     return Batch(
         lead=0,
         steps=frames,
         images={name: rows([e.images[name] for e in episodes], pad=False) for name in episodes[0].images},
-        proprio=rows([e.proprio for e in episodes], pad=False),
+        proprio=proprio,
+        remembered=None if memory is None else torch.from_numpy(memory.of_frames(proprio[0].numpy(), first[0].numpy()))[None],
         instruction=spread(np.stack([encode_instruction(e.instruction) for e in episodes])),
-        episode_start=spread(starts),
+        episode_start=first,
         has_action=rows([np.ones(length, bool) for length in lengths]),
         actions=rows([e.actions for e in episodes]),
         rewards=rows([e.rewards for e in episodes]),

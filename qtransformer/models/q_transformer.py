@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import ModelConfig
+from qtransformer.errors import ConfigError
+from qtransformer.memory import MEMORIES, Memory
 from qtransformer.models.transformer import CausalTransformer
 from qtransformer.models.vision import ImageTokenizer
 from qtransformer.types import ObservationSpec
@@ -90,6 +92,26 @@ class BinHead(nn.Module):
         rebin(self.out, inputs[:, exists].flatten(0, 1), old, new, optimizer)
 
 
+def _with_waves(x: Float[Tensor, "*b p"]) -> Float[Tensor, "*b k"]:
+    waves = [f(x * scale * torch.pi) for scale in PROPRIO_SCALES for f in (torch.sin, torch.cos)]
+    return torch.cat([x, *waves], -1)
+
+
+def remembered_index(name: str, observation_spec: ObservationSpec) -> int | None:
+    """Where the value of `model.remember` is in proprioception; None where nothing is remembered.
+
+    Raises:
+        ConfigError: proprioception has no such value.
+    """
+    if name and name not in observation_spec.proprio_names:
+        known = ", ".join(observation_spec.proprio_names)
+        raise ConfigError(
+            f"model.remember={name}: expected a value of the data's proprioception, which has {known}; name one that rises when "
+            "the gripper closes, or set model.remember='' to remember nothing"
+        )
+    return observation_spec.proprio_names.index(name) if name else None
+
+
 def bin_features(tokenizer: ActionTokenizer, width: int) -> Float[Tensor, "n a d"]:
     """Random smooth functions of the bin centre, different for every dimension of the action."""
     n = len(tokenizer)
@@ -138,6 +160,7 @@ class QTransformer(nn.Module):
         self.register_buffer("proprio_std", torch.where(proprio_std > 1e-6, proprio_std, 1.0).float())
         features = len(proprio_mean) * (1 + 2 * len(PROPRIO_SCALES))
         self.proprio_tokenizer = nn.Sequential(nn.Linear(features, e), nn.GELU(), nn.Linear(e, e))
+        self._remembered_index = remembered_index(config.remember, observation_spec)
         self.slot_embedding = nn.Parameter(0.02 * torch.randn(self.tokens_per_frame, e))
         self.age_embedding = nn.Parameter(0.02 * torch.randn(config.history, 1, e))
         self.start = nn.Linear(self.tokens_per_frame * e, e)
@@ -148,6 +171,8 @@ class QTransformer(nn.Module):
         self.q_head = BinHead(e, config.head_dim, tokenizer, initial)
         self.mc_head = BinHead(e, config.head_dim, tokenizer, initial)
         self.policy_head = BinHead(e, config.head_dim, tokenizer, torch.zeros(1))
+        if config.remember:  # last, so that everything before starts as it does without
+            self.memory_tokenizer = nn.Sequential(nn.Linear(MEMORIES * (features + 1), e), nn.GELU(), nn.Linear(e, e))
         self.register_buffer("bin_exists", tokenizer.bin_exists, persistent=False)
         self.num_dims = n
 
@@ -155,23 +180,42 @@ class QTransformer(nn.Module):
     def tokens_per_frame(self) -> int:
         return len(self.cameras) * self.config.tokens_per_image + 1
 
+    @property
+    def memory(self) -> Memory | None:
+        """What is remembered of an episode's frames, if anything."""
+        index = self._remembered_index
+        return None if index is None else Memory(index, float(self.proprio_mean[index]))
+
     def encode_frames(
         self,
         images: dict[str, Float[Tensor, "b f c h w"]],
         proprio: Float[Tensor, "b f p"],
         instruction: Float[Tensor, "b f d"],
+        remembered: Float[Tensor, "b f m p"] | None = None,
     ) -> Float[Tensor, "b f s e"]:
-        """Every frame to its tokens, which depend on no other frame: encoded once, kept on the robot."""
+        """Every frame to its tokens, which depend on no other frame (but for what is `remembered` of others, see `memory`): encoded
+        once, kept on the robot."""
         b, f = proprio.shape[:2]
         flat_instruction = instruction.flatten(0, 1)
         tokens = [self.image_tokenizers[c](images[c].flatten(0, 1), flat_instruction) for c in self.cameras]
-        tokens.append(self.proprio_tokenizer(self._proprio_features(proprio.flatten(0, 1)))[:, None])
+        felt = self.proprio_tokenizer(self._proprio_features(proprio.flatten(0, 1)))
+        if self.config.remember:
+            if remembered is None:
+                raise ValueError(
+                    f"model.remember={self.config.remember}: expected what is remembered of every frame, found nothing"
+                )
+            felt = felt + self.memory_tokenizer(self._memory_features(proprio.flatten(0, 1), remembered.flatten(0, 1)))
+        tokens.append(felt[:, None])
         return (torch.cat(tokens, dim=1) + self.slot_embedding).unflatten(0, (b, f))
 
     def _proprio_features(self, proprio: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
-        x = ((proprio - self.proprio_mean) / self.proprio_std).clamp(-5, 5)
-        waves = [f(x * scale * torch.pi) for scale in PROPRIO_SCALES for f in (torch.sin, torch.cos)]
-        return torch.cat([x, *waves], -1)
+        return _with_waves(((proprio - self.proprio_mean) / self.proprio_std).clamp(-5, 5))
+
+    def _memory_features(self, proprio: Float[Tensor, "b p"], remembered: Float[Tensor, "b m p"]) -> Float[Tensor, "b k"]:
+        """How far everything has moved since: zeros where there is nothing to remember, and a flag that says so."""
+        exists = ~remembered.isnan()
+        moved = torch.where(exists, (proprio[:, None] - remembered) / self.proprio_std, 0.0).clamp(-5, 5)
+        return torch.cat([_with_waves(moved) * exists[..., :1], exists[..., :1]], -1).flatten(1)
 
     def windows(
         self, tokens: Float[Tensor, "b f s e"], episode_start: Int[Tensor, "b f"], first: int, count: int

@@ -178,6 +178,7 @@ ABLATIONS = Study(
         arm("steps3", "3 steps before the bootstrap", "targets.time_steps=3"),
         arm("steps8", "8 steps before the bootstrap", "targets.time_steps=8"),
         arm("history", "history of 2", "model.history=2"),
+        arm("memory", "remembers where it last closed", "model.remember=gripper_closed"),
         arm("bins9", "9 action bins", "model.action_bins=9"),
         arm("bins33", "33 action bins", "model.action_bins=33"),
         arm("atoms21", "21 value bins", "value.num_bins=21"),
@@ -185,7 +186,7 @@ ABLATIONS = Study(
         arm("sigma_narrow", "sigma of .25 bins", "value.sigma_ratio=0.25"),
         arm("sigma_wide", "sigma of 1.5 bins", "value.sigma_ratio=1.5"),
     ),
-    (("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
+    (("memory", "ours"), ("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
 )
 
 HEADS_COMPARED = ("hl_gauss", "mse")
