@@ -18,11 +18,12 @@ from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import TrainConfig, from_dict
 from qtransformer.learner import QLearner
+from qtransformer.memory import MEMORIES
 from qtransformer.types import ActionSpec, ObservationSpec
 
 SIZE, DIMS = 64, 6
 ACTION = ActionSpec(tuple("abcdef"), (-1.0,) * DIMS, (1.0,) * DIMS, ("m",) * DIMS, (0, 0, 0, 0, 2, 2))
-OBSERVATION = ObservationSpec({"wrist": (SIZE, SIZE, 3)}, tuple("uvwxyz"), ("m",) * 6, 10.0)
+OBSERVATION = ObservationSpec({"wrist": (SIZE, SIZE, 3)}, (*"uvwxy", "gripper_closed"), ("m",) * 6, 10.0)
 STATS = {"proprio_mean": [0.0] * 6, "proprio_std": [1.0] * 6}
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -31,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "default, algo bc": {"algo": "bc"},
     "default, per-dimension backup": {"targets": {"backup": "bellman"}},
     "default, history 4": {"model": {"history": 4}},
+    "default, memory": {"model": {"remember": "gripper_closed"}},
     "256 bins": {"model": {"action_bins": 256}},
 }
 PARTS = ("data", "forward", "target", "backward")
@@ -45,6 +47,7 @@ def random_batch(config: TrainConfig) -> Batch:
         steps=steps,
         images={"wrist": torch.randint(0, 256, (*shape, SIZE, SIZE, 3), dtype=torch.uint8)},
         proprio=torch.randn(*shape, 6),
+        remembered=torch.randn(*shape, MEMORIES, 6),
         instruction=torch.randn(*shape, 64) / 8,
         episode_start=torch.zeros(shape, dtype=torch.long),
         has_action=~no,

@@ -33,7 +33,7 @@ ACTION = ActionSpec(
     ("m", "m", "m", "rad", "1", "1"),
     (0, 0, 0, 0, 2, 2),
 )
-OBSERVATION = ObservationSpec({"wrist": (64, 64, 3)}, tuple("uvwxyz"), ("m",) * 6, 10.0)
+OBSERVATION = ObservationSpec({"wrist": (64, 64, 3)}, (*"uvwxy", "gripper_closed"), ("m",) * 6, 10.0)
 
 
 class Synthetic:

@@ -34,7 +34,7 @@ class Memory:
         remembered = np.full((len(proprio), MEMORIES, proprio.shape[1]), np.nan, np.float32)
         found = last
         for m in range(MEMORIES):
-            known = found >= np.maximum(episode_start, 0)
+            known = found >= episode_start
             remembered[known, m] = proprio[found[known]]
             found = np.where(found > 0, last[np.maximum(found - 1, 0)], -1)
         return remembered

@@ -140,6 +140,20 @@ PUBLIC = [
 
 OURS = [
     Mutant(
+        "what is remembered crosses into the next episode",
+        "memory.py",
+        "known = found >= episode_start",
+        "known = found >= 0",
+        "test_memory.py by_hand or frame_by_frame",
+    ),
+    Mutant(
+        "the policy forgets within its episode",
+        "policy.py",
+        "self._recollection = self._after(observation)",
+        "pass",
+        "test_memory.py acts_on_what_it_remembers",
+    ),
+    Mutant(
         "the seed reaches no draw of an update",
         "learner.py",
         "return (seed * 0x9E3779B1 + step) & 0xFFFFFFFF",
