@@ -193,6 +193,9 @@ class TargetConfig:
     dimension after the other (the paper)."""
     bootstrap_proposals: int | None = None
     """How many for the bootstrap, where `proposals` hold there; null: as many. Fewer make a step cheaper."""
+    surprise: float = 0.0
+    """When acting by proposals, expect less of what has disappointed before in the same episode: width of the kernel that says
+    what is like it (`surprise.py`); 0 switches it off. Nothing is learned otherwise."""
     mask_bootstrap: bool = True
     """Whether mask and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
@@ -212,6 +215,11 @@ class TargetConfig:
             raise ConfigError(
                 f"targets.proposals={self.proposals} needs the behaviour classifier, which is learned only for a mask, found "
                 "behavior_mask=0; set a small one, .01 say"
+            )
+        if self.surprise < 0 or (self.surprise and not self.proposals):
+            raise ConfigError(
+                f"targets.surprise={self.surprise} must be at least 0, and chooses among proposals, found targets.proposals="
+                f"{self.proposals}; set them, 8 say, or surprise=0"
             )
 
 

@@ -17,6 +17,7 @@ from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
 from qtransformer.memory import Recollection
 from qtransformer.models.q_transformer import Decision, QTransformer
 from qtransformer.preprocess import encode_instruction, images_to_float
+from qtransformer.surprise import Surprise
 from qtransformer.types import ActionSpec, Observation, ObservationSpec
 
 GOLDEN_TOLERANCE = 1e-3
@@ -78,6 +79,7 @@ class Policy:
         """Expected return of the last action; None for a cloned policy, whose values were never trained."""
         self._draws = torch.Generator().manual_seed(config.seed)
         self._recollection = self._nothing_seen()
+        self._surprise = Surprise(config.targets.surprise, config.targets.discount) if config.targets.surprise else None
         self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
         self._instruction: tuple[str, Tensor] | None = None
 
@@ -98,6 +100,8 @@ class Policy:
         """Forget the episode so far. What is drawn in the next one follows from the training's seed alone."""
         self._tokens.clear()
         self._recollection = self._nothing_seen()
+        if self._surprise is not None:
+            self._surprise.forget()
         self._draws.manual_seed(self.config.seed)
         self.value = None
 
@@ -115,7 +119,7 @@ class Policy:
         self._check(observation)
         self._recollection = self._after(observation)
         self._tokens.append(self._encode(observation, self._recollection))
-        decision = self.greedy(self._context(self._tokens))
+        decision = self._decision(self._context(self._tokens), observation)
         scaled = self.network.tokenizer.decode(decision.bins)[0]
         result = PolicyDecision(
             action=self.action_spec.to_units(scaled.cpu().numpy()),
@@ -171,6 +175,20 @@ class Policy:
         if targets.proposals:
             return self.network.best_of(context, targets.proposals, targets.behavior_mask, self._draws)
         return self.network.greedy(context, targets.behavior_mask)
+
+    def _decision(self, context: Float[Tensor, "1 s e"], observation: Observation) -> Decision:
+        """`greedy`, but for what has disappointed before in this episode."""
+        targets, network = self.config.targets, self.network
+        if self._surprise is None or self.imitates:
+            return self.greedy(context)
+        bins, probs = network.candidates(context, targets.proposals, targets.behavior_mask, self._draws)
+        values, actions = network.value_head.to_value(probs)[0].cpu().numpy(), network.tokenizer.decode(bins[0]).cpu().numpy()
+        proprio = torch.from_numpy(np.asarray(observation["proprio"], np.float32)).to(self.device)
+        state = network.normalised(proprio).cpu().numpy()
+        self._surprise.see(float(values.max()))
+        best = int((values + self._surprise.of(state, actions)).argmax())
+        self._surprise.did(state, actions[best], float(values[best]))
+        return network.reasons(context, bins[:, best], targets.behavior_mask)
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
         """An observation and what this policy makes of it, as arrays to be replayed after loading."""

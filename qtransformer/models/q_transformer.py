@@ -209,7 +209,11 @@ class QTransformer(nn.Module):
         return (torch.cat(tokens, dim=1) + self.slot_embedding).unflatten(0, (b, f))
 
     def _proprio_features(self, proprio: Float[Tensor, "b p"]) -> Float[Tensor, "b k"]:
-        return _with_waves(((proprio - self.proprio_mean) / self.proprio_std).clamp(-5, 5))
+        return _with_waves(self.normalised(proprio))
+
+    def normalised(self, proprio: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
+        """Proprioception in standard deviations from its mean, five at most."""
+        return ((proprio - self.proprio_mean) / self.proprio_std).clamp(-5, 5)
 
     def _memory_features(self, proprio: Float[Tensor, "b p"], remembered: Float[Tensor, "b m p"]) -> Float[Tensor, "b k"]:
         """How far everything has moved since: zeros where there is nothing to remember, and a flag that says so."""
@@ -310,7 +314,11 @@ class QTransformer(nn.Module):
         self, context: Float[Tensor, "b s e"], proposals: int, behavior_mask: float, generator: torch.Generator
     ) -> Decision:
         """The decision for the most valuable of whole actions that the behaviour classifier proposes; see `propose`."""
-        bins, _ = self.propose(context, proposals, behavior_mask, generator)
+        return self.reasons(context, self.propose(context, proposals, behavior_mask, generator)[0], behavior_mask)
+
+    @torch.no_grad()
+    def reasons(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"], behavior_mask: float) -> Decision:
+        """The decision for actions that were chosen already, whole."""
         output = self(context, bins)
         chosen = output.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, output.q_logits.shape[-1]))[:, :, 0]
         allowed = self.allowed(output.policy_logits, behavior_mask)
@@ -325,14 +333,25 @@ class QTransformer(nn.Module):
         A maximum over every bin of every dimension finds what the values are wrong about; one over a few actions that have
         been done before is wrong more rarely, and does something even where values are level.
 
-        Args:
-            context: windows of observation tokens.
-            proposals: actions drawn for each.
-            behavior_mask: bins to draw from, see `allowed`.
-            generator: of the draws, on the CPU.
-
         Returns:
             The bins of the best action, and the representation of its value.
+        """
+        bins, probs = self.candidates(context, proposals, behavior_mask, generator)
+        best = self.value_head.to_value(probs).argmax(-1)
+        rows = torch.arange(len(context), device=best.device)
+        return bins[rows, best], probs[rows, best]
+
+    @torch.no_grad()
+    def candidates(
+        self, context: Float[Tensor, "b s e"], proposals: int, behavior_mask: float, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "b k n"], Float[Tensor, "b k v"]]:
+        """Whole actions drawn from the behaviour classifier, and the representations of their values.
+
+        Args:
+            context: windows of observation tokens.
+            proposals: k, actions drawn for each.
+            behavior_mask: bins to draw from, see `allowed`.
+            generator: of the draws, on the CPU.
         """
         out, past = self.transformer(self.begin(context))  # what is seen is the same for all proposals
         out = out[:, -1:].repeat_interleave(proposals, 0)
@@ -347,7 +366,5 @@ class QTransformer(nn.Module):
             allowed = self.allowed(logits, behavior_mask, first_dim=i)
             drawn.append((logits + gumbel).masked_fill(~allowed, -torch.inf).argmax(-1))
         q_logits = self.q_head.at(out, drawn[-1][..., None], first_dim=self.num_dims - 1)[:, 0, 0]
-        probs = self.value_head.activate(q_logits)
-        best = self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmax(-1)
-        best = best + proposals * torch.arange(len(context), device=best.device)
-        return torch.cat(drawn, dim=1)[best], probs[best]
+        per_context = (len(context), proposals)
+        return torch.cat(drawn, dim=1).unflatten(0, per_context), self.value_head.activate(q_logits).unflatten(0, per_context)

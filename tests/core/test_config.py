@@ -94,6 +94,8 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"model": {"encoder": "resnet18", "encoder_width": 12}}, "model.encoder_width=12 must be a multiple of 8"),
         ({"targets": {"time_steps": 0}}, "targets.time_steps=0 must be at least 1"),
         ({"targets": {"discount": 1.5}}, "targets.discount=1.5 must lie between 0 and 1"),
+        ({"targets": {"surprise": -0.1, "proposals": 4}}, "targets.surprise=-0.1 must be at least 0"),
+        ({"targets": {"surprise": 0.3}}, "chooses among proposals, found targets.proposals=0"),
         ({"targets": {"proposals": -1}}, "targets.proposals=-1 must be at least 0"),
         ({"targets": {"bootstrap_proposals": 0}}, "targets.bootstrap_proposals=0 must be at least 1"),
         ({"targets": {"proposals": 4, "behavior_mask": 0.0}}, "targets.proposals=4 needs the behaviour classifier"),

@@ -15,7 +15,7 @@ from qtransformer.config import TrainConfig, to_dict
 
 WITHOUT_CONSEQUENCE = ("device", "threads", "log_every", "save_every", "keep_checkpoints", "eval_episodes", "seed")
 """Settings of a training that its result does not follow from; the seed is the cell's own."""
-ADDED_LATER: Mapping[str, Any] = {"targets.bootstrap_proposals": None, "model.remember": ""}
+ADDED_LATER: Mapping[str, Any] = {"targets.bootstrap_proposals": None, "model.remember": "", "targets.surprise": 0.0}
 """Settings that came after the first committed results, and the value at which all is as before: there they
 are left out of the identity, and cells that were run stay run."""
 NOT_READ: Mapping[str, Mapping[str, Any]] = {

@@ -1,0 +1,88 @@
+"""A policy expects less of what has disappointed in this episode, of that alone, and only until the next one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qtransformer.policy import Policy
+from qtransformer.surprise import TRACE, Surprise
+
+HERE, FAR = np.zeros(3), np.full(3, 4.0)
+LEFT, RIGHT = np.array([-1.0, 0.0]), np.array([1.0, 0.0])
+
+
+def test_by_hand() -> None:
+    """Left here promised .8 and led to .5: .9 * .5 - .8 = -.35. Right there promised .6 and led to .4: .9 * .4 - .6 = -.24, and
+    .9 * TRACE of that goes to the step before."""
+    surprise = Surprise(width=0.3, discount=0.9)
+    surprise.see(0.8)
+    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all(), "nothing was done yet"
+    surprise.did(HERE, LEFT, 0.8)
+    surprise.see(0.5)
+    np.testing.assert_allclose(surprise.of(HERE, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
+    surprise.did(FAR, RIGHT, 0.6)
+    surprise.see(0.4)
+    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), -0.35 - 0.9 * TRACE * 0.24, atol=1e-4)
+    np.testing.assert_allclose(surprise.of(FAR, np.stack([LEFT, RIGHT])), [0.0, -0.24], atol=1e-4)
+    beside = np.full(3, 0.3)  # one width away
+    np.testing.assert_allclose(surprise.of(beside, LEFT[None]), np.exp(-0.5) * (-0.35 - 0.9 * TRACE * 0.24), atol=1e-4)
+    surprise.forget()
+    assert (surprise.of(HERE, LEFT[None]) == 0).all()
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_it_never_promises_more(values: list[float]) -> None:
+    surprise = Surprise(width=0.5, discount=1.0)
+    for value in values:
+        surprise.see(value)
+        assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) <= 0).all()
+        surprise.did(HERE, LEFT, value)
+    surprise.see(2.0)
+    gained = Surprise(width=0.5, discount=1.0)
+    gained.did(HERE, LEFT, 0.2)
+    gained.see(0.9)
+    assert gained.of(HERE, LEFT[None])[0] == 0, "what went better than expected"
+
+
+@pytest.fixture
+def make_policy(make_config, make_network, make_dataset):
+    def make(surprise: float) -> Policy:
+        config, data = make_config(targets={"proposals": 4, "behavior_mask": 0.1, "surprise": surprise}), make_dataset()
+        return Policy(make_network(config), config, data.action_spec, data.observation_spec, torch.device("cpu"))
+
+    return make
+
+
+def test_a_policy_does_something_else_where_it_has_been_disappointed(make_policy, make_episode, observe, monkeypatch) -> None:
+    """Two candidates, .8 and .6; after the first, the state is worth .3. Back in the same place the second is taken, elsewhere and in
+    another episode the first."""
+    policy, seen = make_policy(0.3), [observe(make_episode(1, seed), 0) for seed in (0, 1, 2)]
+    seen[1]["proprio"] = seen[0]["proprio"] + 3.0
+    seen[2]["proprio"] = seen[0]["proprio"] - 3.0
+    bins = torch.zeros(1, 2, 3, dtype=torch.long)
+    bins[0, 1, 0] = 4
+
+    def act(observation: dict, *values: float) -> int:
+        probs = policy.network.value_head.to_probs(torch.tensor([values]))
+        monkeypatch.setattr(policy.network, "candidates", lambda *_: (bins, probs))
+        return int(policy.decide(observation).bins[0])
+
+    assert act(seen[0], 0.8, 0.6) == 0
+    assert act(seen[1], 0.3, 0.2) == 0
+    assert act(seen[0], 0.5, 0.45) == 4
+    assert act(seen[2], 0.5, 0.45) == 0
+    policy.reset()
+    assert act(seen[0], 0.8, 0.6) == 0
+
+
+def test_without_disappointment_it_chooses_as_ever(make_policy, make_episode, observe) -> None:
+    plain, surprised = make_policy(0.0), make_policy(0.3)
+    for seed in range(6):
+        observation = observe(make_episode(2, seed), 0)
+        a, b = plain.decide(observation), surprised.decide(observation)
+        np.testing.assert_array_equal(a.bins, b.bins)
+        np.testing.assert_array_equal(a.q_values, b.q_values)
+        plain.reset()
+        surprised.reset()
