@@ -34,7 +34,7 @@ configs = st.builds(
     targets=st.builds(
         TargetConfig, backup=st.sampled_from(Backup), floor=st.sampled_from(Floor), conservative=st.sampled_from(Conservative)
     ),
-    optim=st.builds(OptimConfig, learning_rate=finite),
+    optim=st.builds(OptimConfig, learning_rate=st.floats(min_value=0, allow_infinity=False)),
 )
 
 

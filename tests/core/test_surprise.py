@@ -56,8 +56,8 @@ def make_policy(make_config, make_network, make_dataset):
 
 
 def test_a_policy_does_something_else_where_it_has_been_disappointed(make_policy, make_episode, observe, monkeypatch) -> None:
-    """Two candidates, .8 and .6; after the first, the state is worth .3. Back in the same place the second is taken, elsewhere and in
-    another episode the first."""
+    """Of two candidates the first is worth more; what it led to is not. Back there the second is taken, elsewhere and in another
+    episode the first."""
     policy, seen = make_policy(0.3), [observe(make_episode(1, seed), 0) for seed in (0, 1, 2)]
     seen[1]["proprio"] = seen[0]["proprio"] + 3.0
     seen[2]["proprio"] = seen[0]["proprio"] - 3.0
