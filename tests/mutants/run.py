@@ -317,8 +317,8 @@ OURS = [
     Mutant(
         "the worst proposal is taken",
         "models/q_transformer.py",
-        "self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmax(-1)",
-        "self.value_head.to_value(probs).unflatten(0, (-1, proposals)).argmin(-1)",
+        "best = self.value_head.to_value(probs).argmax(-1)",
+        "best = self.value_head.to_value(probs).argmin(-1)",
         "models/test_q_transformer.py proposals",
     ),
     Mutant(
