@@ -21,7 +21,8 @@ class Surprise:
             proprioception and half ranges of the action, root mean square.
         discount: per step.
 
-    Rewards on the way are not known here: where they are negative, less is taken for a disappointment, never more.
+    Rewards on the way are not known here. It is meant for those that come at the end: a cost per step hides disappointments, and
+    rewards on the way look like some.
     """
 
     def __init__(self, width: float, discount: float) -> None:

@@ -260,7 +260,7 @@ def _markdown(
         rows = [[f"{a.label} − {b.label}", *_difference(a, b, d)] for a, b, d in compared]
         lines += ["", *_markdown_table(("difference, paired by seed and scene", "success", "95% interval", ""), rows)]
     if rows := _probe_cells(arms):
-        lines += ["", "## Frozen features", PROBE_LEAD, "", *_markdown_table(PROBE_HEADS, rows)]
+        lines += ["", "## Frozen features", "", PROBE_LEAD, "", *_markdown_table(PROBE_HEADS, rows)]
     lines += ["", FOOTNOTE, "", f"![success]({name}_success.png)", "", f"![learning curves]({name}_curves.png)", ""]
     return "\n".join([*lines, f"Every cell is a line of `cells.csv`; again: `qtransformer study {name}`.", ""])
 
