@@ -89,7 +89,7 @@ class ArmResult:
 
     @property
     def seeds(self) -> str:
-        return "1 seed" if len(self.outcomes) == 1 else str(len(self.outcomes))
+        return _counted(len(self.outcomes))
 
 
 def core_seconds(rows: Sequence[Row]) -> float:
@@ -302,10 +302,14 @@ def _probe_cells(arms: Sequence[ArmResult]) -> list[list[str]]:
     for arm in arms:
         if probes := [arm.probes[seed] for seed in sorted(arm.probes)]:
             trained, untrained, own = ([float(row[name]) for row in probes] for name in ("trained", "untrained", "own"))
-            seeds = "1 seed" if len(probes) == 1 else str(len(probes))
             means = [f"{np.mean(values):.3f}" for values in (trained, untrained, own)]
-            found.append([_name(arm), seeds, means[0], " ".join(f"{value:.2f}" for value in trained), *means[1:]])
+            found.append([_name(arm), _counted(len(probes)), means[0], " ".join(f"{value:.2f}" for value in trained), *means[1:]])
     return found
+
+
+def _counted(seeds: int) -> str:
+    """One alone is said aloud: it stands for no other training."""
+    return "1 seed" if seeds == 1 else str(seeds)
 
 
 def _number(value: float, form: str) -> str:
