@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode, clip_actions
+from qtransformer_datasets.episode_reader import EpisodeReader
 from qtransformer_datasets.hdf5_guard import (
     MAX_TEXT_BYTES,
     child,
@@ -41,7 +42,7 @@ _SUCCESS_KEYS = ("success", "is_success")
 _DESCRIPTIONS = ("dataset_id", "env_spec", "algorithm_name", "author", "code_permalink", "minari_version", "description")
 
 
-class MinariEpisodes:
+class MinariEpisodes(EpisodeReader[h5py.File]):
     """The episodes of one Minari dataset, in the order of their numbers; an `EpisodeSource`.
 
     `path` is the dataset's directory, or its main_data.hdf5. Images are the uint8 observations of shape (h, w, 3), and are
@@ -55,11 +56,6 @@ class MinariEpisodes:
     `clip_actions`: move actions beyond the limits to them instead of refusing their episode; `info["clipped_actions"]` then says
     which share of the steps of each dimension that was.
     """
-
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    attributes: dict[str, Any]
-    """What metadata.json says of the dataset's origin."""
 
     def __init__(
         self,
@@ -97,23 +93,14 @@ class MinariEpisodes:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Episode]:
-        with open_hdf5(self.path) as file:
-            for index in range(len(self)):
-                yield self._read(file, index)
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0 in the order of the episodes' numbers."""
-        if not 0 <= index < len(self):
-            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
-        with open_hdf5(self.path) as file:
-            return self._read(file, index)
-
     @cached_property
     def lengths(self) -> list[int]:
         """Steps per episode, without reading images."""
         with open_hdf5(self.path) as file:
             return [self._length(file, index) for index in range(len(self))]
+
+    def _open(self) -> AbstractContextManager[h5py.File]:
+        return open_hdf5(self.path)
 
     def _where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
@@ -124,15 +111,10 @@ class MinariEpisodes:
             rewards = child_dataset(child_group(file, self.names[index], where), "rewards", where)
             return _rows(rewards, where)
 
-    def _read(self, file: h5py.File, index: int) -> Episode:
+    def _load(self, opened: h5py.File, index: int) -> Episode:
         where = self._where(index)
         with hdf5_errors(where):
-            episode = self._read_episode(child_group(file, self.names[index], where), where)
-        if self.clip_actions:
-            episode.actions, outside = clip_actions(episode.actions, self.action_spec)
-            episode.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(episode, self.action_spec, self.observation_spec, where)
-        return episode
+            return self._read_episode(child_group(opened, self.names[index], where), where)
 
     def _read_episode(self, group: h5py.Group, where: str) -> Episode:
         rewards = _numbers(group, "rewards", where)

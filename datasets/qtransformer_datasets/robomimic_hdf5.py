@@ -6,7 +6,8 @@ What can be read off the arrays is; what would be a guess is asked for.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,8 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode, clip_actions
 from qtransformer_datasets.episode_parts import parts_folder
+from qtransformer_datasets.episode_reader import EpisodeReader
 from qtransformer_datasets.hdf5_guard import (
     MAX_RATIO,
     child_dataset,
@@ -37,7 +38,7 @@ from qtransformer_datasets.successes import Successes, refuse_success, succeedin
 Dones = Literal["terminated", "truncated"]
 
 
-class HDF5Episodes:
+class HDF5Episodes(EpisodeReader[h5py.File]):
     """The episodes of one robomimic HDF5 file, in numerical order of their demos; an `EpisodeSource`.
 
     The options serve files that do not say these things themselves, and are ignored by files that do:
@@ -58,11 +59,6 @@ class HDF5Episodes:
     `clip_actions`: move actions beyond [-1, 1] to the limit instead of refusing their episode; `info["clipped_actions"]` then
     says which share of the steps of each dimension that was.
     """
-
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    attributes: dict[str, Any]
-    """Free provenance: recipe, seed, versions. `env_args` for foreign files."""
 
     def __init__(
         self,
@@ -108,18 +104,6 @@ class HDF5Episodes:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Episode]:
-        with open_hdf5(self.path) as file:
-            for index in range(len(self)):
-                yield self._read(file, index)
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0 in numerical order of the demos."""
-        if not 0 <= index < len(self):
-            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
-        with open_hdf5(self.path) as file:
-            return self._read(file, index)
-
     @cached_property
     def lengths(self) -> list[int]:
         """Steps per episode, without reading images."""
@@ -147,6 +131,9 @@ class HDF5Episodes:
         if self.declared_total == steps:
             return []
         return [f"{self.path}: total says {self.declared_total} steps, its demos have {steps}"]
+
+    def _open(self) -> AbstractContextManager[h5py.File]:
+        return open_hdf5(self.path)
 
     def _read_specs(self, data: h5py.Group) -> None:
         where = str(self.path)
@@ -184,15 +171,9 @@ class HDF5Episodes:
             recorded = child_dataset(demo, "actions", where).shape[0]
             return _last_step(demo, recorded, self.dones, where) + 1
 
-    def _read(self, file: h5py.File, index: int) -> Episode:
-        where = self._where(index)
-        with hdf5_errors(where):
-            episode = self._read_demo(self._demo(file, index), index)
-        if self.clip_actions:
-            episode.actions, outside = clip_actions(episode.actions, self.action_spec)
-            episode.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(episode, self.action_spec, self.observation_spec, where)
-        return episode
+    def _load(self, opened: h5py.File, index: int) -> Episode:
+        with hdf5_errors(self._where(index)):
+            return self._read_demo(self._demo(opened, index), index)
 
     def _read_demo(self, demo: h5py.Group, index: int) -> Episode:
         where = self._where(index)

@@ -20,31 +20,30 @@ plays it back (`qtransformer_sim.robomimic_env`).
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode
-from qtransformer_datasets.episode_parts import EpisodeParts, plain_json, refuse_unfinished
+from qtransformer_datasets.episode_parts import plain_json, refuse_unfinished
 from qtransformer_datasets.hdf5_guard import child_group, hdf5_errors, number_attribute, text_attribute
+from qtransformer_datasets.parts_writer import PartsWriter
 
 FORMAT_VERSION = 1
 CHUNK_FRAMES = 32
 """Image rows per compressed chunk: most grasps are one chunk; one lost chunk costs little of a long episode."""
 _HDF5_VERSION = ("v110", "v110")
 """Compact groups and single-chunk indices keep a demo's bookkeeping small; readable since HDF5 1.10 (2016)."""
-_MERGED = "merged.hdf5"
 _VALID_EVERY = 10
 ENV_TYPE = 100
 """The number by which robomimic finds our simulator, if `qtransformer_sim.robomimic_env` has told it."""
 
 
-class HDF5Writer:
-    """Append episodes, then `finish`; `with` finishes on a clean exit and keeps the parts on an exception."""
+class HDF5Writer(PartsWriter):
+    """Writes one robomimic HDF5 file."""
 
     def __init__(
         self,
@@ -71,49 +70,6 @@ class HDF5Writer:
         writer._open(Path(path), action_spec, observation_spec, attributes)
         return writer
 
-    def __len__(self) -> int:
-        """Episodes safely on disk."""
-        return self._parts.count
-
-    def __enter__(self) -> "HDF5Writer":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._closed:
-            self.finish()
-        self.close()
-
-    def append(self, episode: Episode) -> None:
-        """Check an episode and put it on disk for good."""
-        if self._closed:
-            raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
-        where = f"{self.path}, episode {len(self)}"
-        check_episode(episode, self.action_spec, self.observation_spec, where)
-        part = self._parts[len(self)]
-        fresh = part.with_suffix(".tmp")
-        with hdf5_errors(where):
-            with h5py.File(fresh, "w", libver=_HDF5_VERSION) as file:
-                _write_demo(file.create_group(part.stem), episode)
-            self._parts.add(fresh)
-
-    def finish(self) -> None:
-        """Publish all episodes as one file at `path`, in one step, and drop the parts."""
-        if self._closed:
-            raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another file")
-        if not len(self):
-            raise DatasetError(f"{self.path}: expected at least one episode to publish, found none; append before finishing")
-        merged = self._parts.folder / _MERGED
-        with hdf5_errors(str(merged)):
-            with h5py.File(merged, "w", libver=_HDF5_VERSION) as file:
-                self._merge(file)
-            self._parts.publish(merged)
-        self._closed = True
-
-    def close(self) -> None:
-        """Let go without publishing: the parts stay, for `open_or_resume`."""
-        self._closed = True
-        self._parts.close()
-
     def _open(
         self,
         path: Path,
@@ -121,17 +77,20 @@ class HDF5Writer:
         observation_spec: ObservationSpec,
         attributes: Mapping[str, Any] | None,
     ) -> None:
-        self.path, self.action_spec, self.observation_spec = path, action_spec, observation_spec
-        self._recipe = {
-            "format_version": FORMAT_VERSION,
-            "action_spec": action_spec.to_dict(),
-            "observation_spec": observation_spec.to_dict(),
-            "attributes": plain_json(dict(attributes or {}), f"{path}, attributes"),
-        }
-        self._parts = EpisodeParts(path, self._recipe, "demo_0.hdf5")
-        self._closed = False
+        self._begin(path, action_spec, observation_spec, attributes, {"format_version": FORMAT_VERSION}, "demo_0.hdf5")
 
-    def _merge(self, file: h5py.File) -> None:
+    def _errors(self, where: str) -> AbstractContextManager[None]:
+        return hdf5_errors(where)
+
+    def _write_part(self, fresh: Path, episode: Episode, where: str) -> None:
+        with h5py.File(fresh, "w", libver=_HDF5_VERSION) as file:
+            _write_demo(file.create_group(self._parts[len(self)].stem), episode)
+
+    def _merge(self, merged: Path) -> None:
+        with h5py.File(merged, "w", libver=_HDF5_VERSION) as file:
+            self._join(file)
+
+    def _join(self, file: h5py.File) -> None:
         data = file.create_group("data")
         total, instructions = 0, dict[str, None]()
         for index in range(len(self)):

@@ -81,7 +81,7 @@ def test_a_cached_view_gives_what_memory_gives_bit_for_bit(path, view, assert_sa
 
 def test_names_and_labels_cost_nothing_once_the_frames_are_cached(path, monkeypatch) -> None:
     dataset(path, "always")
-    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._read", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._load", lambda *_: pytest.fail("decoded again"))
     names = {"hand": "wrist", "scene": "front", "deep": "depth"}
     for view in ({"cameras": names}, {"success": False}, {"cameras": names, "success": True, "rewards": "success"}):
         assert is_mapped(dataset(path, "always", **view))

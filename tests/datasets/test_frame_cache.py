@@ -135,7 +135,7 @@ def test_formats_that_are_slow_to_read_are_cached_unasked(path, monkeypatch) -> 
 
 def test_images_are_decoded_once_and_never_again(path, monkeypatch) -> None:
     EpisodeDataset(path, cache="always")
-    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._read", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._load", lambda *_: pytest.fail("decoded again"))
     dataset = EpisodeDataset(path)
     for _ in islice(dataset.segments(**SHAPE), 30):
         pass
@@ -239,8 +239,8 @@ def test_a_killed_build_goes_on_where_it_was_safe(sync_bytes, path, monkeypatch,
             unsafe.write(b"half a row")
     read: list[int] = []
     reader = type(open_episodes(path))
-    one = reader._read
-    monkeypatch.setattr(reader, "_read", lambda self, file, index: (read.append(index), one(self, file, index))[1])
+    one = reader._load
+    monkeypatch.setattr(reader, "_load", lambda self, file, index: (read.append(index), one(self, file, index))[1])
     built = EpisodeDataset(path, cache="always")
     assert read == list(range({1: 8, 2700: 7, 1 << 40: 0}[sync_bytes], 12))
     same_data(built, EpisodeDataset(path, cache="never"), assert_same_episode)
@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(path) -> None:
 
 def test_room_is_asked_for_before_anything_is_decoded(path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000})())
-    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._read", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("qtransformer_datasets.robomimic_hdf5.HDF5Episodes._load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DatasetError, match=r"0\.0 MB are free"):
         EpisodeDataset(path, cache="always")
 

@@ -113,7 +113,7 @@ def test_nothing_stands_at_the_path_before_finish(tmp_path, action_spec, observa
         HDF5Episodes(path)
     writer.finish()
     assert [p.name for p in tmp_path.iterdir()] == ["demo.hdf5"]
-    with pytest.raises(DatasetError, match="open another file"):
+    with pytest.raises(DatasetError, match="open another dataset"):
         writer.append(make_episode())
 
 
@@ -165,7 +165,7 @@ def test_kill_9_loses_at_most_the_demo_being_written(tmp_path, action_spec, obse
         assert with_lucky_one in (finished + 1, finished + 2)  # published, but killed before it said so
         finished = with_lucky_one - 1
     (tmp_path / "demo.hdf5.partial" / "demo_999.tmp").write_bytes(b"\x89HDF half a demo")
-    (tmp_path / "demo.hdf5.partial" / "merged.hdf5").write_bytes(b"\x89HDF half a merge")
+    (tmp_path / "demo.hdf5.partial" / "merged.tmp").write_bytes(b"\x89HDF half a merge")
     with HDF5Writer.open_or_resume(path, action_spec, observation_spec, {"seed": 3}) as writer:
         assert len(writer) == finished + 1
         writer.append(make_episode(1 + len(writer) % 5, len(writer)))

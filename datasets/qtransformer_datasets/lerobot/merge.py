@@ -18,7 +18,7 @@ from qtransformer_datasets.lerobot.stats import column_stats, image_stats
 from qtransformer_datasets.lerobot.video_frames import join_videos, video_details, video_rate
 from qtransformer_datasets.lerobot.videos import EPISODES_PATH
 
-ROWS, EXTRAS, PART, HISTOGRAM, MERGED = "rows.parquet", "extras.parquet", "part.json", ".histogram.npy", "merged"
+ROWS, EXTRAS, PART, HISTOGRAM = "rows.parquet", "extras.parquet", "part.json", ".histogram.npy"
 """Names within `<path>.partial/`."""
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

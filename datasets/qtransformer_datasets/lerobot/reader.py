@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode, clip_actions
+from qtransformer.types import Episode, ObservationSpec
 from qtransformer_datasets.episode_parts import parts_folder
+from qtransformer_datasets.episode_reader import EpisodeReader
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
 from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, find_extras
 from qtransformer_datasets.lerobot.image_bytes import decode_image
@@ -48,7 +48,7 @@ _MIN_FRAME_BYTES = 8
 """No codec spends less on a frame, its entry in the file's index included."""
 
 
-class LeRobotEpisodes:
+class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
     """The episodes of a LeRobotDataset on disk, by rising `episode_index`; an `EpisodeSource`.
 
     Cameras are the features `observation.images.<camera>`. Options, by LeRobot's names where it has them:
@@ -68,10 +68,6 @@ class LeRobotEpisodes:
     `units`: {name of an action or state value: unit}, "1" where none is given.
     `discrete`: {action name: number of distinct values} for switches such as a gripper.
     """
-
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    attributes: dict[str, Any]
 
     def __init__(
         self,
@@ -129,18 +125,6 @@ class LeRobotEpisodes:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[Episode]:
-        with self._readers() as readers:
-            for episode in self._rows:
-                yield self._read(readers, episode)
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0 in the order of `episode_index`."""
-        if not 0 <= index < len(self):
-            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
-        with self._readers() as readers:
-            return self._read(readers, list(self._rows)[index])
-
     @cached_property
     def lengths(self) -> list[int]:
         """Steps per episode, without reading images; held against the size of the files that hold the images."""
@@ -148,7 +132,7 @@ class LeRobotEpisodes:
         for name, feature in self._cameras.items():
             frame_bytes = int(np.prod(self._shapes[name]))
             if feature.dtype == "video":
-                files = {self._video(feature, episode, self._where(episode))[0] for episode in self._rows}
+                files = {self._video(feature, episode, self._named(episode))[0] for episode in self._rows}
                 most = sum(path.stat().st_size for path in files if path.is_file()) // _MIN_FRAME_BYTES
             else:
                 most = MAX_RATIO * sum(path.stat().st_size for path in {rows.file for rows in self._rows.values()}) // frame_bytes
@@ -175,11 +159,12 @@ class LeRobotEpisodes:
                     f"{self.path}: episodes {missing[:5]} have no data, of {len(self._rows)} that have; correct the list"
                 )
             self._rows = {episode: self._rows[episode] for episode in sorted(set(chosen))}
+        self._numbers = list(self._rows)
         video_keys = [feature.key for feature in self._cameras.values() if feature.dtype == "video"]
         self._videos = EpisodeVideos(self._layout, video_keys, {e: files[rows.file] for e, rows in self._rows.items()})
 
     @contextmanager
-    def _readers(self) -> Iterator[tuple[RowReader, RowReader]]:
+    def _open(self) -> Iterator[tuple[RowReader, RowReader]]:
         """Of the dataset's rows, and of the extras."""
         images = [feature.key for feature in self._cameras.values() if feature.dtype == "image"]
         state = [feature.key for feature in self._state]
@@ -189,11 +174,14 @@ class LeRobotEpisodes:
                 stack.enter_context(row_reader(extras_columns(list(self._cameras)))),
             )
 
-    def _where(self, episode: int) -> str:
+    def _where(self, index: int) -> str:
+        return self._named(self._numbers[index])
+
+    def _named(self, episode: int) -> str:
         return f"{self.path}, episode {episode}"
 
-    def _read(self, readers: tuple[RowReader, RowReader], episode: int) -> Episode:
-        where, (reader, extras_reader) = self._where(episode), readers
+    def _load(self, opened: tuple[RowReader, RowReader], index: int) -> Episode:
+        where, episode, (reader, extras_reader) = self._where(index), self._numbers[index], opened
         table = reader.read(self._rows[episode], where)
         actions = numbers(table, self._action.key, self._action.width, where)
         times = self._times(table, where)
@@ -217,10 +205,6 @@ class LeRobotEpisodes:
                 raise DatasetError(f"{where}: added by another tool; delete the folder qtransformer to read it as plain LeRobot")
             row = extras_reader.read(self._extras.rows[episode], where)
             apply_extras(result, row, actions, self.action_spec, where)
-        if self.clip_actions:
-            result.actions, outside = clip_actions(result.actions, self.action_spec)
-            result.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(result, self.action_spec, self.observation_spec, where)
         return result
 
     def _times(self, table: pa.Table, where: str) -> np.ndarray:
@@ -295,7 +279,7 @@ class LeRobotEpisodes:
         """A camera of another size than declared is found before anything is allocated for it."""
         episode = next(iter(self._rows))
         for name, feature in self._cameras.items():
-            where = f"{self._where(episode)}, camera '{name}'"
+            where = f"{self._named(episode)}, camera '{name}'"
             if feature.dtype == "video":
                 found = image_size(self._video(feature, episode, where)[0], where)
                 if found != self._shapes[name][:2]:

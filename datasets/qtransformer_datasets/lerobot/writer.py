@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,15 +27,15 @@ import pyarrow.parquet as pq
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import check_episode
-from qtransformer_datasets.episode_parts import EpisodeParts, plain_json, refuse_unfinished
+from qtransformer_datasets.episode_parts import refuse_unfinished
 from qtransformer_datasets.lerobot.extras import FORMAT_VERSION, extras_row
 from qtransformer_datasets.lerobot.image_bytes import encode_png
 from qtransformer_datasets.lerobot.layout import ACTION, CAMERA_PREFIX, STATE, is_plain_key
-from qtransformer_datasets.lerobot.merge import EXTRAS, HISTOGRAM, MERGED, PART, ROWS, merge
+from qtransformer_datasets.lerobot.merge import EXTRAS, HISTOGRAM, PART, ROWS, merge
 from qtransformer_datasets.lerobot.outcome import DONE, REWARD, SUCCESS, TRUNCATED
 from qtransformer_datasets.lerobot.stats import histogram
 from qtransformer_datasets.lerobot.video_frames import video_rate, write_video
+from qtransformer_datasets.parts_writer import PartsWriter
 
 Images = Literal["png", "av1", "h264"]
 
@@ -46,8 +46,8 @@ def losses(action_spec: ActionSpec, observation_spec: ObservationSpec, images: I
     return {} if images == "png" else {"images": f"{images} video is not lossless; out.images=png keeps every pixel"}
 
 
-class LeRobotWriter:
-    """Append episodes, then `finish`; `with` finishes on a clean exit and keeps the parts on an exception.
+class LeRobotWriter(PartsWriter):
+    """Writes one LeRobotDataset.
 
     `images`: "png" keeps every pixel; "av1" and "h264" are videos as LeRobot records them: a tenth of the size, not lossless.
     """
@@ -80,47 +80,6 @@ class LeRobotWriter:
         writer._open(Path(path), action_spec, observation_spec, attributes, images)
         return writer
 
-    def __len__(self) -> int:
-        """Episodes safely on disk."""
-        return self._parts.count
-
-    def __enter__(self) -> "LeRobotWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._closed:
-            self.finish()
-        self.close()
-
-    def append(self, episode: Episode) -> None:
-        """Check an episode and put it on disk for good."""
-        self._check_open()
-        where = f"{self.path}, episode {len(self)}"
-        check_episode(episode, self.action_spec, self.observation_spec, where)
-        fresh = self._parts.folder / "fresh.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        with _write_errors(where):
-            fresh.mkdir()
-            self._write_part(fresh, episode, where)
-            self._parts.add(fresh)
-
-    def finish(self) -> None:
-        """Publish all episodes as one dataset at `path`, in one step, and drop the parts."""
-        self._check_open()
-        if not len(self):
-            raise DatasetError(f"{self.path}: expected at least one episode to publish, found none; append before finishing")
-        merged = self._parts.folder / MERGED
-        shutil.rmtree(merged, ignore_errors=True)
-        with _write_errors(str(merged)):
-            merge([self._parts[i] for i in range(len(self))], merged, self._recipe)
-            self._parts.publish(merged)
-        self._closed = True
-
-    def close(self) -> None:
-        """Let go without publishing: the parts stay, for `open_or_resume`."""
-        self._closed = True
-        self._parts.close()
-
     def _open(
         self,
         path: Path,
@@ -134,23 +93,20 @@ class LeRobotWriter:
         for camera in observation_spec.cameras:
             if not is_plain_key(camera):
                 raise DatasetError(f"{path}: LeRobot cannot hold a camera named '{camera}': no slashes or braces; rename it")
-        self.path, self.action_spec, self.observation_spec = path, action_spec, observation_spec
         self.images: Images = images
-        self._recipe = {
-            "format_version": FORMAT_VERSION,
-            "images": images,
-            "action_spec": action_spec.to_dict(),
-            "observation_spec": observation_spec.to_dict(),
-            "attributes": plain_json(dict(attributes or {}), f"{path}, attributes"),
-        }
-        self._parts = EpisodeParts(path, self._recipe, "episode_0")
-        self._closed = False
+        layout = {"format_version": FORMAT_VERSION, "images": images}
+        self._begin(path, action_spec, observation_spec, attributes, layout, "episode_0")
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise DatasetError(f"{self.path}: expected an open writer, found a finished one; open another dataset")
+    def _errors(self, where: str) -> AbstractContextManager[None]:
+        return _write_errors(where)
 
-    def _write_part(self, folder: Path, episode: Episode, where: str) -> None:
+    def _merge(self, merged: Path) -> None:
+        shutil.rmtree(merged, ignore_errors=True)
+        merge([self._parts[i] for i in range(len(self))], merged, self._recipe)
+
+    def _write_part(self, fresh: Path, episode: Episode, where: str) -> None:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
         rows = self._columns(episode)
         for number, (camera, images) in enumerate(episode.images.items()):
             if self.images == "png":
@@ -158,11 +114,11 @@ class LeRobotWriter:
                 rows[CAMERA_PREFIX + camera] = pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
             else:
                 rate = video_rate(self.observation_spec.control_hz)
-                write_video(folder / f"{number}.mp4", images[:-1], rate, self.images, f"{where}, camera '{camera}'")
-            np.save(folder / f"{number}{HISTOGRAM}", histogram(images[:-1]))
-        pq.write_table(pa.table(rows), folder / ROWS, use_dictionary=False, write_page_checksum=True)
-        pq.write_table(extras_row(episode, len(self), where), folder / EXTRAS, use_dictionary=False, write_page_checksum=True)
-        (folder / PART).write_text(json.dumps({"length": len(episode), "instruction": episode.instruction}))
+                write_video(fresh / f"{number}.mp4", images[:-1], rate, self.images, f"{where}, camera '{camera}'")
+            np.save(fresh / f"{number}{HISTOGRAM}", histogram(images[:-1]))
+        pq.write_table(pa.table(rows), fresh / ROWS, use_dictionary=False, write_page_checksum=True)
+        pq.write_table(extras_row(episode, len(self), where), fresh / EXTRAS, use_dictionary=False, write_page_checksum=True)
+        (fresh / PART).write_text(json.dumps({"length": len(episode), "instruction": episode.instruction}))
 
     def _columns(self, episode: Episode) -> dict[str, pa.Array]:
         """Everything per row but images and what only the whole dataset knows."""
