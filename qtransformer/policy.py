@@ -113,6 +113,11 @@ class Policy:
         """
         return self.decide(observation).action
 
+    def take_back(self) -> None:
+        """What was last decided was not carried out: nothing that follows is put down to it."""
+        if self._surprise is not None:
+            self._surprise.take_back()
+
     @torch.inference_mode()
     def decide(self, observation: Observation | Any) -> PolicyDecision:
         """The greedy action with the values it was chosen by."""

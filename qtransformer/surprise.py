@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 TRACE = 0.9
 """Lambda: how much of a difference is credited to each action before the last."""
+REMEMBERED = 256
+"""The newest actions of an episode, so that a decision takes no longer for an episode without an end."""
 
 
 class Surprise:
@@ -46,10 +48,18 @@ class Surprise:
 
     def did(self, state: Float[np.ndarray, "p"], action: Float[np.ndarray, "n"], value: float) -> None:
         """The action that is taken now (scaled to [-1, 1]), where, and its value."""
-        self._states.append(state)
-        self._actions.append(action)
-        self._credits.append(0.0)
+        self._states = [*self._states, state][-REMEMBERED:]
+        self._actions = [*self._actions, action][-REMEMBERED:]
+        self._credits = [*self._credits, 0.0][-REMEMBERED:]
         self._expected = value
+
+    def take_back(self) -> None:
+        """The last action was not taken, so what comes next tells nothing of it, nor of those before."""
+        if self._expected is not None:
+            self._states.pop()
+            self._actions.pop()
+            self._credits.pop()
+            self._expected = None
 
     def of(self, state: Float[np.ndarray, "p"], actions: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k"]:
         """What to add to the values of actions here: at most 0, by the worst of what is like them."""

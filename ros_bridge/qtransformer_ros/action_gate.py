@@ -40,12 +40,13 @@ class ActionGate:
     """Looks at an action before and after it becomes a command.
 
     `limits` may be exchanged; `velocities` are those of the joints as last commanded [rad/s], by name; `clamps` counts how often
-    which limit was hit.
+    which limit was hit; `excused` lets the next action be of any value: a person who was asked has said so.
     """
 
     def __init__(self, spec: ActionSpec, limits: SafetyLimits, settings: RuntimeSettings) -> None:
         self.limits = limits
         self.velocities: dict[str, float] = {}
+        self.excused = False
         self.clamps: Counter[str] = Counter()
         self._spec, self._settings = spec, settings
 
@@ -77,8 +78,8 @@ class ActionGate:
         return Rejection(reason=reason, consequence=Consequence.strike, count="non_finite")
 
     def _too_little(self, value: float | None) -> Rejection | None:
-        least = self._settings.min_value
-        if least is None or (value is not None and value >= least):  # NaN is less than anything
+        least, excused, self.excused = self._settings.min_value, self.excused, False
+        if least is None or excused or (value is not None and value >= least):  # NaN is less than anything
             return None
         reason = f"low_value: the policy expects a return of {value}, below {least:g}"
         asks = self._settings.below_min_value is BelowMinValue.ask

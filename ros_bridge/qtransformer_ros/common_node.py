@@ -56,6 +56,9 @@ LATCHED = _qos(1, reliable=True, latched=True)
 """Status: who comes late hears the last one."""
 LATCHED_OR_NOT = (EVERY, LATCHED)
 """To hear what a latching publisher said before, and a publisher that does not latch: one subscription does not match both."""
+ANY_PUBLISHER = (_qos(1000, reliable=True), LATCHED, _qos(1000, reliable=False))
+"""To hear an e-stop from whatever sends it: latched or not, reliable or not. A press may wait behind all that was said while the
+node was busy configuring, and must not be pushed out by it."""
 
 UNHEARD = "unheard"
 """Key in the recorder's status: topics of its contract that no publisher is connected on, so that what is sent there is lost."""

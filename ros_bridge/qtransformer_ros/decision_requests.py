@@ -45,7 +45,7 @@ class DecisionRequests:
     ) -> None:
         self.seconds: deque[float] = deque(maxlen=500)
         self._intake, self._watch, self._settings, self._clock, self._counts = intake, watch, settings, clock, counts
-        self._number = self._generation = 0
+        self._number = self._generation = self._acted_on = 0
         self._flight: _Flight | None = None
         self._run = _Run()
         self._consumed: dict[str, int] = {}
@@ -116,7 +116,13 @@ class DecisionRequests:
         self._number += 1
         self._run.requests += 1
         self._counts["requests"] += 1
-        request = Request(observation=observation, stamps=dict(self._consumed), number=self._number, generation=self._generation)
+        request = Request(
+            observation=observation,
+            stamps=dict(self._consumed),
+            number=self._number,
+            generation=self._generation,
+            acted_on=self._acted_on,
+        )
         self._flight = _Flight(request=request, asked_ns=self._clock.monotonic_ns())
         return request
 
@@ -144,7 +150,8 @@ class DecisionRequests:
 
     def settle(self) -> None:
         """The answer was acted on."""
-        self._flight = None
+        if self._flight is not None:
+            self._acted_on, self._flight = self._flight.request.number, None
         self._run.misses = 0
 
     # Patience

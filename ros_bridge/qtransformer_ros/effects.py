@@ -19,6 +19,8 @@ class Request:
     """Counts requests; an answer to an old one is dropped."""
     generation: int
     """Counts resets: an answer from before a reset is dropped, and the policy's history with it."""
+    acted_on: int = 0
+    """Number of the newest request whose answer was carried out; 0: none was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,13 +174,17 @@ class EpisodesNode(Node):
             self.get_logger().warning(f"{self.names['recorder']}: no publisher of {self.unheard} within {HEARD_S:g} s")
 
     def _kept_episode(self, seed: int) -> Script:
-        """An episode; acted again if its bag lacks some of it, for one such bag spoils the dataset."""
+        """An episode; acted again if its bag lacks some of it. No such bag stays: one spoils the dataset."""
         for attempt in range(ATTEMPTS):
             outcome, is_kept = yield from self._episode(seed)
-            if is_kept or outcome.outcome == "none" or attempt == ATTEMPTS - 1:
+            if is_kept:
                 return outcome
-            self.get_logger().warning(f"seed {seed}: {outcome.bag} is incomplete; the episode is acted again")
+            is_last = outcome.outcome == "none" or attempt == ATTEMPTS - 1
+            remedy = "its bag is thrown away" if is_last else "the episode is acted again"
+            self.get_logger().warning(f"seed {seed}: {outcome.bag} is incomplete; {remedy}")
             yield from self._trigger(f"{self.names['recorder']}/discard")
+            if is_last:
+                return replace(outcome, bag="")
 
     def _episode(self, seed: int) -> Script:
         """Returns its outcome, and whether all that was to be recorded of it was."""

@@ -18,8 +18,8 @@ class EstopLatch:
         self._heard_ns = 0
 
     def watch(self) -> None:
-        """From now on, silence counts."""
-        self.watched, self._heard_ns = True, self._clock.monotonic_ns()
+        """From now on, silence counts, and what was heard before does not: its sender may be gone."""
+        self.watched, self._heard, self._heard_ns = True, False, self._clock.monotonic_ns()
 
     def hear(self, pressed: bool) -> None:
         """A message of the topic."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer.errors import QTransformerError
+from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.policy import Policy, PolicyDecision
 from qtransformer.types import Observation
 from qtransformer_ros.effects import Decided, Request
@@ -39,10 +39,8 @@ class ScoreRequest:
     """The asker's, given back."""
     actions: np.ndarray
     """(k, n), robot units."""
-    observation: Observation | None
-    """None: the one last decided on, with the frames before it. Any other begins an episode of its own."""
-    stamp_ns: int = 0
-    """Newest header stamp of the observation."""
+    seen: Request | None
+    """What would be decided on, in an episode of its own; None: what was last decided on, with the frames before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,8 @@ class Scores:
     request: ScoreRequest
     scores: np.ndarray | None = None
     """(k, n)"""
+    stamp_ns: int = 0
+    """Newest header stamp of the observation that they are for."""
     error: Exception | None = None
 
 
@@ -71,6 +71,8 @@ class InferenceThread:
         self._to_score: deque[ScoreRequest] = deque(maxlen=MAX_WAITING)
         self._ended = False
         self._generation: int | None = None
+        self._decided: Request | None = None
+        """The one last decided on."""
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -114,29 +116,38 @@ class InferenceThread:
         start = time.perf_counter()
         try:
             self._begin_episode(request.generation)
+            if self._decided is not None and self._decided.number != request.acted_on:
+                self._policy.take_back()
             decision = self._policy.decide(request.observation)
             # An argmax makes a bin, and so a finite action, even of NaN.
             if not np.isfinite(decision.q_values).all():
                 raise NotFiniteError("the network's values are not finite: what it saw, or its weights, are beyond its numbers")
         except Exception as error:
             return Answer(request=request, error=error)
-        seconds = time.perf_counter() - start
+        self._decided, seconds = request, time.perf_counter() - start
         decided = Decided(request=request, action=decision.action, value=self._policy.value, seconds=seconds)
         return Answer(request=request, decided=decided, decision=decision)
 
     def _begin_episode(self, generation: int) -> None:
         if generation != self._generation:
             self._policy.reset()
-            self._generation = generation
+            self._generation, self._decided = generation, None
 
     def _score(self, request: ScoreRequest) -> Scores:
         try:
-            if request.observation is not None:
-                self._policy.reset()
-                self._generation = None
-            return Scores(request=request, scores=self._policy.score(request.observation, request.actions))
+            seen = request.seen or self._decided
+            if request.seen is not None:
+                self._leave_episode(request.seen.generation)
+            scores = self._policy.score(request.seen and request.seen.observation, request.actions)
+            return Scores(request=request, scores=scores, stamp_ns=max(seen.stamps.values(), default=0) if seen else 0)
         except Exception as error:
             return Scores(request=request, error=error)
+
+    def _leave_episode(self, generation: int) -> None:
+        if self._generation is not None and generation < self._generation:
+            raise ConfigError("asked before the episode that runs now began; ask again")
+        self._policy.reset()
+        self._generation = self._decided = None
 
 
 def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0, most: int = 100) -> np.ndarray:

@@ -35,17 +35,19 @@ class Intake:
         joints: tuple[str, ...] = (),
         joint_topic: str = "",
         pose_topic: str = "",
+        base_frame: str = "",
         instruction: str = "",
         require_stamps: bool = False,
         max_identical: int = 0,
         lockstep: bool = False,
     ) -> None:
-        """`joints`: of `joint_topic`, a JointState, where the arm is measured; `pose_topic`: the same for the tool."""
+        """`joints`: of `joint_topic`, a JointState, where the arm is measured; `pose_topic`: the same for the tool, whose poses are
+        refused where they say another frame than `base_frame`."""
         self.contract = contract
         self.cameras = tuple(camera.topic for camera in contract.cameras.values())
         self.observed = tuple(dict.fromkeys(source.topic for source in contract.observed))
         self.required = tuple(dict.fromkeys((*self.observed, *(t for t in (joint_topic, pose_topic) if t))))
-        self._joint_topic, self._pose_topic = joint_topic, pose_topic
+        self._joint_topic, self._pose_topic, self._base_frame = joint_topic, pose_topic, base_frame
         self._sources: dict[str, list[CameraTopic | VectorTopic]] = {topic: [] for topic in self.required}
         for source in contract.observed:
             self._sources[source.topic].append(source)
@@ -114,9 +116,10 @@ class Intake:
         return Measured(joints=dict(self._positions), position=position, orientation=orientation, velocities=velocities or {})
 
     def forget(self) -> None:
-        """Forget all samples, and what sizes images had."""
+        """Forget all samples, where the arm was, and what sizes images had."""
         self.samples.clear()
         self.rejections.clear()
+        self._tool, self._positions = (None, None), {}
         self.forget_sizes()
 
     def forget_sizes(self) -> None:
@@ -138,6 +141,7 @@ class Intake:
             size = math.hypot(*pose[3:])
             if not 0.9 <= size <= 1.1:
                 raise DatasetError(f"orientation expected a quaternion of length 1, found length {size:.3g}")
+            self._check_frame(message.header.frame_id)
             tool = pose[:3], pose[3:] / size
         return positions, tool
 
@@ -147,6 +151,11 @@ class Intake:
                 encode_image(camera, self.samples[camera.topic].message)
             except UNUSABLE as error:
                 self.reject(camera.topic, str(error) or type(error).__name__)
+
+    def _check_frame(self, frame: str) -> None:
+        """Holds, limits and commands take the tool's numbers for those of `base_frame`. Who names no frame is believed."""
+        if frame and self._base_frame and frame.lstrip("/") != self._base_frame.lstrip("/"):
+            raise DatasetError(f"frame_id expected '{self._base_frame}', found '{frame}'; set base_frame, or transform the pose")
 
     def _check_size(self, topic: str, size: tuple[int, int]) -> None:
         first = self._sizes.setdefault(topic, size)

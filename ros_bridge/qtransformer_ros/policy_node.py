@@ -43,7 +43,7 @@ class PolicyNode(LifecycleNode):
         """The e-stop, and the last word of its topic: both outlive sessions, and may come before there is one."""
         self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
-        for qos in common.LATCHED_OR_NOT:
+        for qos in common.ANY_PUBLISHER:
             self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
@@ -148,7 +148,7 @@ class PolicyNode(LifecycleNode):
     def _serve(self, response: Any, event: Callable[[PolicySession], Effects]) -> Any:
         """Pass a request to the runtime; the answer is the state it leads to, or why it was not granted."""
         if self.session is None:
-            response.success, response.message = False, "not configured"
+            response.success, response.message = False, "not configured: `configure` and `activate` it first (its lifecycle)"
             return response
         effects = event(self.session)
         self.session.apply(effects)
@@ -162,14 +162,14 @@ class PolicyNode(LifecycleNode):
         if self.session is None or not changes.keys() & LIMITS:
             return SetParametersResult(successful=True)
         try:
-            why = self.session.check_limits(self.settings.limits(self.session.limited_joints, **changes))
+            why = self.session.check_limits(self.session.limits(**changes))
         except (ConfigError, ValueError) as error:
             why = str(error)
         return SetParametersResult(successful=not why, reason=why)
 
     def _take_parameters(self, parameters: "list[Parameter[Any]]") -> None:
         if self.session is not None and {p.name for p in parameters} & set(LIMITS):
-            why = self.session.runtime.change_limits(self.settings.limits(self.session.limited_joints))
+            why = self.session.runtime.change_limits(self.session.limits())
             self.get_logger().info(f"limits changed{': ' + why if why else ''}")
 
     # Status

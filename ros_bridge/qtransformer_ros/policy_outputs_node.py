@@ -25,6 +25,11 @@ from qtransformer_ros.policy_parameters_node import Parameters
 from qtransformer_ros.runtime_settings import RuntimeSettings
 from qtransformer_ros.safety import Measured
 
+RECORDERS = ("qtransformer_recorder", "rosbag2_recorder")
+"""Nodes that hear commands and obey none: with them alone, nobody listens."""
+HOLD_WAITS_S = 0.5
+"""How long a hold waits for where the arm is [s]."""
+
 
 class PolicyOutputs:
     """The publishers of a session. In a dry run there are none of commands."""
@@ -42,6 +47,11 @@ class PolicyOutputs:
         """Newest stamp of the observation last decided on."""
         self._stream: deque[tuple[int, Any]] = deque()
         """(when [monotonic ns], message): what is still to be sent of the last motion."""
+        self._is_velocity = self._maker.type in ("TwistStamped", "Twist")
+        self._until_ns = 0
+        """When the control period of the last command ends [monotonic]."""
+        self._owes_until_ns = 0
+        """Until when a hold waits for where the arm is [monotonic]; 0: none does."""
         self.kinds = {self._maker.topic: self._maker.type, **{switch.topic: switch.type for switch in self._maker.switches}}
         """Topic to type of what is commanded."""
         publisher = entities.publisher
@@ -55,8 +65,8 @@ class PolicyOutputs:
         self._scores = publisher(JointTrajectory, "~/candidate_scores")
 
     def listeners(self) -> int:
-        """How many hear the command topic that fewest hear."""
-        return min(publisher.get_subscription_count() for publisher in self._commands.values())
+        """How many may obey the command topic that fewest hear."""
+        return min(map(self._obeying, self._commands.values()))
 
     def rivals(self) -> int:
         """How many others publish on the command topic that most do."""
@@ -67,8 +77,13 @@ class PolicyOutputs:
         for topic, publisher in self._commands.items():
             if others := self._others(publisher):
                 yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
-            if publisher.get_subscription_count() == 0:
+            if not self._obeying(publisher):
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
+
+    def _obeying(self, publisher: Publisher) -> int:
+        """How many subscribe to its topic, but for those that only record."""
+        subscribers = self._node.get_subscriptions_info_by_topic(publisher.topic_name)
+        return sum(subscriber.node_name not in RECORDERS for subscriber in subscribers)
 
     def _others(self, publisher: Publisher) -> int:
         """How many others publish on its topic, by the name it has after remaps."""
@@ -81,25 +96,39 @@ class PolicyOutputs:
         start_ns = time.monotonic_ns()
         stamp_ns = self.newest_ns if self._lockstep else self._now_ns()
         self._stream.clear()
+        self._owes_until_ns, self._until_ns = 0, start_ns + round(self._period_s * 1e9)
         for due_s, message in self._messages(command.motion, stamp_ns):
             self._stream.append((start_ns + round(due_s * 1e9), message))
         self._commands[self._maker.topic].publish(self._stream.popleft()[1])
 
     def send_due(self) -> None:
-        """Publish what has fallen due of a stream."""
-        while self._stream and self._stream[0][0] <= time.monotonic_ns():
+        """Publish what has fallen due of a stream, one message at a time: after a stall of this node the arm is led on point by
+        point. A velocity that is overdue after its control period is dropped: it would prolong the motion."""
+        now_ns = time.monotonic_ns()
+        if self._is_velocity and now_ns >= self._until_ns:
+            self._stream.clear()
+        if self._stream and self._stream[0][0] <= now_ns:
             self._commands[self._maker.topic].publish(self._stream.popleft()[1])
 
     def stop_stream(self) -> None:
         """Send no more of the last motion."""
         self._stream.clear()
 
+    @property
+    def owes_hold(self) -> bool:
+        """Whether a hold waits for where the arm is."""
+        return self._owes_until_ns > 0
+
     def hold(self, measured: Measured, *, last: bool) -> None:
-        """Command the measured pose once, and nothing more; with `last`, wait until it has arrived."""
+        """Command the measured pose once, and nothing more; with `last`, wait until it has arrived.
+
+        After a jump of time it is not known where the arm is, until it is measured anew: then the hold waits for that.
+        """
         motion = self._maker.hold(measured, self._hold_time_s)
         if motion is None:
-            self._node.get_logger().error("cannot hold: where the arm is was never measured; its controller must stop by itself")
+            self._owe(give_up=last)
             return
+        self._owes_until_ns = 0
         self.propose(motion)
         message = next(self._messages(motion, self._now_ns()))[1]
         publisher = self._commands[self._maker.topic]
@@ -107,6 +136,13 @@ class PolicyOutputs:
             common.publish_last(publisher, message)
         else:
             publisher.publish(message)
+
+    def _owe(self, *, give_up: bool) -> None:
+        now_ns = time.monotonic_ns()
+        self._owes_until_ns = self._owes_until_ns or now_ns + round(HOLD_WAITS_S * 1e9)
+        if give_up or now_ns >= self._owes_until_ns:
+            self._owes_until_ns = 0
+            self._node.get_logger().error("cannot hold: where the arm is was not measured; its controller must stop by itself")
 
     def propose(self, motion: Motion) -> None:
         """Say what is, or in a dry run would be, commanded."""
@@ -125,8 +161,8 @@ class PolicyOutputs:
             if publisher.get_subscription_count():
                 publisher.publish(messages.table_message(table, "dimension", columns))
 
-    def publish_scores(self, request: ScoreRequest, scores: np.ndarray) -> None:
-        self._scores.publish(messages.scored(request.tag, self._names, request.actions, scores, request.stamp_ns))
+    def publish_scores(self, request: ScoreRequest, scores: np.ndarray, stamp_ns: int) -> None:
+        self._scores.publish(messages.scored(request.tag, self._names, request.actions, scores, stamp_ns))
 
     def _messages(self, motion: Motion, stamp_ns: int) -> Iterator[tuple[float, Any]]:
         """(when it is due [s from now], message) of a motion."""

@@ -1,6 +1,7 @@
 """The parameters of `qtransformer-policy`, and what is made of them: what to deploy, how to run it, what the arm may be told."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from qtransformer_ros import common_node as common
 from qtransformer_ros.commands import Output
 from qtransformer_ros.deployment import Wanted
 from qtransformer_ros.runtime_settings import BelowMinValue, RuntimeSettings
-from qtransformer_ros.safety_limits import JointRange, OutOfBounds, SafetyLimits, limited_joints
+from qtransformer_ros.safety_limits import JointRange, OutOfBounds, SafetyLimits, intersected, limited_joints
 from qtransformer_ros.urdf import read_urdf
 
 LIMITS = (
@@ -70,7 +71,7 @@ class Parameters:
             **fixed,
         )
         self.allow_slow = common.flag(node, "allow_slow", False, "take a policy slower than its own rate, for lockstep", **fixed)
-        self.base_frame = common.text(node, "base_frame", "base_link", "frame of poses", **fixed)
+        self.base_frame = common.text(node, "base_frame", "base_link", "frame of poses, commanded and measured", **fixed)
         self.tool_frame = common.text(node, "tool_frame", "tool", "frame of velocities; the URDF's link of the tool", **fixed)
         self.urdf = common.text(node, "urdf", "", "model of the arm, for Cartesian actions as joint positions", **fixed)
         self.activation_timeout_s = common.number(
@@ -107,12 +108,12 @@ class Parameters:
             choices=[o.value for o in OutOfBounds],
         )
         self.joint_names = common.texts(node, "joint_names", [], "joints of inverse kinematics, and of the limits below", **fixed)
-        self.joint_min_rad = common.numbers(node, "joint_min_rad", [], "one per joint [rad]", **fixed)
-        self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]", **fixed)
-        self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]", **fixed)
+        self.joint_min_rad = common.numbers(node, "joint_min_rad", [], "one per joint [rad]; or the urdf's, if narrower", **fixed)
+        self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]; the same", **fixed)
+        self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]; the same", **fixed)
 
         self.hold_time_s = common.number(
-            node, "hold_time_s", 0.3, "within which a hold is reached [s]", low=0.01, high=10.0, **fixed
+            node, "hold_time_s", 0.3, "within which a hold is reached, where it is a trajectory [s]", low=0.01, high=10.0, **fixed
         )
         self._declare_runtime(node)
 
@@ -159,14 +160,26 @@ class Parameters:
             joints=self.joint_names.value,
         )
 
-    def limits(self, joints: tuple[str, ...], **changes: Any) -> SafetyLimits:
-        """As they are now, with parameters of `changes` instead. Raises ConfigError where they contradict each other."""
+    def joint_ranges(self) -> dict[str, JointRange]:
+        """How far and how fast joints may go: what the model and the parameters both allow.
+
+        Raises:
+            ConfigError: the model cannot be read, or they contradict each other.
+        """
+        own, model = self._joint_ranges(), self.urdf.value
+        return intersected(read_urdf(model), own) if model else own
+
+    def limits(self, ranges: Mapping[str, JointRange], joints: tuple[str, ...], **changes: Any) -> SafetyLimits:
+        """As they are now, of joints with these ranges, with parameters of `changes` instead.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
 
         def now(name: str) -> Any:
             setting = getattr(self, name)
             return setting.convert(changes[name]) if name in changes else setting.value
 
-        ranges = read_urdf(self.urdf.value) if self.urdf.value else self._joint_ranges()
         if joints and not ranges:
             raise ConfigError(
                 "joint motions need limits: give the arm's model (urdf:=<file>), or joint_names, joint_min_rad, joint_max_rad and "
@@ -186,6 +199,12 @@ class Parameters:
 
     def _joint_ranges(self) -> dict[str, JointRange]:
         columns = [getattr(self, name).value for name in ("joint_names", "joint_min_rad", "joint_max_rad", "joint_max_rad_s")]
-        if len({len(column) for column in columns}) != 1:
-            raise ConfigError("joint_names, joint_min_rad, joint_max_rad and joint_max_rad_s expected equally many entries")
+        if self.urdf.value and not any(columns[1:]):
+            return {}  # the names are for inverse kinematics alone
+        counts = [len(column) for column in columns]
+        if len(set(counts)) != 1:
+            raise ConfigError(
+                "joint_names, joint_min_rad, joint_max_rad and joint_max_rad_s expected one entry per joint, "
+                f"found {', '.join(map(str, counts))}"
+            )
         return {name: JointRange(low=low, high=high, velocity=v) for name, low, high, v in zip(*columns, strict=True)}

@@ -51,7 +51,8 @@ class PolicySession:
         runtime, contract = settings.runtime(deployment.contract.control_hz), deployment.contract
         self.dry_run, self.lockstep, self._period_s = runtime.dry_run, runtime.lockstep, runtime.period_s
         self.limited_joints = deployment.commands.joints
-        limits = settings.limits(self.limited_joints)
+        self._ranges = settings.joint_ranges()
+        limits = self.limits()
         self._measuring = self._topics_of_measurements(limits)
         self._pacing_camera = self._camera_that_paces(settings.tick_on.value)
         self._ticked_s = -math.inf
@@ -64,6 +65,7 @@ class PolicySession:
             to_command=lambda action: self._commands(action, self.runtime.measured),
             joint_topic=self._measuring.get("JointState", ""),
             pose_topic=self._measuring.get("PoseStamped", ""),
+            base_frame=settings.base_frame.value,
             has_values=not deployment.policy.imitates,
         )
         self.active = False
@@ -142,10 +144,11 @@ class PolicySession:
         kinds |= {topic: (kind, qos) for kind, topic in self._measuring.items() if topic not in kinds}
         for topic, (kind, quality) in kinds.items():
             self._entities.subscription(messages.MESSAGE_CLASSES[kind], topic, self._receiver(topic), quality)
-        for latched in common.LATCHED_OR_NOT:
-            if contract.instruction and (topic := contract.instruction.topic):
+        if contract.instruction and (topic := contract.instruction.topic):
+            for latched in common.LATCHED_OR_NOT:
                 self._entities.subscription(messages.MESSAGE_CLASSES["String"], topic, self._receiver(topic), latched)
-            self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), latched)
+        for quality in common.ANY_PUBLISHER:
+            self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), quality)
         self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, common.EVERY)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
@@ -176,12 +179,18 @@ class PolicySession:
         self._count_peers()
         self.apply(self.runtime.watch())
         self._outputs.send_due()
+        if self._outputs.owes_hold:
+            self._outputs.hold(self.runtime.measured, last=False)
 
     def _count_peers(self) -> None:
         """Who listens to our commands, and who else gives them."""
         if not self.dry_run:
             self.apply(self.runtime.listeners(self._outputs.listeners()))
             self.apply(self.runtime.rivals(self._outputs.rivals()))
+
+    def limits(self, **changes: Any) -> SafetyLimits:
+        """As the parameters say now, with `changes` of them; of joints as they were when it was configured."""
+        return self._parameters.limits(self._ranges, self.limited_joints, **changes)
 
     def check_limits(self, limits: SafetyLimits) -> str:
         """Why these limits cannot be taken now; "" if they can."""
@@ -211,6 +220,7 @@ class PolicySession:
         while found := list(self._outputs.troubles()):
             if time.monotonic() > end:
                 raise ConfigError("; ".join(found))
+            self._entities.take_waiting()
             time.sleep(0.02)
 
     # What the network answers
@@ -239,10 +249,7 @@ class PolicySession:
             names = self.deployment.policy.action_spec.names
             actions = messages.candidates(message, names, MAX_CANDIDATES)
             running = self.runtime.state is RunState.running and self._outputs.newest_ns
-            seen = None if running else self.runtime.look()
-            stamp_ns = self._outputs.newest_ns if seen is None else max(seen.stamps.values(), default=0)
-            observation = None if seen is None else seen.observation
-            self._thread.score(ScoreRequest(tag=message, actions=actions, observation=observation, stamp_ns=stamp_ns))
+            self._thread.score(ScoreRequest(tag=message, actions=actions, seen=None if running else self.runtime.look()))
         except QTransformerError as error:
             self._node.get_logger().warning(f"refused to score: {error}", throttle_duration_sec=1.0)
 
@@ -251,7 +258,7 @@ class PolicySession:
         if answer.scores is None:
             self._node.get_logger().warning(f"refused to score: {answer.error}", throttle_duration_sec=1.0)
             return
-        self._outputs.publish_scores(request, answer.scores)
+        self._outputs.publish_scores(request, answer.scores, answer.stamp_ns)
 
     # What it says of itself
 

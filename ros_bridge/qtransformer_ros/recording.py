@@ -59,6 +59,10 @@ class Recorder:
         self._flushed = 0.0
         self._before: list[tuple[TopicInfo, RawMessage]] = []
         self._held: dict[str, tuple[TopicInfo, RawMessage]] = {}
+        """Topic to its newest message, of those that hold until the next one: an instruction, and what is commanded."""
+        self._lasting_ns = {topic.topic: round(contract.tolerance_of(topic) * NANOSECONDS) for topic in contract.commanded}
+        """Topic to for how long a command holds."""
+        self._newest_ns = 0
 
     @property
     def is_ending(self) -> bool:
@@ -67,6 +71,7 @@ class Recorder:
 
     def receive(self, info: TopicInfo, message: RawMessage, now_s: float) -> None:
         """A message; `now_s` is monotonic."""
+        self._newest_ns = max(self._newest_ns, message.receive_ns)
         word = self._word(info, message)
         if self._marks(message.topic, word, "start"):
             self._guarded(self._finish)
@@ -148,17 +153,24 @@ class Recorder:
         self.error, self.last, self._end, self._before = "", None, float("inf"), []
         try:
             self.bag = RecordedBag(self.folder / next_name(self.folder), self.contract, self.types)
-            for info, message in sorted([*self._held.values(), *before], key=lambda own: own[1].receive_ns):
+            for info, message in self._early(before):
                 self.bag.write(info, message)
         except QTransformerError as error:
             self._fail(error)
             raise
         self.log(False, f"{self.bag.path.name}: recording")
 
+    def _early(self, before: list[tuple[TopicInfo, RawMessage]]) -> list[tuple[TopicInfo, RawMessage]]:
+        """What an episode begins with: what was kept, and what holds still, such as a gripper's command from before."""
+        since = {topic: self._newest_ns - lasting for topic, lasting in self._lasting_ns.items()}
+        held = [own for topic, own in self._held.items() if own[1].receive_ns >= since.get(topic, 0)]
+        kept = [own for own in before if all(own[1] is not other[1] for other in held)]
+        return sorted([*held, *kept], key=lambda own: own[1].receive_ns)
+
     def _write(self, info: TopicInfo, message: RawMessage) -> None:
         assert self.bag
         self.bag.write(info, message)
-        if self._is_instruction(message.topic):
+        if self._holds(message.topic):
             self._held[message.topic] = (info, message)
 
     def _finish(self) -> None:
@@ -188,13 +200,16 @@ class Recorder:
         return label
 
     def _keep(self, info: TopicInfo, message: RawMessage) -> None:
-        """What came between episodes: an instruction holds, samples count for a while, events not at all."""
-        if self._is_instruction(message.topic):
+        """What came between episodes: instructions and commands hold, samples count for a while, events not at all."""
+        if self._holds(message.topic):
             self._held[message.topic] = (info, message)
-        elif self.settings.auto and message.topic not in self.contract.event_topics():
+        if self.settings.auto and not self._is_instruction(message.topic) and message.topic not in self.contract.event_topics():
             oldest = message.receive_ns - round(self.settings.pre_roll_s * NANOSECONDS)
             self._before = [kept for kept in self._before if kept[1].receive_ns >= oldest]
             self._before.append((info, message))
+
+    def _holds(self, topic: str) -> bool:
+        return topic in self._lasting_ns or self._is_instruction(topic)
 
     def _is_instruction(self, topic: str) -> bool:
         return self.contract.instruction is not None and topic == self.contract.instruction.topic

@@ -60,11 +60,13 @@ class PolicyRuntime:
         to_command: Callable[[np.ndarray], Command],
         joint_topic: str = "",
         pose_topic: str = "",
+        base_frame: str = "",
         has_values: bool = True,
         instruction: str = "",
     ) -> None:
         """`to_command` turns an action (n,) in robot units into a command; `joint_topic` (JointState) and `pose_topic`
-        (PoseStamped) are where the limits' joints and the tool are measured; `has_values` is False for a cloned policy."""
+        (PoseStamped, in `base_frame`) are where the limits' joints and the tool are measured; `has_values` is False for a cloned
+        policy."""
         if settings.min_value is not None and not has_values:
             raise ConfigError("min_value needs a policy with values, and this one was cloned (algo=bc): remove the threshold")
         if limits.joints and not joint_topic:
@@ -80,6 +82,7 @@ class PolicyRuntime:
             joints=tuple(limits.joints),
             joint_topic=joint_topic if limits.joints else "",
             pose_topic=pose_topic,
+            base_frame=base_frame,
             instruction=instruction,
             require_stamps=settings.require_stamps,
             max_identical=settings.max_identical_images,
@@ -93,6 +96,8 @@ class PolicyRuntime:
         self._strikes = self._commanded_ns = 0
         self._begins_by_itself = False
         """Whether a hold is only the wait for first samples."""
+        self._asked = False
+        """Whether a person is asked about an action of little value, and has not answered."""
         self._active = self._faulted = False
         self._motion_enabled, self._listeners, self._rivals = True, 0, 0
 
@@ -224,13 +229,15 @@ class PolicyRuntime:
         return self._leave(RunState.idle, "inactive: deactivated")
 
     def start(self) -> Effects:
-        """Run, from PAUSED or HOLD, if nothing speaks against it."""
+        """Run, from PAUSED or HOLD, if nothing speaks against it. Who was asked about a low value has answered with this."""
         if self.state is RunState.running:
             return NOTHING
         if self.state not in (RunState.paused, RunState.hold):
             return Effects(refused=f"cannot start: {self.state.value} ({self.reason})")
-        why = self._blocked() or self._watch.complaint()
-        return Effects(refused=f"cannot start: {why}") if why else self._begin()
+        if why := self._blocked() or self._watch.complaint():
+            return Effects(refused=f"cannot start: {why}")
+        self._gate.excused, self._asked = self._asked, False
+        return self._begin()
 
     def stop(self) -> Effects:
         """Hold, and wait for `start`."""
@@ -242,6 +249,7 @@ class PolicyRuntime:
         """Forget the episode, and a fault."""
         self._decisions.begin_episode()
         self._gate.velocities = {}  # the arm may have been put elsewhere
+        self._gate.excused = self._asked = False
         self._intake.forget_sizes()
         self._strikes = 0
         self._faulted = False
@@ -317,7 +325,8 @@ class PolicyRuntime:
         self._begins_by_itself = False
         self._decisions.abandon()
         self._enter(state, reason)
-        return Effects(hold=moved and not self._settings.dry_run, changed=True)
+        # A robot that waits stands already, and would take a hold for a part of the next command.
+        return Effects(hold=moved and not self._settings.dry_run and not self._settings.lockstep, changed=True)
 
     def _hold_for(self, why: str) -> Effects:
         """HOLD, if there is a reason to."""
@@ -415,8 +424,8 @@ class PolicyRuntime:
             return self._strike(rejection.reason)
         if rejection.consequence is Consequence.fault:
             return self._fault(rejection.reason)
-        asks = rejection.consequence is Consequence.ask
-        return self._leave(RunState.paused if asks else RunState.hold, rejection.reason)
+        self._asked = rejection.consequence is Consequence.ask
+        return self._leave(RunState.paused if self._asked else RunState.hold, rejection.reason)
 
     def _strike_if_running(self, word: str, error: BaseException) -> Effects:
         if self.state is not RunState.running:

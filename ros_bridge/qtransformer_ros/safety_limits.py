@@ -58,13 +58,32 @@ class SafetyLimits:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} expected a number above 0, found {getattr(self, name)}")
         if len(self.workspace_min) != 3 or len(self.workspace_max) != 3:
-            raise ConfigError("workspace_min and workspace_max expected three numbers each: x, y, z [m]")
+            found = f"{self.workspace_min} and {self.workspace_max}"
+            raise ConfigError(f"workspace_min and workspace_max expected three numbers each, x, y, z [m], found {found}")
         if not all(low < high for low, high in zip(self.workspace_min, self.workspace_max, strict=True)):
             raise ConfigError(f"workspace_min expected below workspace_max, found {self.workspace_min} and {self.workspace_max}")
 
     @property
     def has_workspace(self) -> bool:
         return any(math.isfinite(edge) for edge in (*self.workspace_min, *self.workspace_max))
+
+
+def intersected(ranges: Mapping[str, JointRange], own: Mapping[str, JointRange]) -> dict[str, JointRange]:
+    """All joints of both; where both know one, the narrower end of each limit.
+
+    Raises ConfigError: a joint whose limits have nothing in common.
+    """
+    found = {**ranges, **own}
+    for name in ranges.keys() & own.keys():
+        a, b = ranges[name], own[name]
+        low, high, velocity = max(a.low, b.low), min(a.high, b.high), min(a.velocity, b.velocity)
+        if not low < high:
+            raise ConfigError(
+                f"joint {name}: the model allows [{a.low}, {a.high}], the parameters [{b.low}, {b.high}], together nothing; "
+                "correct the parameters"
+            )
+        found[name] = replace(a, low=low, high=high, velocity=velocity)
+    return found
 
 
 def limited_joints(

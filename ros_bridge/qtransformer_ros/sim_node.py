@@ -167,6 +167,7 @@ class SimNode(Node):
         """In lockstep: take the control step if its command is complete, and show what came of it."""
         if isinstance(self.robot, LockstepRobot) and (verdict := self.robot.step()) is not None:
             self._follow_clock()
+            self.reward.publish(Float32(data=verdict.reward))  # before what it led to, on which the next decision is made
             self._publish_observation()
             self._publish_verdict(verdict)
 
@@ -184,6 +185,8 @@ class SimNode(Node):
         while self._behind_s >= dt and time.monotonic() - now < BURST_S:
             self._behind_s -= dt
             verdict = robot.advance()
+            if verdict is not None:
+                self.reward.publish(Float32(data=verdict.reward))
             self._publish_due()
             if verdict is not None:
                 self._publish_verdict(verdict)
@@ -279,7 +282,6 @@ class SimNode(Node):
         timer = self.create_timer(delay_s, fire, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _publish_verdict(self, verdict: Verdict) -> None:
-        self.reward.publish(Float32(data=verdict.reward))
         self.success.publish(Bool(data=verdict.success))
         self.done.publish(Bool(data=verdict.done))
         if verdict.event:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtransformer.policy import Policy
-from qtransformer.surprise import TRACE, Surprise
+from qtransformer.surprise import REMEMBERED, TRACE, Surprise
 
 HERE, FAR = np.zeros(3), np.full(3, 4.0)
 LEFT, RIGHT = np.array([-1.0, 0.0]), np.array([1.0, 0.0])
@@ -44,6 +44,25 @@ def test_it_never_promises_more(values: list[float]) -> None:
     gained.did(HERE, LEFT, 0.2)
     gained.see(0.9)
     assert gained.of(HERE, LEFT[None])[0] == 0, "what went better than expected"
+
+
+def test_what_was_not_carried_out_disappoints_nobody() -> None:
+    surprise = Surprise(width=0.3, discount=0.9)
+    surprise.did(HERE, LEFT, 0.8)
+    surprise.take_back()
+    surprise.take_back()  # there is nothing more to take back
+    surprise.see(0.1)
+    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all()
+
+
+def test_an_episode_without_an_end_keeps_the_newest_alone() -> None:
+    surprise = Surprise(width=0.3, discount=0.9)
+    surprise.did(FAR, LEFT, 1.0)
+    for _ in range(REMEMBERED):
+        surprise.see(0.5)
+        surprise.did(HERE, RIGHT, 0.5)
+    assert surprise.of(FAR, LEFT[None])[0] == pytest.approx(0.0, abs=1e-6)
+    assert surprise.of(HERE, RIGHT[None])[0] < 0
 
 
 @pytest.fixture

@@ -55,8 +55,8 @@ class HandClock:
         self.time_ns += round(seconds * 1e9)
 
 
-def header(ns: int) -> Any:
-    return SimpleNamespace(stamp=SimpleNamespace(sec=ns // 10**9, nanosec=ns % 10**9), frame_id="")
+def header(ns: int, frame: str = "") -> Any:
+    return SimpleNamespace(stamp=SimpleNamespace(sec=ns // 10**9, nanosec=ns % 10**9), frame_id=frame)
 
 
 def image(ns: int, value: int = 0, size: tuple[int, int] = (4, 4), **changes: Any) -> Any:
@@ -69,9 +69,11 @@ def joint_state(ns: int, position: tuple[float, ...] = (0.0, 0.0), name: tuple[s
     return SimpleNamespace(header=header(ns), name=list(name), position=list(position), velocity=[], effort=[])
 
 
-def tool_pose(ns: int, position: tuple[float, ...] = (0.5, 0.5, 0.5), orientation: tuple[float, ...] = (0, 0, 0, 1)) -> Any:
+def tool_pose(
+    ns: int, position: tuple[float, ...] = (0.5, 0.5, 0.5), orientation: tuple[float, ...] = (0, 0, 0, 1), frame: str = ""
+) -> Any:
     p, q = (SimpleNamespace(**dict(zip("xyzw", v, strict=False))) for v in (position, orientation))
-    return SimpleNamespace(header=header(ns), pose=SimpleNamespace(position=p, orientation=q))
+    return SimpleNamespace(header=header(ns, frame), pose=SimpleNamespace(position=p, orientation=q))
 
 
 def to_joints(action: np.ndarray) -> Command:
@@ -117,10 +119,12 @@ class Robot:
         self.answer(self.ask())
         self.clock.pass_s(0.08)
 
-    def run(self) -> "Robot":
-        """Into RUNNING."""
+    def run(self, *, heard: bool = False) -> "Robot":
+        """Into RUNNING; `heard`: the e-stop's topic says that it is not pressed."""
         self.do(self.runtime.listeners(1))
         self.do(self.runtime.activate())
+        if heard:
+            self.do(self.runtime.estop_heard(False))
         self.see()
         if self.runtime.state.value == "PAUSED":
             self.do(self.runtime.start())
@@ -152,6 +156,7 @@ def make(limits: SafetyLimits = LIMITS, contract: TopicContract = CONTRACT, pose
         to_command=to_joints,
         joint_topic=JOINTS,
         pose_topic=pose_topic,
+        base_frame="base_link",
     )
     return Robot(clock, runtime)
 

@@ -30,6 +30,9 @@ class SlowPolicy:
         q_values = np.array([[0.5, np.nan if observation == "overflow" else 0.1]])
         return SimpleNamespace(action=np.array([1.0, 2.0]), q_values=q_values)
 
+    def take_back(self):
+        self.seen.append("taken back")
+
     def score(self, observation, actions):
         self.seen.append("score")
         return actions * 2
@@ -51,8 +54,10 @@ def thread(policy):
     assert thread.end(5.0)
 
 
-def request(observation, number=0, generation=0) -> Request:
-    return Request(observation=observation, stamps={}, number=number, generation=generation)
+def request(observation, number=0, generation=0, acted_on=None, stamps=None) -> Request:
+    """By default all before it was carried out."""
+    acted_on = number - 1 if acted_on is None else acted_on
+    return Request(observation=observation, stamps=stamps or {}, number=number, generation=generation, acted_on=acted_on)
 
 
 def wait(thread, count) -> list:
@@ -65,12 +70,12 @@ def test_of_the_observations_that_came_meanwhile_only_the_newest_is_decided_on(p
     thread.decide(request("first", 0))
     assert policy.begun.acquire(timeout=10)
     for number in (1, 2, 3):
-        thread.decide(request(f"later {number}", number))
+        thread.decide(request(f"later {number}", number, acted_on=-1))
     for _ in range(2):
         policy.let.release()
     answers = wait(thread, 2)
     assert [a.request.number for a in answers] == [0, 3]
-    assert policy.seen == ["reset", "first", "later 3"]
+    assert policy.seen == ["reset", "first", "taken back", "later 3"], "nothing came of the first"
     assert isinstance(answers[1], Answer)
     assert answers[1].decided.value == 0.5
     assert answers[1].decided.seconds >= 0
@@ -108,7 +113,7 @@ def test_decisions_come_before_scores_and_scores_do_not_pile_up(policy, thread) 
     thread.decide(request("first"))
     assert policy.begun.acquire(timeout=10)
     for tag in range(12):
-        thread.score(ScoreRequest(tag=tag, actions=np.ones((1, 2)), observation=None))
+        thread.score(ScoreRequest(tag=tag, actions=np.ones((1, 2)), seen=None))
     thread.decide(request("second", 1))
     policy.let.release()
     policy.let.release()
@@ -117,6 +122,43 @@ def test_decisions_come_before_scores_and_scores_do_not_pile_up(policy, thread) 
     scores = [a for a in answers if isinstance(a, Scores)]
     assert [s.request.tag for s in scores] == list(range(4, 12))
     np.testing.assert_array_equal(scores[0].scores, [[2.0, 2.0]])
+
+
+def test_what_was_decided_and_not_carried_out_is_taken_back(policy, thread) -> None:
+    for number, acted_on in ((1, 0), (2, 1), (3, 1), (4, 3)):
+        policy.let.release()
+        thread.decide(request(number, number, acted_on=acted_on))
+        wait(thread, 1)
+    assert policy.seen == ["reset", 1, 2, "taken back", 3, 4]
+
+
+def test_what_was_replaced_before_it_was_decided_on_is_not_taken_back(policy, thread) -> None:
+    """Nothing was decided on it, and what was decided before it was carried out."""
+    thread.decide(request("first", 1))
+    assert policy.begun.acquire(timeout=10)
+    thread.decide(request("replaced", 2, acted_on=1))
+    thread.decide(request("newest", 3, acted_on=1))
+    policy.let.release()
+    policy.let.release()
+    wait(thread, 2)
+    assert policy.seen == ["reset", "first", "newest"]
+
+
+def test_scores_bear_the_stamp_of_what_they_are_for_and_leave_a_running_episode_alone(policy, thread) -> None:
+    def scored(seen):
+        thread.score(ScoreRequest(tag=None, actions=np.ones((1, 2)), seen=seen))
+        return wait(thread, 1)[0]
+
+    asked_before = request("before", -1, generation=0, stamps={"/camera": 5})
+    assert scored(asked_before).stamp_ns == 5
+    policy.let.release()
+    thread.decide(request("first", 1, generation=1, stamps={"/camera": 7, "/joints": 6}))
+    wait(thread, 1)
+    refused = scored(asked_before)
+    assert refused.scores is None
+    assert "before the episode" in str(refused.error)
+    assert scored(None).stamp_ns == 7
+    assert policy.seen == ["reset", "score", "reset", "first", "score"], "what was kept of the episode is still there"
 
 
 def test_asking_never_waits(policy, thread) -> None:

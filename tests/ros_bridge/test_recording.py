@@ -17,9 +17,10 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
 from qtransformer_datasets import open_episodes
 from qtransformer_datasets.rosbag.storage import open_bag
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, OutcomeRule, TopicContract, VectorTopic
 from qtransformer_ros import recorded_bag
 from qtransformer_ros.recorded_bag import check_folder, next_name, offered
-from tests.ros_bridge.kuka_bags import CONTRACT, MS, PERIOD, START, Playback, messages, word
+from tests.ros_bridge.kuka_bags import CONTRACT, MS, PERIOD, START, Playback, Sent, header, make, messages, word
 
 
 @pytest.fixture
@@ -148,6 +149,42 @@ def test_by_request(tmp_path: Path, episode, actions) -> None:
     assert recorder.last.is_ok
     assert recorder.start() == "episode_0002"
     assert recorder.discard() == "episode_0002"
+
+
+def test_a_command_from_before_the_start_counts_while_it_holds(tmp_path: Path) -> None:
+    """A gripper is told once, and the steps from then on are the episode's: here it was opened by hand before it began."""
+    gripper = ActionTopic(
+        topic="/gripper", type="Float64MultiArray", values=("gripper",), units=("1",), low=(0.0,), high=(1.0,), tolerance_s=60.0
+    )
+    arm = ActionTopic(topic="/arm", type="JointState", joints=("a",), units=("rad",), low=(-3.0,), high=(3.0,))
+    joints = VectorTopic(topic="/joint_states", type="JointState", joints=("a",), units=("rad",))
+    contract = TopicContract(
+        control_hz=10.0, tolerance_s=0.1, proprio=(joints,), action=(arm, gripper), outcome=OutcomeRule(custom_data="outcome")
+    )
+    for opened_s, steps in ((5.0, 18), (61.0, 9)):
+        playback = Playback(tmp_path / f"{opened_s}", contract, auto=False)
+        playback.words = {"outcome": "success"}
+        playback.send(gripper_command(0.0, START - round(opened_s * 1e9)))
+        for k in range(20):
+            for topic in ("/joint_states", "/arm"):
+                playback.send(joint_states(topic, START + k * 100 * MS))
+            if k == 0:
+                playback.recorder.start()
+            if k == 10:
+                playback.send(gripper_command(1.0, START + k * 100 * MS))
+        playback.recorder.close()
+        assert playback.recorder.last is not None
+        assert playback.recorder.last.steps == steps, opened_s
+
+
+def gripper_command(value: float, at: int) -> Sent:
+    kind, layout = "std_msgs/msg/Float64MultiArray", make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+    return "/gripper", kind, at, make(kind, layout=layout, data=np.array([value]))
+
+
+def joint_states(topic: str, at: int) -> Sent:
+    kind, none = "sensor_msgs/msg/JointState", np.zeros(0)
+    return topic, kind, at, make(kind, header=header(at), name=["a"], position=np.array([0.1]), velocity=none, effort=none)
 
 
 def test_a_bag_that_failed_its_audit_can_be_discarded_and_a_good_one_cannot(tmp_path: Path, episode, actions) -> None:

@@ -239,6 +239,23 @@ def test_an_action_of_little_value_holds_or_asks() -> None:
             assert len(robot.commands) == 1
 
 
+def test_who_was_asked_about_a_low_value_answers_for_one_action_by_starting() -> None:
+    robot = make(min_value=0.3, below_min_value=BelowMinValue.ask).run()
+    robot.answer(robot.ask(), value=0.2)
+    is_held(robot, "low_value", PAUSED)
+    robot.do(robot.runtime.start())
+    robot.answer(robot.ask(), value=0.2)
+    assert len(robot.commands) == 1, "a person has looked, and said so"
+    robot.clock.pass_s(0.08)
+    robot.answer(robot.ask(), value=0.2)
+    is_held(robot, "low_value", PAUSED, holds=2)
+    robot.do(robot.runtime.stop())
+    robot.do(robot.runtime.reset())
+    robot.do(robot.runtime.start())
+    robot.answer(robot.ask(), value=0.2)
+    assert len(robot.commands) == 1, "a reset begins another episode, about which nobody was asked"
+
+
 def build(limits: SafetyLimits = LIMITS, contract: Any = CONTRACT, **options: Any) -> PolicyRuntime:
     settings = RuntimeSettings(control_hz=HZ, **options.pop("settings", {}))
     return PolicyRuntime(contract, CONTRACT.action_spec(), limits, settings, HandClock(), to_command=to_joints, **options)

@@ -93,7 +93,7 @@ def test_in_lockstep_time_that_goes_back_keeps_the_sample_that_says_so() -> None
     robot.clock.time_ns -= 10**10
     robot.see(JOINTS)
     assert robot.heard[-1].reset_history
-    is_held(robot, "time_jump")
+    is_held(robot, "time_jump", holds=0)
     robot.see(CAMERA)
     found = robot.do(robot.runtime.watch())
     assert robot.runtime.state is RUNNING
@@ -103,7 +103,7 @@ def test_in_lockstep_time_that_goes_back_keeps_the_sample_that_says_so() -> None
 def test_in_lockstep_a_rejected_sample_holds_because_none_follows() -> None:
     robot = lockstep(auto_resume=True)
     robot.do(robot.runtime.receive(JOINTS, joint_state(robot.clock.time_ns, (NAN, 0.0))))
-    is_held(robot, "rejected")
+    is_held(robot, "rejected", holds=0)
 
 
 def test_in_lockstep_an_episode_is_as_long_as_its_steps() -> None:
@@ -115,5 +115,14 @@ def test_in_lockstep_an_episode_is_as_long_as_its_steps() -> None:
         if request:
             robot.answer(request)
         robot.clock.time_ns += 100 * MS
-    is_held(robot, "episode_over", PAUSED)
+    is_held(robot, "episode_over", PAUSED, holds=0)
     assert len(robot.commands) == 3
+
+
+def test_in_lockstep_nothing_is_commanded_by_a_hold() -> None:
+    """The robot waits. A hold's twist would be taken for that of the next decision, and every later one for the one after."""
+    robot = lockstep()
+    robot.see()
+    robot.do(robot.runtime.tick())
+    robot.do(robot.runtime.stop())
+    is_held(robot, "stopped", PAUSED, holds=0)

@@ -72,12 +72,21 @@ def test_nothing_moves_before_an_estop_that_must_be_heard_is_heard() -> None:
     assert robot.runtime.state is RUNNING
 
 
+def test_what_the_estop_said_before_an_activation_counts_no_more() -> None:
+    robot = make(estop_timeout_s=0.3)
+    robot.run(heard=True)
+    robot.do(robot.runtime.deactivate())
+    robot.clock.pass_s(3600)  # its battery is empty by now
+    robot.do(robot.runtime.activate())
+    robot.see()
+    assert "estop_unheard" in robot.do(robot.runtime.start()).refused
+
+
 def test_an_estop_that_falls_silent_counts_as_pressed() -> None:
     robot = make(estop_timeout_s=0.3)
     robot.clock.pass_s(10)
     assert robot.do(robot.runtime.watch()) == Effects()  # nobody listens for it before activation
-    robot.do(robot.runtime.estop_heard(False))
-    robot.run()
+    robot.run(heard=True)
     for _ in range(5):
         robot.clock.pass_s(0.1)
         robot.see()

@@ -286,6 +286,21 @@ def test_a_tool_pose_without_a_rotation_is_rejected() -> None:
     assert robot.runtime.snapshot().topics[TOOL] == {"rejected": 2, "taken": 1}
 
 
+def test_a_tool_measured_in_another_frame_is_refused_by_name() -> None:
+    """Its numbers would be taken for those of the base, in holds and in the workspace."""
+    robot = make(replace(LIMITS, workspace_min=(0.0, 0.0, 0.0)), pose_topic=TOOL)
+    for frame, position in (("base_link", 0.1), ("/base_link", 0.2), ("", 0.3)):
+        robot.do(robot.runtime.receive(TOOL, tool_pose(robot.clock.time_ns, (position, 0.5, 0.5), frame=frame)))
+        assert robot.runtime.measured.position is not None
+        assert robot.runtime.measured.position[0] == position
+        robot.clock.pass_s(0.1)
+    robot.see(CAMERA, JOINTS)
+    for _ in range(5):
+        robot.do(robot.runtime.receive(TOOL, tool_pose(robot.clock.time_ns, (0.9, 0.5, 0.5), frame="base")))
+    assert robot.runtime.measured.position[0] == 0.3
+    assert "expected 'base_link', found 'base'" in robot.runtime.complaint()
+
+
 # Time
 
 
@@ -299,6 +314,7 @@ def test_time_that_goes_back_resets_and_holds_without_a_burst(robot: Robot) -> N
     assert robot.answer(request) == Effects()
     assert [robot.do(robot.runtime.tick()) for _ in range(20)] == [Effects()] * 20
     assert robot.runtime.snapshot().ages_s == {CAMERA: None, JOINTS: None}
+    assert robot.runtime.measured.joints == {}, "a hold waits for where the arm is now: a simulator may have put it elsewhere"
     recover(robot)  # samples of the new time count, though older than the old ones
     assert robot.runtime.state is PAUSED
 

@@ -23,6 +23,7 @@ from qtransformer_ros.safety import (
     restrict,
     rotation_matrix,
 )
+from qtransformer_ros.safety_limits import intersected
 
 PERIOD = 0.25
 JOINTS = {"a": JointRange(low=-1.0, high=1.0, velocity=2.0), "b": JointRange(low=-3.0, high=3.0, velocity=0.5)}
@@ -57,6 +58,15 @@ def refused(command: Command, limits: SafetyLimits = LIMITS, measured: Measured 
     found = restrict(command, limits, measured, PERIOD)
     assert isinstance(found, Refusal)
     return found
+
+
+def test_of_a_models_limits_and_ones_own_the_narrower_count() -> None:
+    model = {"a": JointRange(low=-3, high=3, velocity=3, prismatic=True), "b": JointRange(low=-1, high=1, velocity=1)}
+    own = {"a": JointRange(low=-0.5, high=4, velocity=0.2), "c": JointRange(low=0, high=1, velocity=1)}
+    found = intersected(model, own)
+    assert found == {"a": JointRange(low=-0.5, high=3, velocity=0.2, prismatic=True), "b": model["b"], "c": own["c"]}
+    with pytest.raises(ConfigError, match=r"joint b: the model allows \[-1, 1\], the parameters \[2, 3\]"):
+        intersected(model, {"b": JointRange(low=2, high=3, velocity=1)})
 
 
 def test_what_is_within_all_limits_passes_unchanged() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -146,9 +148,12 @@ def test_without_observations_or_a_controller_it_does_not_start(deployed, graph)
     assert not d.probe.transition(NODE, "activate")
     d.probe.wait_for(lambda: "camera/wrist/image_raw" in d.status.message, "the silent stream named")
     d.robot.camera = True
+    recorder = Node("qtransformer_recorder", context=d.probe.node.context)  # it hears commands, and obeys none
+    recorder.create_subscription(JointTrajectory, ARM, lambda _: None, 10)
     d.probe.spin_for(0.2)
     assert not d.probe.transition(NODE, "activate")
-    d.probe.wait_for(lambda: "nobody listens to" in d.status.message, "the missing controller named")
+    d.probe.wait_for(lambda: f"nobody listens to /{ARM}" in d.status.message, "the missing controller named")
+    recorder.destroy_node()
     d.probe.listen(ARM, JointTrajectory)
     d.probe.listen(GRIPPER, Bool)
     rival = d.probe.publisher(ARM, JointTrajectory)
@@ -169,10 +174,13 @@ def test_the_last_message_before_a_signal_ends_it_is_a_hold(signals, deployed) -
     assert d.last_is_a_hold()
 
 
-def test_an_estop_latches_and_only_a_start_moves_again(deployed) -> None:
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT], ids=lambda r: r.name)
+def test_an_estop_latches_and_only_a_start_moves_again(deployed, reliability) -> None:
+    """Whatever quality of service its button offers: microcontrollers offer the least."""
     d = deployed()
     d.run()
-    button = d.probe.publisher("estop", Bool)
+    button = d.probe.node.create_publisher(Bool, "estop", QoSProfile(depth=1, reliability=reliability))
+    d.probe.wait_for(lambda: button.get_subscription_count() > 0, "the node's ear")
     button.publish(Bool(data=True))
     d.wait_for("ESTOP")
     d.wait_for_hold()

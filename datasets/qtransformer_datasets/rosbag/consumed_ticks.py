@@ -4,9 +4,10 @@ Samples are named by their header stamps, so it does not matter how late, how of
 robot waited for the policy. Of samples with equal stamps the one counts that had come last when the decision was made. The time of
 a tick is that of its newest sample: when a decision fell is a matter of inference time, and of how a simulated clock is heard.
 
-The action of a decision is the first command of every topic received from the decision on and before the next one. The last
-observation of an episode is what came one control period after the last decision; where that is not in the bag, it is that of
-the last decision, whose own commands then lead nowhere.
+The action of a decision is the first command of every topic received from the decision on and before the next one. Of joint
+positions that are streamed, point by point, it is the last one within the control period: where the points lead. The last
+observation of an episode is what came one control period after the last decision; where that is not in the bag, it is that of the
+last decision, whose own commands then lead nowhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ class Samples:
     """int64 (N,) [ns]"""
     tolerance: int
     """[ns]"""
+    is_streamed: bool = False
+    """Whether a command is sent as many messages, of which the last says where it leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +89,18 @@ def follow(
     own = sorted((d for d in decisions if span.start <= d.receive < span.stop), key=lambda d: d.receive)
     if not own:
         return [], []
+    period = round(NANOSECONDS / hz)
     report = _Report(
         topic,
         np.array([max(d.stamps.get(source.topic, 0) for source in observed) for d in own]),
         np.array([_seen(decision, observed, span, topic, is_damaged) for decision in own]),
-        _commands(own, commanded, span.stop),
+        _commands(own, commanded, span.stop, period),
         tuple(d.digest for d in own),
     )
     acting = np.flatnonzero(report.is_whole & report.acts)
     if not len(acting):
         return [], []
     first, last = int(acting[0]), int(acting[-1])
-    period = round(NANOSECONDS / hz)
     leads_on = report.leads_on(-tolerance, period + tolerance)
     breaks = [k for k in range(first, last + 1) if not leads_on[k]]
     gaps = [report.gap(k, observed, commanded) for k in breaks if k < last]
@@ -167,14 +170,16 @@ def _position(source: Samples, stamp: int, receive: int, span: Span) -> int:
     return int(known[-1]) if len(known) else int(own[0]) if len(own) else -1
 
 
-def _commands(decisions: Sequence[Decision], commanded: Sequence[Samples], stop: int) -> np.ndarray:
-    """Position of the first command from each decision on and before the next, (K, C); -1 where there is none."""
+def _commands(decisions: Sequence[Decision], commanded: Sequence[Samples], stop: int, period: int) -> np.ndarray:
+    """Position of the command that came of each decision, before the next one, (K, C); -1 where there is none."""
     begins = np.array([d.receive for d in decisions])
     ends, found = np.append(begins[1:], stop), np.full((len(begins), len(commanded)), -1)
     for column, source in enumerate(commanded):
         order = np.argsort(source.receive, kind="stable")
-        first, after = (np.searchsorted(source.receive[order], edge, "left") for edge in (begins, ends))
-        found[first < after, column] = order[first[first < after]]
+        edges = (begins, np.minimum(ends, begins + period), ends)
+        first, past, after = (np.searchsorted(source.receive[order], edge, "left") for edge in edges)
+        chosen = np.maximum(first, past - 1) if source.is_streamed else first
+        found[first < after, column] = order[chosen[first < after]]
     return found
 
 

@@ -17,6 +17,7 @@ from qtransformer_datasets.rosbag.message_types import (
     CONSUMED_TYPE,
     REWARD_TYPES,
     SERVICE_EVENT_SUFFIX,
+    STREAMED_TYPES,
     VECTOR_TYPES,
     WORD_TYPES,
 )
@@ -140,7 +141,8 @@ def _consumed_pieces(index: BagIndex, window: Window, contract: TopicContract) -
 
     def samples(source: CameraTopic | VectorTopic) -> Samples:
         own = index.topics[source.topic]
-        return Samples(source.topic, own.receive, own.times, round(contract.tolerance_of(source) * NANOSECONDS))
+        tolerance = round(contract.tolerance_of(source) * NANOSECONDS)
+        return Samples(source.topic, own.receive, own.times, tolerance, is_streamed=source.type in STREAMED_TYPES)
 
     try:
         runs, gaps = follow(

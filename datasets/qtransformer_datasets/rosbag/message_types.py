@@ -57,6 +57,8 @@ REWARD_TYPES = {name: NUMBER_TYPES[name] for name in ("Float64", "Float32")}
 WORD_TYPES = {"String": MessageType("std_msgs/msg/String", False), "Bool": NUMBER_TYPES["Bool"]}
 CONSUMED_TYPE = MessageType("diagnostic_msgs/msg/DiagnosticArray", True)
 
+STREAMED_TYPES = frozenset(("JointState", *ARRAY_TYPES))
+"""As which joint positions are commanded point by point; other types say where they lead in one message."""
 VECTOR_TYPES = JOINT_TYPES | FIXED_TYPES | ARRAY_TYPES | NUMBER_TYPES
 """Everything that can be read as a row of numbers."""
 SERVICE_EVENT_SUFFIX = "_Event"

@@ -131,6 +131,20 @@ def test_lockstep_gives_what_was_seen_and_the_terminal_observation(robot, write_
     assert np.diff(episode.timestamps) == pytest.approx(0.1, abs=1e-5)
 
 
+def test_the_action_of_a_stream_is_where_its_points_lead() -> None:
+    """Five points a control period of 100 ms, the last one slow. The hold that follows the last decision is none of them."""
+    stamps = np.arange(4) * 100 * MS
+    camera = Samples("/camera", stamps, stamps, 50 * MS)
+    decisions = [Decision(int(t) + 5 * MS, int(t), {"/camera": int(t)}) for t in stamps[:3]]
+    points = np.concatenate([t + 6 * MS + np.array([0, 20, 40, 60, 90]) * MS for t in stamps[:3]])
+    points = np.append(points, 350 * MS)
+    for is_streamed, expected in ((True, [4, 9, 14]), (False, [0, 5, 10])):
+        commands = Samples("/positions", points, points, 50 * MS, is_streamed)
+        span = Span(0, 400 * MS, 400 * MS)
+        (ticks,), _ = follow(decisions, [camera], [commands], span, topic="/consumed", hz=10.0, tolerance=20 * MS)
+        assert ticks.samples[1].tolist() == expected
+
+
 def test_an_image_that_is_not_the_one_decided_on_is_noticed_though_its_stamp_agrees(robot, write_bag, contract_path) -> None:
     scene = lockstep(robot)
     second = sorted((s for s in scene.sent if s.topic == "/camera"), key=lambda s: s.stamp)[1]
