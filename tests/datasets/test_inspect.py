@@ -49,6 +49,7 @@ def test_all_problems_are_listed(tmp_path, write_foreign, foreign_demo):
     for text in ("does not say whether `dones`", "demo_1: actions", "demo_3: rewards"):
         assert text in report
     assert "problems      4" in report  # with the note on what is shown
+    assert "at 20 Hz" in report, "it tells its rate, so that no stand-in takes its place"
 
 
 def test_a_wrong_total_is_a_problem(write_file, make_episode):
