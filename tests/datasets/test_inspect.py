@@ -40,6 +40,13 @@ def test_numbers_are_in_robot_units(write_file, make_episode):
     assert re.search(r"\|▄ {14}█\|", line)
 
 
+def test_actions_at_a_limit_that_float32_rounds_up_are_counted(write_file, make_episode):
+    """0.05 is 0.0500000007 in float32, beyond the limit of `dx`."""
+    report = inspect_dataset(write_file([make_episode(3, actions=np.ones((3, 2), np.float32))]))
+    line = next(line for line in report.splitlines() if line.startswith("dx"))
+    assert re.search(r"\| {15}█\|", line)
+
+
 def test_all_problems_are_listed(tmp_path, write_foreign, foreign_demo):
     demos = [foreign_demo(3, i) for i in range(5)]
     demos[1]["actions"][0, 0] = 3.0
