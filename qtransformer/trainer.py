@@ -67,7 +67,7 @@ class TrainingData(Protocol):
     @property
     def stats(self) -> Any:
         """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,), `action_min` and `action_max` of
-        shape (n,), and what `find_support` reads."""
+        shape (n,), `success_rate`, and what `find_support` reads."""
         ...
 
     def episodes(self) -> Iterator[Episode]: ...
