@@ -127,9 +127,7 @@ class LogJudge:
             return {}
         log, device = self._log, self._log.tokens.device
         bins = self._critic.tokenizer.encode(torch.from_numpy(seen.greedy_actions).to(device))
-        fitted = evaluate_policy(
-            self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps, seed=self.config.seed
-        )
+        fitted = evaluate_policy(self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps)
         acted = torch.from_numpy(seen.has_action).to(device)
         return {
             "fqe": float(action_values(fitted, log, bins)[log.first].mean()),
