@@ -263,6 +263,29 @@ def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "no step carries a reward" in capsys.readouterr().err
     assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 0
     assert "success 1.000" in capsys.readouterr().out
+    assert main([*words, f"dataset={{path:{path},step_reward:-1}}"]) == 1
+    assert "no step carries a reward" in capsys.readouterr().err, "what every step earns is none"
+
+
+def test_successes_without_rewards_are_not_mixed_with_rewarded_data(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would be learned as failures."""
+    path = write_dataset(tmp_path / "bare.hdf5")
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["rewards"][...] = 0
+    words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
+    for said in (f"[{dataset},{path}]", f"[{{path:{dataset},step_reward:-1}},{{path:{path},step_reward:-1}}]"):
+        assert main([*words, f"dataset={said}"]) == 1
+        told = capsys.readouterr().err
+        assert f"error: {path}: holds successes, but no step carries a reward" in told
+        assert main([*words, f"dataset={said}", "algo=bc"]) == 0
+    assert main([*words, f"dataset=[{dataset},{{path:{path},rewards:success}}]"]) == 0
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo.attrs["success"] = False
+    assert main([*words, f"dataset=[{dataset},{path}]"]) == 0, "failures are worth 0"
 
 
 @pytest.mark.parametrize(
