@@ -24,9 +24,9 @@ from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import LoggedEpisodes
 
 
-def build_trainer(config: RunConfig, run: Path) -> Trainer:
-    """Data, environment, log and settings, put together; prints what was."""
-    dataset = open_dataset(config)
+def build_trainer(config: RunConfig, opened: list[LoggedEpisodes], run: Path) -> Trainer:
+    """Data (`opened` are those of the configuration), environment, log and settings, put together; prints what was."""
+    dataset = load_dataset(config, opened)
     trainer = Trainer(
         config.train,
         dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property
@@ -45,7 +45,7 @@ def build_trainer(config: RunConfig, run: Path) -> Trainer:
     return trainer
 
 
-def open_dataset(config: RunConfig) -> EpisodeDataset:
+def load_dataset(config: RunConfig, opened: list[LoggedEpisodes]) -> EpisodeDataset:
     """The episodes of all sources, with what training needs of them.
 
     Raises:
@@ -54,7 +54,7 @@ def open_dataset(config: RunConfig) -> EpisodeDataset:
     sources, data = config.datasets, config.train.data
     weighted = any(source.weight is not None for source in sources)
     dataset = EpisodeDataset(
-        [source.open() for source in sources],
+        opened,
         discount=config.train.targets.discount,
         weights=[1.0 if source.weight is None else source.weight for source in sources] if weighted else None,
         cache=data.cache.value,
