@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("fit_check takes one dataset")
     source, rounds, goal = config.datasets[0], [int(steps) for steps in own["rounds"].split(",")], float(own["share"])
     dataset, episodes = successes(source, int(own["episodes"]), config.train.targets.discount)
-    check_rewards(dataset, config.train.algo, source.path)
+    check_rewards(dataset, [source], config.train.algo)
     print(f"{source}: {len(episodes)} successes of {sum(map(len, episodes))} steps, algo={config.train.algo.value}", flush=True)
     for steps in rounds:
         fit = train_and_compare(replace(config.train, steps=steps, save_every=steps, eval_episodes=0), dataset, episodes)

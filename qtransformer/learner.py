@@ -278,7 +278,7 @@ class QLearner:
         target, bootstrap_wins = self._backed_up(seen, bins, ahead, next_probs, self._floor(batch, hidden, bins))
         uncertain = valid & (discounts > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
-        metrics.mean("masked_lost_final", (has_action & ~valid).float().mean())
+        metrics.mean("masked_lost_final", masked_mean((~valid).float()[:, None], has_action), has_action.sum())
         return target, valid
 
     def _backed_up(

@@ -121,20 +121,13 @@ class Policy:
     @torch.inference_mode()
     def decide(self, observation: Observation | Any) -> PolicyDecision:
         """The greedy action with the values it was chosen by."""
-        self._check(observation)
-        self._recollection = self._after(observation)
-        self._tokens.append(self._encode(observation, self._recollection))
-        decision = self._decision(self._context(self._tokens), observation)
-        scaled = self.network.tokenizer.decode(decision.bins)[0]
-        result = PolicyDecision(
-            action=self.action_spec.to_units(scaled.cpu().numpy()),
-            bins=decision.bins[0].cpu().numpy(),
-            q_values=decision.q_values[0].cpu().numpy(),
-            allowed=decision.allowed[0].cpu().numpy(),
-            value_probs=decision.chosen_probs[0].cpu().numpy(),
-        )
-        self.value = None if self.imitates else result.value
-        return result
+        return self._told(self._surprised(self._take_in(observation), observation))
+
+    @torch.inference_mode()
+    def shadow(self, observation: Observation | Any) -> PolicyDecision:
+        """What `decide` would choose while somebody else acts: what comes of it is not to the credit of the policy's own choice, so
+        that there is no surprise."""
+        return self._told(self.greedy(self._take_in(observation)))
 
     @torch.inference_mode()
     def score(self, observation: Observation | Any | None, actions: np.ndarray) -> Float[np.ndarray, "k n"]:
@@ -173,7 +166,8 @@ class Policy:
         return self.config.algo is Algo.bc
 
     def greedy(self, context: Float[Tensor, "b s e"]) -> Decision:
-        """The decision for windows of observation tokens: one rule for the frame a robot sees and for all frames of a log."""
+        """The decision for windows of observation tokens: one rule for the frame a robot sees and for all frames of a log. Who acts
+        by it also takes in what has surprised it (`decide`); of a log's frames nothing followed from the policy's own choices."""
         targets = self.config.targets
         if self.imitates:
             return self.network.greedy(context, 0.0, imitate=True)
@@ -181,7 +175,7 @@ class Policy:
             return self.network.best_of(context, targets.proposals, targets.behavior_mask, self._draws)
         return self.network.greedy(context, targets.behavior_mask)
 
-    def _decision(self, context: Float[Tensor, "1 s e"], observation: Observation) -> Decision:
+    def _surprised(self, context: Float[Tensor, "1 s e"], observation: Observation) -> Decision:
         """`greedy`, but for what has disappointed before in this episode."""
         targets, network = self.config.targets, self.network
         if self._surprise is None or self.imitates:
@@ -194,6 +188,25 @@ class Policy:
         best = int((values + self._surprise.of(state, actions)).argmax())
         self._surprise.did(state, actions[best], float(values[best]))
         return network.reasons(context, bins[:, best], targets.behavior_mask)
+
+    def _take_in(self, observation: Observation | Any) -> Float[Tensor, "1 s e"]:
+        """The window that ends with this observation, the next one of the episode."""
+        self._check(observation)
+        self._recollection = self._after(observation)
+        self._tokens.append(self._encode(observation, self._recollection))
+        return self._context(self._tokens)
+
+    def _told(self, decision: Decision) -> PolicyDecision:
+        scaled = self.network.tokenizer.decode(decision.bins)[0]
+        result = PolicyDecision(
+            action=self.action_spec.to_units(scaled.cpu().numpy()),
+            bins=decision.bins[0].cpu().numpy(),
+            q_values=decision.q_values[0].cpu().numpy(),
+            allowed=decision.allowed[0].cpu().numpy(),
+            value_probs=decision.chosen_probs[0].cpu().numpy(),
+        )
+        self.value = None if self.imitates else result.value
+        return result
 
     def golden_sample(self, observation: Observation) -> dict[str, np.ndarray]:
         """An observation and what this policy makes of it, as arrays to be replayed after loading."""

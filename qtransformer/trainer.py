@@ -48,6 +48,8 @@ VALIDATION_SEED = 500_000
 """First seed of validation episodes, far from any used for collection or test."""
 MAX_SKIPPED = 3
 """Updates in a row that may be not finite before training stops."""
+MIN_SPANNED = 4
+"""Bins of a continuous action over which data should spread: within a bin, actions are one and the same."""
 
 
 class TrainingData(Protocol):
@@ -64,7 +66,8 @@ class TrainingData(Protocol):
 
     @property
     def stats(self) -> Any:
-        """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,), and what `find_support` reads."""
+        """A dataclass of numbers and arrays, with `proprio_mean` and `proprio_std` of shape (p,), `action_min` and `action_max` of
+        shape (n,), `success_rate`, and what `find_support` reads."""
         ...
 
     def episodes(self) -> Iterator[Episode]: ...
@@ -134,6 +137,7 @@ class Trainer:
                 "use dataset.with_discount(targets.discount)"
             )
         _refuse_several_processes()
+        _warn_of_coarse_bins(config.model.action_bins, dataset.action_spec, dataset.stats)
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -373,6 +377,19 @@ def _refuse_several_processes() -> None:
         raise ConfigError(
             f"expected one process for a training, found {torch.distributed.get_world_size()} of torch.distributed: they exchange "
             "no gradients, so each would train a network of its own; start one training a GPU (device=cuda:1), or one alone"
+        )
+
+
+def _warn_of_coarse_bins(bins: int, spec: ActionSpec, stats: Any) -> None:
+    """Say which actions are almost all one to the policy, because the data use little of their limits."""
+    spanned = (stats.action_max - stats.action_min) / 2 * bins
+    dims = zip(spec.names, spec.discrete, spanned, strict=True)
+    coarse = [f"'{name}' over {used:.2g}" for name, values, used in dims if not values and 0 < used < MIN_SPANNED]
+    if coarse:
+        warnings.warn(
+            f"of {bins} bins between the limits of actions, these data spread {', '.join(coarse)}; the policy knows one action per "
+            "bin: narrow limits to what the data use (`data stats` prints it; of a bag, the contract) or raise model.action_bins",
+            stacklevel=3,
         )
 
 

@@ -54,7 +54,8 @@ class DataSource:
     step_reward: float = 0.0
     """Added to the reward of every step: -1 makes haste worth something."""
     reward_noise: float = 0.0
-    """Noise U(0, this) on the last reward of every episode, to study what noise does to learning; `value.v_max` must hold it."""
+    """Noise U(0, this) on the last reward of every episode, to study what noise does to learning. Where `value.v_max` is given, it
+    must hold that, too."""
     noise_seed: int = 0
     """Seed of that noise."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
     `success`: which demos succeeded: "all", "none" or a list of their numbers. By default those in which a reward of 1 occurs,
     where rewards are 0 and 1; without rewards, those that `dones` terminated. Other rewards do not tell, so it must be said;
     and it is refused for a file that says it itself.
-    `control_hz`: rate of control [Hz]; by default `control_freq` of `env_args`.
+    `control_hz`: rate of control [Hz], where `env_args` has no `control_freq`.
     `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
     is the simulator's truth and not a robot's.
 

@@ -75,10 +75,11 @@ def image_shape(images: h5py.Dataset, where: str) -> tuple[int, int, int]:
 
 
 def _control_hz(env_args: Any, control_hz: float | None, where: str) -> float:
-    if control_hz is not None:
-        return float(control_hz)
+    """What the file says; else the option."""
     kwargs = env_args.get("env_kwargs") if isinstance(env_args, Mapping) else None
     frequency = kwargs.get("control_freq") if isinstance(kwargs, Mapping) else None
-    if not isinstance(frequency, int | float) or not 0 < frequency < float("inf"):
+    if isinstance(frequency, int | float) and 0 < frequency < float("inf"):
+        return float(frequency)
+    if control_hz is None:
         raise DatasetError(f"{where}: the file does not tell its control rate; say so: HDF5Episodes(path, control_hz=20.0)")
-    return float(frequency)
+    return float(control_hz)

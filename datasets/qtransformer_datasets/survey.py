@@ -290,4 +290,5 @@ def _column(name: str, unit: str, values: np.ndarray, low: float, high: float) -
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> list[int]:
-    return np.histogram(values, bins=HISTOGRAM_BINS, range=(float(low), float(high)))[0].tolist()
+    held = np.clip(values, low, high)  # float32 can round a limit to beyond it, where nothing is counted
+    return np.histogram(held, bins=HISTOGRAM_BINS, range=(float(low), float(high)))[0].tolist()

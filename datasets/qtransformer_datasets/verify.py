@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer.errors import QTransformerError
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episode_check import problems_of
 from qtransformer_datasets.formats import LoggedEpisodes
@@ -74,14 +74,6 @@ def verify(path: str | os.PathLike[str], format: str = "auto", *, timeout: float
     """
     with Verifier(timeout) as verifier:
         return verifier.verify(DataSource.parse({"path": str(path), "format": format, **options}))
-
-
-def check_sound(path: str | os.PathLike[str], format: str = "auto", **options: Any) -> None:
-    """Raise a DatasetError with the first problem, and how many there are, unless `verify` finds none."""
-    problems = verify(path, format, **options).problems
-    if problems:
-        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise DatasetError(problems[0] + more)
 
 
 class Verifier:

@@ -15,4 +15,4 @@ def run(settings: ResumeSettings) -> int:
     if settings.dry_run:
         print(f"would go on to step {config.train.steps} from {checkpoint or 'the start: there is no checkpoint yet'}")
         return 0
-    return fit(build_trainer(config, directory), resume=True)
+    return fit(build_trainer(config, [source.open() for source in config.datasets], directory), resume=True)

@@ -10,6 +10,8 @@ from qtransformer.cli.training import build_trainer, fit, logged_env_kwargs
 from qtransformer.config import TrainConfig
 from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
+from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.formats import LoggedEpisodes
 
 
 def run(settings: TrainSettings) -> int:
@@ -19,8 +21,10 @@ def run(settings: TrainSettings) -> int:
             f"{directory} holds a run already: `qtransformer resume run={directory}` goes on with it, "
             "another run=... starts a new one"
         )
-    config = run_config(settings)
-    trainer = build_trainer(config, directory)
+    sources = listed_sources("dataset", settings.dataset)
+    opened = [source.open() for source in sources]  # once: it may mean to read them whole
+    config = _described(settings, sources, opened[0])
+    trainer = build_trainer(config, opened, directory)
     if settings.dry_run:
         print(plan(config, trainer))
         return 0
@@ -29,11 +33,15 @@ def run(settings: TrainSettings) -> int:
 
 def run_config(settings: TrainSettings) -> RunConfig:
     """What the run will be rebuilt from: its data, their environment, and the part of the settings that the trainer knows."""
-    datasets = listed_sources("dataset", settings.dataset)
+    sources = listed_sources("dataset", settings.dataset)
+    return _described(settings, sources, sources[0].open())
+
+
+def _described(settings: TrainSettings, sources: list[DataSource], first: LoggedEpisodes) -> RunConfig:
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
     if train.init:  # absolute like the datasets
         train = replace(train, init=str(Path(train.init).absolute()))
-    return RunConfig(datasets=datasets, env=logged_env_kwargs(datasets[0].open()), train=train)
+    return RunConfig(datasets=sources, env=logged_env_kwargs(first), train=train)
 
 
 def plan(config: RunConfig, trainer: Trainer) -> str:

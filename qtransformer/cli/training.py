@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from qtransformer.checkpoint import latest_resumable
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
@@ -18,12 +20,13 @@ from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
 from qtransformer.types import Env
 from qtransformer_datasets import EpisodeDataset
+from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import LoggedEpisodes
 
 
-def build_trainer(config: RunConfig, run: Path) -> Trainer:
-    """Data, environment, log and settings, put together; prints what was."""
-    dataset = open_dataset(config)
+def build_trainer(config: RunConfig, opened: list[LoggedEpisodes], run: Path) -> Trainer:
+    """Data (`opened` are those of the configuration), environment, log and settings, put together; prints what was."""
+    dataset = load_dataset(config, opened)
     trainer = Trainer(
         config.train,
         dataset,  # pyright: ignore[reportArgumentType]  # pyright takes no cached_property for a protocol's property
@@ -42,31 +45,44 @@ def build_trainer(config: RunConfig, run: Path) -> Trainer:
     return trainer
 
 
-def open_dataset(config: RunConfig) -> EpisodeDataset:
+def load_dataset(config: RunConfig, opened: list[LoggedEpisodes]) -> EpisodeDataset:
     """The episodes of all sources, with what training needs of them.
 
     Raises:
-        ConfigError: no step carries a reward.
+        ConfigError: nothing tells what is good; see `check_rewards`.
     """
     sources, data = config.datasets, config.train.data
     weighted = any(source.weight is not None for source in sources)
     dataset = EpisodeDataset(
-        [source.open() for source in sources],
+        opened,
         discount=config.train.targets.discount,
         weights=[1.0 if source.weight is None else source.weight for source in sources] if weighted else None,
         cache=data.cache.value,
         memory_limit=int(data.memory_gb * 1e9) or None,
     )
-    check_rewards(dataset, config.train.algo, ", ".join(source.path for source in sources))
+    check_rewards(dataset, sources, config.train.algo)
     return dataset
 
 
-def check_rewards(dataset: EpisodeDataset, algo: Algo, where: str) -> None:
-    """Refuse to learn values from data without a single reward."""
-    if algo is not Algo.bc and dataset.stats.reward_min == dataset.stats.reward_max == 0:
+def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: Algo) -> None:
+    """Refuse to learn values from data without a single reward, and from successes of a source that has none: beside rewarded data
+    they would count as failures. What `step_reward` adds to every step alike is no reward here."""
+    if algo is Algo.bc:
+        return
+    frames = dataset.frames()
+    steps = [frames.has_action & (frames.source_id == number) for number in range(len(sources))]
+    bare = [i for i, source in enumerate(sources) if (frames.rewards[steps[i]] == np.float32(source.step_reward)).all()]
+    if len(bare) == len(sources):
         raise ConfigError(
-            f"{where}: no step carries a reward, so there are no values to learn; clone with algo=bc, or derive rewards: "
+            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn; clone "
+            "with algo=bc, or derive rewards: "
             "dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
+        )
+    worthless = [sources[i].path for i in bare if frames.success[steps[i]].any()]
+    if worthless:
+        raise ConfigError(
+            f"{', '.join(worthless)}: holds successes, but no step carries a reward, so beside the other data they would count as "
+            "failures; clone with algo=bc, or derive rewards: {path:...,rewards:success} makes every success worth 1 at its end"
         )
 
 

@@ -23,8 +23,6 @@ class CriticConfig:
     """Gradient steps of the behaviour's critic."""
     fqe_steps: int = 200
     """Gradient steps of fitted Q evaluation for every checkpoint; 0 leaves critic and evaluation out."""
-    seed: int = 0
-    """Seed of the critic and of its draws."""
 
 
 def critic_config(like: TrainConfig, config: CriticConfig) -> TrainConfig:
@@ -32,7 +30,6 @@ def critic_config(like: TrainConfig, config: CriticConfig) -> TrainConfig:
     return TrainConfig(
         algo=Algo.mc,
         steps=config.steps,
-        seed=config.seed,
         value=ValueConfig(v_min=like.value.v_min, v_max=like.value.v_max),
         model=ModelConfig(
             encoder_width=16,

@@ -89,7 +89,6 @@ def evaluate_policy(
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     target_rate: float = 0.05,
-    seed: int = 0,
 ) -> QTransformer:
     """Fitted Q evaluation: a critic of the policy that takes `policy_bins`, going on from another critic.
 
@@ -104,11 +103,11 @@ def evaluate_policy(
         batch_size: transitions per step.
         learning_rate: of Adam.
         target_rate: share of the weights that enters the target network at each step.
-        seed: seed of the draws.
     """
     online, target = copy.deepcopy(critic).requires_grad_(True), copy.deepcopy(critic).requires_grad_(False)
     optimizer = torch.optim.Adam(online.parameters(), lr=learning_rate)
-    order, head = epochs(log.usable.nonzero()[:, 0], steps * batch_size, seed), critic.value_head
+    order = epochs(log.usable.nonzero()[:, 0], steps * batch_size, seed=0)  # the same draws for every checkpoint
+    head = critic.value_head
     for step, now in enumerate(order.split(batch_size)):
         with torch.no_grad():
             # After a termination the next frame is no part of the episode's future; its value is multiplied by 0.

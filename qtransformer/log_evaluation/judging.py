@@ -61,11 +61,10 @@ class LogJudge:
     critic_data: TrainingData | None = None
 
     def __post_init__(self) -> None:
-        outcomes = [episode.success for episode in self.data.episodes()]
-        if all(outcomes) or not any(outcomes):
-            kind = "success" if all(outcomes) else "failure"
+        if self.data.stats.success_rate in (0.0, 1.0):
+            kind = "successes" if self.data.stats.success_rate else "failures"
             raise DatasetError(
-                f"{self.name}: expected successful and failed episodes, found {len(outcomes)} of {kind} alone; "
+                f"{self.name}: expected successful and failed episodes, found {kind} alone; "
                 "what tells good from bad is learned from both: add the others, or relabel them"
             )
         if self.critic_data is not None:
@@ -128,9 +127,7 @@ class LogJudge:
             return {}
         log, device = self._log, self._log.tokens.device
         bins = self._critic.tokenizer.encode(torch.from_numpy(seen.greedy_actions).to(device))
-        fitted = evaluate_policy(
-            self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps, seed=self.config.seed
-        )
+        fitted = evaluate_policy(self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps)
         acted = torch.from_numpy(seen.has_action).to(device)
         return {
             "fqe": float(action_values(fitted, log, bins)[log.first].mean()),

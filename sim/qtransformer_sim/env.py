@@ -1,5 +1,6 @@
 """Arm x Task x Camera as a Gymnasium environment that speaks robot units."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,10 +56,10 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         physics_hz: float = 120.0,
     ) -> None:
         self.render_mode = "rgb_array"
+        self._substeps = _whole_substeps(control_hz, physics_hz)
         self.bullet = Bullet(1 / physics_hz)
         self.arm, self.task, self.cameras, self.max_steps = arm, task, dict(cameras), max_steps
         self.metadata = {**self.metadata, "render_fps": control_hz}
-        self._substeps = max(1, round(1 / (control_hz * self.bullet.sim_dt)))
         self._running = False
         self._studio: Studio | None = None
         self._studio_is_stale = True
@@ -183,6 +184,18 @@ def observation_space(spec: ObservationSpec, instruction: str) -> Dict:
     return Dict({"images": Dict(images), "proprio": proprio, "instruction": Text(max_length=200, min_length=0, charset=letters)})
 
 
+def _whole_substeps(control_hz: float, physics_hz: float) -> int:
+    """Physics steps of a control step; a rate that does not divide the physics' would silently be another."""
+    exact = physics_hz / control_hz
+    if exact > 0.5 and math.isclose(exact, round(exact), rel_tol=1e-5):
+        return round(exact)
+    near = sorted({physics_hz / max(1, steps) for steps in (math.floor(exact), math.ceil(exact))})
+    raise ConfigError(
+        f"control_hz expected to divide physics_hz={physics_hz:g}, found {control_hz:g}: {exact:.4g} physics steps a control step; "
+        f"choose control_hz={' or '.join(f'{rate:g}' for rate in near)}, or physics_hz={control_hz * max(1, round(exact)):g}"
+    )
+
+
 def make_env(
     *,
     task: str = "grasp",
@@ -203,7 +216,7 @@ def make_env(
         cameras: Names from `CAMERAS` to image sizes (height, width); `{"wrist": (64, 64)}` if None.
         split: Which objects: "train", "validation" or "test".
         max_steps: Control steps after which an episode is truncated.
-        control_hz: Control steps per second [Hz].
+        control_hz: Control steps per second [Hz]; divides `physics_hz`.
         num_objects: Objects on the table.
         seed: Seed of the first episode, if its reset is given none.
         physics_hz: Physics steps per second [Hz].

@@ -26,10 +26,11 @@ from qtransformer.cli.factories import SIMULATOR
 from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.train import run_config
-from qtransformer.cli.training import logged_env_kwargs, open_dataset
+from qtransformer.cli.training import load_dataset, logged_env_kwargs
 from qtransformer.errors import CheckpointError
 from qtransformer.metrics import read_jsonl
 from qtransformer.run_guard import exclusive
+from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import open_episodes
 
@@ -37,6 +38,10 @@ from qtransformer_datasets.formats import open_episodes
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:
     checkpoint = run / "checkpoints" / f"step_{step:07d}"
     return {**load_file(checkpoint / "model.safetensors"), **load_file(checkpoint / "training_state" / "state.safetensors")}
+
+
+def loaded(config: RunConfig) -> EpisodeDataset:
+    return load_dataset(config, [source.open() for source in config.datasets])
 
 
 def assert_same_weights(a: Path, b: Path, step: int) -> None:
@@ -224,7 +229,7 @@ def test_datasets_of_a_list_must_agree_unless_renamed(dataset: Path, tmp_path: P
 def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_path: Path) -> None:
     sources = f"[{{path:{dataset},success:true,weight:2}},{{path:{dataset},success:false}}]"
     config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset={sources}", *TINY]))
-    batch = next(open_dataset(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
+    batch = next(loaded(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
     assert int(batch.success.sum()) == 20
 
 
@@ -239,7 +244,7 @@ def test_equal_weights_share_the_steps_whatever_the_sizes(weights: tuple, share:
     config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset=[{','.join(said)}]", *TINY]))
     config.save(tmp_path / "run")
     assert RunConfig.load(tmp_path / "run") == config, "an equal weight is kept, so that it is resumed with"
-    batch = next(open_dataset(config).segments(batch_size=200, lead=0, steps=1, lookahead=0, seed=0))
+    batch = next(loaded(config).segments(batch_size=200, lead=0, steps=1, lookahead=0, seed=0))
     assert float(batch.success.float().mean()) == pytest.approx(share, abs=0.05)
 
 
@@ -250,6 +255,14 @@ def test_data_of_the_simulator_with_unknown_arguments_are_data_from_elsewhere(tm
     assert logged_env_kwargs(known) == {"cameras": {"wrist": [16, 16]}}  # pyright: ignore[reportArgumentType]
     del known.attributes["env_kwargs"]
     assert logged_env_kwargs(known) is None  # pyright: ignore[reportArgumentType]
+
+
+def test_every_dataset_is_opened_once(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening may mean to read all of it: `on_bad_episode=skip`."""
+    paths, opened, plain = [str(dataset), str(write_dataset(tmp_path / "more.hdf5"))], list[str](), DataSource.open
+    monkeypatch.setattr(DataSource, "open", lambda source: (opened.append(source.path), plain(source))[1])
+    assert main(["train", f"dataset=[{','.join(paths)}]", f"run={tmp_path}/run", "dry_run=true", *TINY]) == 0
+    assert opened == paths
 
 
 def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,6 +276,29 @@ def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "no step carries a reward" in capsys.readouterr().err
     assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 0
     assert "success 1.000" in capsys.readouterr().out
+    assert main([*words, f"dataset={{path:{path},step_reward:-1}}"]) == 1
+    assert "no step carries a reward" in capsys.readouterr().err, "what every step earns is none"
+
+
+def test_successes_without_rewards_are_not_mixed_with_rewarded_data(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would be learned as failures."""
+    path = write_dataset(tmp_path / "bare.hdf5")
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["rewards"][...] = 0
+    words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
+    for said in (f"[{dataset},{path}]", f"[{{path:{dataset},step_reward:-1}},{{path:{path},step_reward:-1}}]"):
+        assert main([*words, f"dataset={said}"]) == 1
+        told = capsys.readouterr().err
+        assert f"error: {path}: holds successes, but no step carries a reward" in told
+        assert main([*words, f"dataset={said}", "algo=bc"]) == 0
+    assert main([*words, f"dataset=[{dataset},{{path:{path},rewards:success}}]"]) == 0
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo.attrs["success"] = False
+    assert main([*words, f"dataset=[{dataset},{path}]"]) == 0, "failures are worth 0"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Scripted:
     def reset(self) -> None:
         self.step, self.resets = 0, self.resets + 1
 
-    def decide(self, observation: Any) -> Any:
+    def shadow(self, observation: Any) -> Any:
         self.seen.append(
             (float(observation["proprio"][0]), int(observation["images"]["wrist"][0, 0, 0]), observation["instruction"])
         )

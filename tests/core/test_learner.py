@@ -285,6 +285,19 @@ def test_losses_equal_those_worked_out_frame_by_frame(
         assert float(metrics["masked_lost_final"][0]) > 0
 
 
+def test_the_share_of_lost_steps_is_one_of_steps(make_config, make_learner, make_dataset, make_episode) -> None:
+    """Of every two steps one has lost what followed; the third frame is none."""
+    learner = make_learner(make_config(optim=PLAIN))
+    data = make_dataset([make_episode(2, seed=i, end="truncated", has_final_observation=False) for i in range(6)])
+    batch = next(data.segments(batch_size=6, lead=learner.lead, steps=3, lookahead=learner.lookahead, seed=1))
+    steps = slice(batch.lead, batch.lead + batch.steps)
+    acted, lost = batch.has_action[:, steps].sum(), batch.lost_final[:, steps].sum()
+    assert acted < batch.has_action[:, steps].numel(), "the batch must hold final observations"
+    share, weight = learner.update(batch, 0).means["masked_lost_final"]
+    assert float(share) == pytest.approx(float(lost / acted))
+    assert int(weight) == int(acted)
+
+
 @pytest.mark.parametrize(("own", "expected"), [(None, 3), (2, 2)])
 def test_the_bootstrap_may_ask_for_fewer_proposals(
     own: int | None, expected: int, make_config, make_batch, make_network, monkeypatch

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qtransformer.agreement import logged_bin_chosen
 from qtransformer.policy import Policy
 from qtransformer.surprise import REMEMBERED, TRACE, Surprise
 
@@ -94,6 +95,12 @@ def test_a_policy_does_something_else_where_it_has_been_disappointed(make_policy
     assert act(seen[2], 0.5, 0.45) == 0
     policy.reset()
     assert act(seen[0], 0.8, 0.6) == 0
+
+
+def test_what_followed_from_another_s_actions_is_no_surprise(make_policy, make_episode) -> None:
+    """A log replayed to a policy: its own actions, which nobody took, are not to blame for what the logged ones led to."""
+    plain, surprised, episode = make_policy(0.0), make_policy(0.3), make_episode(12, 1)
+    np.testing.assert_array_equal(logged_bin_chosen(plain, episode), logged_bin_chosen(surprised, episode))
 
 
 def test_without_disappointment_it_chooses_as_ever(make_policy, make_episode, observe) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,22 @@ def test_steps_are_balanced(fit, make_config, dataset) -> None:
     fit(make_config(steps=2, cloning_steps=1, data={"balance": "success"}), "cloned first", data=data)
     fit(make_config(steps=1, algo="bc", bc_filter_success=False, data={"balance": "success"}), "cloned", data=data)
     assert asked == ["none", *["success"] * 3]
+
+
+def test_bins_too_coarse_for_the_data_are_told(make_config, make_dataset, make_episode, tmp_path) -> None:
+    """Of 5 bins over [-1, 1], actions of `dx` in [-.2, .2] reach one. A switch needs no more than its values, nor does what is
+    never used."""
+    episodes = [make_episode(6, seed) for seed in range(4)]
+    for episode in episodes:
+        episode.actions[:, 0] *= 0.2
+    with pytest.warns(UserWarning, match=r"of 5 bins .* spread 'dx' over 0\.\d+; .*raise model\.action_bins") as told:
+        Trainer(make_config(), make_dataset(episodes), tmp_path, progress=False)
+    assert len(told) == 1
+    for episode in episodes:
+        episode.actions[:, 0] = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(make_config(), make_dataset(episodes), tmp_path, progress=False)
 
 
 def test_several_processes_are_refused_that_would_not_train_together(fit, make_config, monkeypatch) -> None:

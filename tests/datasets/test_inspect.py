@@ -40,6 +40,13 @@ def test_numbers_are_in_robot_units(write_file, make_episode):
     assert re.search(r"\|▄ {14}█\|", line)
 
 
+def test_actions_at_a_limit_that_float32_rounds_up_are_counted(write_file, make_episode):
+    """0.05 is 0.0500000007 in float32, beyond the limit of `dx`."""
+    report = inspect_dataset(write_file([make_episode(3, actions=np.ones((3, 2), np.float32))]))
+    line = next(line for line in report.splitlines() if line.startswith("dx"))
+    assert re.search(r"\| {15}█\|", line)
+
+
 def test_all_problems_are_listed(tmp_path, write_foreign, foreign_demo):
     demos = [foreign_demo(3, i) for i in range(5)]
     demos[1]["actions"][0, 0] = 3.0
@@ -49,6 +56,7 @@ def test_all_problems_are_listed(tmp_path, write_foreign, foreign_demo):
     for text in ("does not say whether `dones`", "demo_1: actions", "demo_3: rewards"):
         assert text in report
     assert "problems      4" in report  # with the note on what is shown
+    assert "at 20 Hz" in report, "it tells its rate, so that no stand-in takes its place"
 
 
 def test_a_wrong_total_is_a_problem(write_file, make_episode):

@@ -115,6 +115,8 @@ def test_control_rate_is_asked_for(tmp_path, write_foreign, foreign_demo):
     with pytest.raises(DatasetError, match=r"control_hz=20\.0"):
         HDF5Episodes(path, dones="terminated")
     assert HDF5Episodes(path, dones="terminated", control_hz=5.0).observation_spec.control_hz == 5.0
+    said = write_foreign(tmp_path / "said.hdf5", [foreign_demo()])
+    assert HDF5Episodes(said, dones="terminated", control_hz=5.0).observation_spec.control_hz == 20.0
 
 
 BAD_ARRAYS = {

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.errors import ConfigError
 from qtransformer_datasets import verify
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.verify import Verifier, check_sound
+from qtransformer_datasets.verify import Verifier
 
 
 def put_hang(path: Path) -> Path:
@@ -60,8 +60,6 @@ def test_all_that_is_wrong_with_an_episode_is_told(write_file, make_episode) -> 
     assert verdict.lengths == {0: 3}
     expected = ["total says 4", "demo_1: actions", "demo_1: rewards", "demo_1: proprio", "demo_2: actions"]
     assert [words in problem for words, problem in zip(expected, verdict.problems, strict=True)] == [True] * 5
-    with pytest.raises(DatasetError, match=r"total says 4 steps.*\(and 4 more problems\)"):
-        check_sound(path)
 
 
 def test_what_a_file_leaves_unsaid_does_not_hide_its_other_problems(tmp_path, write_foreign, foreign_demo) -> None:

@@ -29,6 +29,23 @@ def test_gymnasium_finds_nothing_to_complain_about():
     assert [str(w.message) for w in caught if "not having a spec" not in str(w.message)] == []
 
 
+@pytest.mark.parametrize(("asked", "told"), [(7.0, "6.66667 or 7.05882"), (80.0, "60 or 120"), (200.0, "120")])
+def test_a_rate_that_physics_cannot_keep_is_refused_with_the_nearest(asked: float, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"divide physics_hz=120, found {asked:g}.*; choose control_hz={told}, or physics_hz="):
+        make_env(control_hz=asked)
+
+
+def test_a_control_step_lasts_as_long_as_its_rate_says(act, monkeypatch) -> None:
+    for rate, physics in ((6.66667, 120.0), (7.0, 119.0), (120.0, 120.0)):
+        env = make_env(control_hz=rate, physics_hz=physics, cameras={})
+        env.reset(seed=0)
+        taken = []
+        monkeypatch.setattr(env.bullet, "stepSimulation", lambda env=env, taken=taken: taken.append(env.bullet.sim_dt))
+        env.step(act())
+        assert sum(taken) == pytest.approx(1 / rate, rel=1e-5)
+        env.close()
+
+
 def test_observations_match_the_spec(env):
     observation, info = env.reset(seed=1)
     spec = env.observation_spec

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pybullet")
+
+from qtransformer_sim import RECIPES
+
 README = Path(__file__).parents[2] / "sim" / "README.md"
 
 
@@ -20,3 +23,7 @@ def test_every_example_of_the_readme_runs():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "'success': True" in done.stdout
+
+
+def test_every_recipe_is_told_of():
+    assert [name for name in RECIPES if f"`{name}`" not in README.read_text()] == []

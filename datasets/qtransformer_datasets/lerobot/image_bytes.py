@@ -7,10 +7,7 @@ import cv2
 import numpy as np
 
 from qtransformer.errors import DatasetError
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""JPEG markers that carry the size of the image."""
+from qtransformer_datasets.image_header import JPEG, PNG, declared_size
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -24,8 +21,8 @@ def encode_png(image: np.ndarray) -> bytes:
 def decode_image(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     """uint8 (h, w, 3) RGB. Refuses damaged images, and those of another size or with other channels than `shape`."""
     try:
-        width, height = _png_size(data) if data.startswith(_PNG) else _jpeg_size(data)
-    except (ValueError, IndexError, struct.error) as error:
+        height, width = _size_of_whole(data)
+    except (ValueError, struct.error) as error:
         raise DatasetError(
             f"{where}: expected a PNG or JPEG image, found damage ({error}); restore it, or remove the episode"
         ) from error
@@ -44,31 +41,21 @@ def decode_image(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    """Width and height; walks all chunks, because decoders let a bad checksum or a missing end pass as an image."""
-    at, size = len(_PNG), None
-    while True:
+def _size_of_whole(data: bytes) -> tuple[int, int]:
+    """(height, width) of an image that is all there: decoders let a bad checksum or a missing end pass as an image."""
+    if data.startswith(PNG):
+        _check_chunks(data)
+    elif not data.startswith(JPEG) or data.rstrip(b"\0")[-2:] != b"\xff\xd9":
+        raise ValueError(f"starts with {data[:4]!r}, ends with {data[-2:]!r}")
+    return declared_size(data)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Walk a PNG to its end."""
+    at, kind = len(PNG), b""
+    while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
         (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
         if zlib.crc32(data[at + 4 : at + 8 + length]) != checksum:
             raise ValueError(f"wrong checksum of chunk {kind!r}")
-        if size is None:
-            size = struct.unpack_from(">II", data, at + 8)
-        if kind == b"IEND":
-            return size
         at += 12 + length
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height, from the first frame header."""
-    if not data.startswith(b"\xff\xd8") or data.rstrip(b"\0")[-2:] != b"\xff\xd9":
-        raise ValueError(f"starts with {data[:4]!r}, ends with {data[-2:]!r}")
-    at = 2
-    while True:
-        marker, length = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
-        if marker in _SIZES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        at += 2 + length

@@ -1,17 +1,18 @@
 """Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
 
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_check import ACTION_TOLERANCE, check_episode
+from qtransformer.types import Episode
+from qtransformer_datasets.episode_check import ACTION_TOLERANCE
+from qtransformer_datasets.episode_reader import EpisodeReader
 from qtransformer_datasets.rosbag.decoder import decode
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
@@ -24,7 +25,7 @@ OnGap = Literal["error", "split"]
 Outcome = Literal["success", "failure", "timeout"]
 
 
-class BagEpisodes:
+class BagEpisodes(EpisodeReader[None]):
     """The episodes of one bag, of a storage file, or of a folder of bags in natural order; an `EpisodeSource`.
 
     Opening scans every bag once for its times; images are decoded as they are read, only those that a tick uses.
@@ -35,12 +36,10 @@ class BagEpisodes:
     `partial`: keep what is readable of broken bags, and leave out those that cannot be used; `reports` say which and why.
     `outcome`: how episodes ended that do not say so themselves.
     `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
-    `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them.
+    `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them; `info["clipped_actions"]` then
+    says which share of the steps of each dimension that was.
     """
 
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    attributes: dict[str, Any]
     reports: list[BagReport]
     """Per bag and topic: counts, rates, gaps, and what is wrong."""
 
@@ -64,7 +63,7 @@ class BagEpisodes:
             raise DatasetError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
-        self._clip, self._outcome = clip_actions, outcome
+        self.clip_actions, self._outcome = clip_actions, outcome
         self.reports, self._plans = [], list[_Plan]()
         for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
             self._take(bag, on_gap, partial)
@@ -78,9 +77,6 @@ class BagEpisodes:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def __iter__(self) -> Iterator[Episode]:
-        return map(self.read, range(len(self)))
-
     @property
     def lengths(self) -> list[int]:
         """Steps per episode."""
@@ -91,10 +87,13 @@ class BagEpisodes:
         """What `partial` passed over."""
         return [problem for report in self.reports for problem in report.problems]
 
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0."""
-        if not 0 <= index < len(self):
-            raise DatasetError(f"{self.path}: expected an episode from 0 to {len(self) - 1}, found {index}; check the index")
+    def _open(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _where(self, index: int) -> str:
+        return self._plans[index].where
+
+    def _load(self, opened: None, index: int) -> Episode:
         plan = self._plans[index]
         decoded = decode(plan.index, plan.piece, self.contract, self.observation_spec)
         length = len(plan.piece.ticks.times) - 1
@@ -113,7 +112,6 @@ class BagEpisodes:
             success=is_success,
             info={"bag": plan.index.bag.path.name, "outcome": plan.outcome, "start_ns": int(plan.piece.ticks.times[0])},
         )
-        check_episode(episode, self.action_spec, self.observation_spec, plan.where)
         _check_digests(episode, plan)
         return episode
 
@@ -200,10 +198,12 @@ class BagEpisodes:
         return np.maximum.accumulate(received + plan.piece.ticks.times - newest)
 
     def _scaled(self, actions: np.ndarray, where: str) -> np.ndarray:
-        """Robot units, float64 (T, n), to [-1, 1]."""
+        """Robot units, float64 (T, n), to [-1, 1]; beyond it only where they are to be clipped."""
         scaled = self.action_spec.to_scaled(actions)
+        if self.clip_actions:
+            return scaled
         outside = np.abs(scaled) > 1 + ACTION_TOLERANCE
-        if outside.any() and not self._clip:
+        if outside.any():
             names = self.action_spec.names
             share = ", ".join(
                 f"'{names[i]}' in {100 * outside[:, i].mean():.1f} % of the steps (from {actions[:, i].min():.4g} to "

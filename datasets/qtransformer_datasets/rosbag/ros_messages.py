@@ -5,7 +5,6 @@ turned into is refused by a DatasetError that names the reason; nothing is guess
 """
 
 import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import Observation
+from qtransformer_datasets.image_header import PNG, declared_size
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
 from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
 
@@ -149,34 +149,16 @@ def _decode(message: Any) -> tuple[np.ndarray, str]:
 
 
 def _declared_size(data: memoryview) -> tuple[int, int]:
-    """(height, width) as a PNG or JPEG declares it, before anything of that size is allocated."""
+    """(height, width) of an image of 8 bits, by its header alone."""
     try:
-        if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
-            width, height, bits = struct.unpack_from(">IIB", data, 16)
-            if bits > 8:
-                raise DatasetError(f"compressed image is a PNG of {bits} bits; only colour and grey of 8 bits are read")
-            return height, width
-        if bytes(data[:2]) == b"\xff\xd8":
-            return _jpeg_size(data)
-    except struct.error as error:
-        raise DatasetError("compressed image ends within its own header; the message is damaged") from error
-    raise DatasetError(f"compressed image expected JPEG or PNG, found bytes {bytes(data[:8])!r}; convert it before logging")
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    """From the frame header, SOF0 to SOF15; those three numbers in between are other segments."""
-    position = 2
-    while True:
-        marker, length = struct.unpack_from(">HH", data, position)
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return height, width
-        if marker == 0xFFFF:  # padding
-            position += 1
-            continue
-        if not 0xFF01 <= marker < 0xFFFF or length < 2:
-            raise DatasetError("compressed image is no valid JPEG; the message is damaged")
-        position += 2 + length
+        size = declared_size(data)
+    except ValueError as error:
+        raise DatasetError(
+            f"compressed image expected JPEG or PNG, found {error}; the message is damaged, or wants converting before logging"
+        ) from error
+    if bytes(data[: len(PNG)]) == PNG and data[24] > 8:
+        raise DatasetError(f"compressed image is a PNG of {data[24]} bits; only colour and grey of 8 bits are read")
+    return size
 
 
 def _trajectory_point(source: VectorTopic, message: Any, after_ns: int) -> np.ndarray:

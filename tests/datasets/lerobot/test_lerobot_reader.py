@@ -334,8 +334,10 @@ def test_images_may_be_jpeg_or_lie_beside_the_table(tmp_path, write_v3, three, e
     (path / "images/a.jpg").write_bytes(jpeg_bytes(three[0].frames[4]))
     edit_cell(path, 0, lambda _: {"bytes": jpeg_bytes(three[0].frames[3]), "path": None}, edit_table)
     edit_cell(path, 1, lambda _: {"bytes": None, "path": "images/a.jpg"}, edit_table)
+    filled = jpeg_bytes(three[0].frames[4]).replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1)  # fill bytes before a marker
+    edit_cell(path, 2, lambda _: {"bytes": filled, "path": None}, edit_table)
     found = colours(LeRobotEpisodes(path, success="all").read(0).images["wrist"])
-    assert np.allclose(found[:2], [(20, 54, 176), (20, 62, 168)], atol=3)
+    assert np.allclose(found[:3], [(20, 54, 176), (20, 62, 168), (20, 62, 168)], atol=3)
 
 
 @pytest.mark.parametrize(

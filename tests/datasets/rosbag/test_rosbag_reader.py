@@ -211,6 +211,9 @@ def test_actions_beyond_their_limits_can_be_clipped(bag, contract_file) -> None:
     episode = BagEpisodes(bag, contract=contract, clip_actions=True).read(0)
     assert episode.actions[:2, 0].tolist() == [-1, -1]
     assert episode.actions[2, 0] > -1
+    [(name, share)] = episode.info["clipped_actions"].items()
+    assert (name, share) == (BagEpisodes(bag, contract=contract, clip_actions=True).action_spec.names[0], 0.4)
+    assert "clipped_actions" not in BagEpisodes(bag, contract=contract_file(), clip_actions=True).read(0).info
 
 
 def test_limits_may_come_from_the_data(bag, contract_file) -> None:

@@ -182,12 +182,15 @@ def test_relative_topics_follow_the_namespace(contract_file: Callable[..., Path]
     assert contract.resolved("left").cameras["wrist"].topic == "/wrist/image_raw"
 
 
-PURE = ["topic_contract", "ros_messages", "message_types", "strict_yaml", "tick_sync"]
+PURE = [
+    *(f"rosbag.{name}" for name in ("topic_contract", "ros_messages", "message_types", "strict_yaml", "tick_sync")),
+    "image_header",
+]
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_the_node_s_part_needs_neither_ros_nor_a_bag_library(name: str) -> None:
-    path = Path(module.__file__).with_name(f"{name}.py")
+    path = Path(module.__file__).parent.parent.joinpath(*name.split(".")).with_suffix(".py")
     imported = {
         (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -197,7 +200,7 @@ def test_the_node_s_part_needs_neither_ros_nor_a_bag_library(name: str) -> None:
     foreign = {m.split(".")[0] for m in imported} & {"rosbags", "rclpy", "sensor_msgs", "h5py"}
     ours = {m for m in imported if m.startswith("qtransformer_datasets")}
     assert not foreign
-    assert ours <= {f"qtransformer_datasets.rosbag.{pure}" for pure in PURE}
+    assert ours <= {f"qtransformer_datasets.{pure}" for pure in PURE}
 
 
 def test_contracts_that_come_with_the_project_are_found_by_name() -> None:
