@@ -63,9 +63,16 @@ class ArmResult:
 
     @classmethod
     def of(
-        cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]], probes: Mapping[str, Row]
+        cls,
+        name: str,
+        label: str,
+        data: str,
+        rows: Sequence[Row],
+        curves: Sequence[Sequence[Row]],
+        probes: Mapping[str, Row],
+        minutes: float,
     ) -> "ArmResult":
-        """From the rows of its cells, for each the points of its learning curve, and probes by cell."""
+        """From the rows of its cells, for each the points of its learning curve, probes by cell, and the minutes of a training."""
         best = [values.max() for _, values in map(_validated, curves) if len(values)]
         return cls(
             name=name,
@@ -74,7 +81,7 @@ class ArmResult:
             split=rows[0]["split"],
             settings=rows[0]["overrides"],
             outcomes={int(row["seed"]): np.array([mark == "1" for mark in row["outcomes"]]) for row in rows},
-            minutes=core_seconds(rows) / 60,
+            minutes=minutes,
             data_success=float(np.mean([float(row["data_success"]) for row in rows])),
             best_validation=float(np.mean(best)) if best else float("nan"),
             curves={
@@ -90,12 +97,6 @@ class ArmResult:
     @property
     def seeds(self) -> str:
         return _counted(len(self.outcomes))
-
-
-def core_seconds(rows: Sequence[Row]) -> float:
-    """Mean seconds of the gradient steps of cells on a processor's core: a GPU's say nothing of them. Not a number without any."""
-    seconds = [float(row["train_seconds"]) for row in rows if "device=cpu" in row["command"]]
-    return float(np.mean(seconds)) if seconds else float("nan")
 
 
 def build_study_report(

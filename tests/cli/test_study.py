@@ -16,12 +16,13 @@ from console import TINY, wait_until
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
+from qtransformer.cli.settings import StudySettings
 from qtransformer.cli.studies import cells, grids, results
 from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
 from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
 from qtransformer.cli.studies.record import curve_rows, training_seconds
 from qtransformer.cli.studies.schedule import claimed
-from qtransformer.cli.study import Plan, chosen_seeds, expected_seconds
+from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_seconds
 from qtransformer.metrics import JsonLines
 
 DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
@@ -163,6 +164,18 @@ def test_time_is_estimated_from_finished_cells_of_the_algorithm() -> None:
     others = expected_seconds(CELL, {}) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}})
     assert others == pytest.approx(0.2 * 4), "nothing known: what is assumed of a step"
     assert expected_seconds(CELL, rows) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}}) == pytest.approx(4 * 4)
+
+
+def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
+    rows = [{"train_seconds": "90", "command": "device=cpu"}, {"train_seconds": "6", "command": "device=cuda:0"}]
+    assert core_minutes(rows) == 1.5
+    assert np.isnan(core_minutes(rows[1:]))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:1", "auto"])
+def test_a_study_runs_on_cores_or_on_all_gpus(device: str) -> None:
+    with pytest.raises(UsageError, match=f"device={device} is not known"):
+        devices(StudySettings(name="tiny", device=device))
 
 
 def test_rows_of_many_writers_all_arrive(tmp_path: Path) -> None:
