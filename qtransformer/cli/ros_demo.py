@@ -163,8 +163,9 @@ def dataset(out: Path, contract: str) -> dict[str, Any]:
     source, path = open_episodes(out / "bags", contract=contract), out / "episodes.hdf5"
     path.unlink(missing_ok=True)
     with HDF5Writer.open_or_resume(path, source.action_spec, source.observation_spec, source.attributes) as writer:
-        for episode in tqdm(source, total=len(source), desc="bags to dataset", unit="episode", disable=None):
-            writer.append(episode)
+        missing = range(len(writer), len(source))  # bags are read in the order of their numbers: a killed one goes on
+        for index in tqdm(missing, desc="bags to dataset", unit="episode", disable=None):
+            writer.append(source.read(index))
     print(f"{path}: {len(source)} episodes of {out / 'bags'}")
     return {"dataset": str(path), "dataset_episodes": len(source)}
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from console import TINY, qtransformer
+from console import TINY, qtransformer, write_dataset
 
 from qtransformer.cli import ros_demo
 from qtransformer.cli.main import main
+from qtransformer.types import Episode
+from qtransformer_datasets import HDF5Episodes
 
 pytest.importorskip("pybullet", reason="needs the simulator", exc_type=ImportError)
 
@@ -34,6 +36,26 @@ def test_the_nodes_are_told_what_the_policy_was_trained_in(trained: Path, capsys
     assert plan["qtransformer_policy"]["checkpoint"].endswith("step_0000002")
     assert (plan["qtransformer_episodes"]["episodes"], plan["qtransformer_episodes"]["first_seed"]) == (3, 5)
     assert len({node["contract"] for name, node in plan.items() if name != "qtransformer_sim"}) == 1
+
+
+def test_a_dataset_whose_making_was_killed_has_every_episode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, killed = HDF5Episodes(write_dataset(tmp_path / "tiny.hdf5")), RuntimeError("killed")
+
+    def read(index: int) -> Episode:
+        if index == 3:
+            raise killed
+        return HDF5Episodes.read(source, index)
+
+    monkeypatch.setattr(ros_demo, "open_episodes", lambda *path, contract: source)
+    monkeypatch.setattr(source, "read", read)
+    monkeypatch.setattr(HDF5Episodes, "__iter__", lambda source: (source.read(index) for index in range(len(source))))
+    with pytest.raises(RuntimeError, match="killed"):
+        ros_demo.dataset(tmp_path, "")
+    monkeypatch.undo()
+    monkeypatch.setattr(ros_demo, "open_episodes", lambda *path, contract: source)
+    ros_demo.dataset(tmp_path, "")
+    made = HDF5Episodes(tmp_path / "episodes.hdf5")
+    assert [made.read(i).actions.tolist() for i in range(len(made))] == [episode.actions.tolist() for episode in source]
 
 
 def test_without_ros_both_ways_to_get_it_are_named(
