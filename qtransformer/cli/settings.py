@@ -189,7 +189,8 @@ class RosDemoSettings:
     contract: str = ""
     """Topic contract of the simulated arm; empty takes the one that comes with the project."""
     out: str = ""
-    """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again."""
+    """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again, and are
+    of one checkpoint and one split."""
     compare: bool = True
     """Act the same scenes without ROS, too, and count how often the outcome is the same."""
     domain: int = 42
