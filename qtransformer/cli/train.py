@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import TrainSettings
 from qtransformer.cli.sources import listed_sources
@@ -31,8 +32,8 @@ def run_config(settings: TrainSettings) -> RunConfig:
     """What the run will be rebuilt from: its data, their environment, and the part of the settings that the trainer knows."""
     datasets = listed_sources("dataset", settings.dataset)
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
-    if train.init:  # absolute like the datasets
-        train = replace(train, init=str(Path(train.init).absolute()))
+    if train.init:  # absolute like the datasets; and the very checkpoint, for that run may find another best one
+        train = replace(train, init=str(resolve_checkpoint(train.init).absolute()))
     return RunConfig(datasets=datasets, env=logged_env_kwargs(datasets[0].open()), train=train)
 
 
