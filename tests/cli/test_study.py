@@ -16,14 +16,17 @@ from console import TINY, wait_until
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
+from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import StudySettings
 from qtransformer.cli.studies import cells, grids, results
 from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
 from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
 from qtransformer.cli.studies.record import curve_rows, training_seconds
-from qtransformer.cli.studies.schedule import claimed
+from qtransformer.cli.studies.schedule import Folders, Schedule, claimed
 from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_seconds
+from qtransformer.config import TrainConfig
 from qtransformer.metrics import JsonLines
+from qtransformer_datasets.data_source import DataSource
 
 DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
 SMALL = (*TINY[:-2], "steps=4", "log_every=2", "model.tokens_per_image=2")
@@ -256,6 +259,16 @@ def test_a_claim_outlives_its_process_with_a_child_that_holds_it(tmp_path: Path)
     again = claimed(tmp_path / "cell.lock")
     assert again is not None
     os.close(again)
+
+
+def test_a_cell_whose_episodes_are_gone_collects_them_before_it_looks_at_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
+    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(["collects"]))
+    run = schedule.training(CELL).run
+    RunConfig(datasets=[DataSource(path=str(tmp_path / "data" / CELL.data_file))], train=TrainConfig()).save(run)
+    assert next(schedule._stages(CELL, "cpu", 0)) == "collects"
 
 
 @pytest.fixture
