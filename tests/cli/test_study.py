@@ -18,7 +18,8 @@ from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import StudySettings
-from qtransformer.cli.studies import cells, grids, results
+from qtransformer.cli.side_by_side import Training
+from qtransformer.cli.studies import cells, grids, record, results
 from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
 from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
 from qtransformer.cli.studies.record import curve_rows, training_seconds
@@ -269,6 +270,20 @@ def test_a_cell_whose_episodes_are_gone_collects_them_before_it_looks_at_its_tra
     run = schedule.training(CELL).run
     RunConfig(datasets=[DataSource(path=str(tmp_path / "data" / CELL.data_file))], train=TrainConfig()).save(run)
     assert next(schedule._stages(CELL, "cpu", 0)) == "collects"
+
+
+def test_a_cell_that_another_version_goes_on_with_names_the_one_it_began_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(()))
+    monkeypatch.setattr(Schedule, "_judge", lambda self, cell, training, device, version, claim: iter([judged.append(version)]))
+    monkeypatch.setattr(Training, "is_complete", lambda training: True)
+    for version in ("first", "second"):
+        monkeypatch.setattr(record, "commit", lambda version=version: version)
+        schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
+        list(schedule._stages(CELL, "cpu", 0))
+    assert judged == ["first", "first"]
 
 
 @pytest.fixture
