@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from qtransformer.config import TrainConfig
+from qtransformer.config import TrainConfig, require_positive
 
 
 class Split(Enum):
@@ -123,6 +123,9 @@ class EvalSettings:
     dry_run: bool = False
     """Print the plan and stop."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("fqe_steps", "seed", "videos", "workers"))
+
 
 @dataclass(kw_only=True, slots=True)
 class StudySettings:
@@ -153,6 +156,9 @@ class StudySettings:
     dry_run: bool = False
     """Print the plan, with an estimate of the time, and stop."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seeds", "first_scene", "workers"))
+
 
 @dataclass(kw_only=True, slots=True)
 class CalibrateSettings:
@@ -172,6 +178,9 @@ class CalibrateSettings:
     """Processes; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seed", "workers"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,6 +206,9 @@ class RosDemoSettings:
     """ROS domain; nothing leaves this machine."""
     dry_run: bool = False
     """Print the nodes' parameters and stop."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seed", "domain"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -235,3 +247,6 @@ class DemoSettings:
     """Processes of collection and evaluation; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("steps", "videos", "seed", "workers"))
