@@ -10,13 +10,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+"""Numbers of errors that room would mend; safetensors tells none."""
 
 
 @contextmanager
@@ -45,13 +47,21 @@ def published_directory(destination: Path) -> Iterator[Path]:
 
 
 def _explain(error: Exception, destination: Path, written: int) -> str:
-    number = getattr(error, "errno", None)
-    reason = "the disk is full or a file-size limit was reached" if number in (errno.ENOSPC, errno.EFBIG, None) else str(error)
+    """Of a checkpoint that could not be written: what is left, and how training goes on."""
+    reason, remedy = _reason(error)
     free = shutil.disk_usage(destination.parent if destination.parent.exists() else "/").free
     return (
         f"cannot write {destination}: {reason} after {written / 1e6:.1f} MB ({free / 1e6:.0f} MB free on that disk); "
-        "earlier checkpoints are untouched; free some space, then `qtransformer resume`"
+        f"earlier checkpoints are untouched; {remedy}, then `qtransformer resume`"
     )
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why something could not be written, and what mends it."""
+    number = getattr(error, "errno", None)
+    if number in FULL:
+        return "the disk is full or a file-size limit was reached", "free some space"
+    return os.strerror(number), "check the folder and its permissions"
 
 
 def write_manifest(directory: Path) -> None:
@@ -103,8 +113,10 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(_explain(error, path, 0)) from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason, remedy = _reason(error)
+        raise CheckpointError(f"cannot write {path}: {reason}; {remedy}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -37,6 +37,27 @@ def test_a_full_disk_is_explained_with_path_and_remedy(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
 
+def test_what_may_not_be_written_is_told_from_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"y\.json: Not a directory; check the folder and its permissions$"):
+        write_json(tmp_path / "file" / "y.json", {})
+    with (
+        pytest.raises(CheckpointError, match=r"Permission denied.*untouched; check the folder and its permissions, then"),
+        published_directory(tmp_path / "step"),
+    ):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_file_that_finds_no_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"a\.json: the disk is full or .*; free some space$"):
+        write_json(tmp_path / "a.json", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_directory_replaces_an_older_one_of_its_name(tmp_path: Path) -> None:
     for text in ("old", "new"):
         with published_directory(tmp_path / "step") as directory:
