@@ -22,6 +22,7 @@ from qtransformer.cli.side_by_side import Training
 from qtransformer.cli.studies import cells, grids, record, results
 from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
 from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
+from qtransformer.cli.studies.probing import as_trained_on
 from qtransformer.cli.studies.record import curve_rows, training_seconds
 from qtransformer.cli.studies.schedule import Folders, Schedule, claimed
 from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_seconds
@@ -284,6 +285,15 @@ def test_a_cell_that_another_version_goes_on_with_names_the_one_it_began_on(
         schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
         list(schedule._stages(CELL, "cpu", 0))
     assert judged == ["first", "first"]
+
+
+def test_a_cell_is_probed_on_rewards_as_it_was_trained_on(dataset: Path, tmp_path: Path) -> None:
+    said = {"path": str(tmp_path / "own.hdf5"), "reward_scale": 3.0, "step_reward": -1.0}
+    RunConfig(datasets=[DataSource.parse(said)], train=TrainConfig()).save(tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step_0000004"
+    logged = DataSource(path=str(dataset)).open()
+    for read, episode in zip(as_trained_on(str(dataset), str(checkpoint)), logged, strict=True):
+        assert np.array_equal(read.rewards, 3 * episode.rewards - 1)
 
 
 @pytest.fixture
