@@ -104,19 +104,31 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    """Replace a file atomically.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; what existed before is untouched.
+    """
     try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replaced_file(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason, remedy = _reason(error)
         raise CheckpointError(f"cannot write {path}: {reason}; {remedy}") from error
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `path` if the block ends well and vanishes if it does not."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sha256(path: Path) -> str:

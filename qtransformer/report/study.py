@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from qtransformer.files import replaced_file, write_text
 from qtransformer.report import plots
 from qtransformer.report.palette import LINE_COLORS, METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
 from qtransformer.report.pieces import card, document, note, publish, swatch, table
@@ -123,7 +124,7 @@ def build_study_report(
     for file, figure in figures.items():
         plots.to_png(figure(arms, PAPER), out / f"{file}.png")
     _write_csv(out / f"{name}.csv", arms)
-    (out / f"{name}.md").write_text(_markdown(name, question, arms, compared))
+    write_text(out / f"{name}.md", _markdown(name, question, arms, compared))
     return publish(pages / f"{name}.html", _page(name, question, arms, compared))
 
 
@@ -271,7 +272,7 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
-    with path.open("w", newline="") as file:
+    with replaced_file(path) as fresh, fresh.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "split", "data", "seeds", "success", "low", "high", "core_minutes", "data_success", "settings"))
         for arm in arms:

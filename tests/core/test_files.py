@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import CheckpointError
-from qtransformer.files import published_directory, verify_manifest, write_json, write_manifest
+from qtransformer.files import published_directory, replaced_file, verify_manifest, write_json, write_manifest
 
 
 def test_a_directory_appears_whole_and_leaves_nothing_temporary(tmp_path: Path) -> None:
@@ -117,6 +117,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (directory / "weights").unlink()
     with pytest.raises(CheckpointError, match="'weights'"):
         verify_manifest(directory)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug"), KeyboardInterrupt()])
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), replaced_file(path) as fresh:  # noqa: PT012
+        fresh.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:

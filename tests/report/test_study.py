@@ -73,6 +73,18 @@ def test_a_report_says_what_was_found(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_files_that_others_read_are_replaced_and_never_half_written(tmp_path: Path) -> None:
+    """They are committed, and several studies may be running: a second name shows whether a file was written into."""
+    names = [f"tiny{end}" for end in (".md", ".csv", "_success.png", "_curves.png", ".html")]
+    build_study_report("tiny", "?", [arm("q", [row(0, "10")], [curve(0.1)])], [], tmp_path, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / f"old_{name}").hardlink_to(tmp_path / name)
+    build_study_report("tiny", "!", [arm("bc", [row(0, "11")], [curve(0.9)])], [], tmp_path, tmp_path)
+    for name in names:
+        assert (tmp_path / f"old_{name}").read_bytes() == before[name] != (tmp_path / name).read_bytes()
+
+
 @pytest.mark.parametrize("count", [1, 8, 9, 13])
 def test_any_number_of_arms_is_drawn(count: int, tmp_path: Path) -> None:
     arms = [arm(f"a{i}", [row(0, "10")], [curve(0.1, 0.2)]) for i in range(count)]
