@@ -14,7 +14,7 @@ their episode starts, so neither a window nor a return ever crosses from one epi
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 
@@ -55,6 +55,15 @@ class Batch:
     return_bound: Float[Tensor, "b f"] | None = None
     """A lower bound of what the behaviour's return would have been without time limits; None where `mc_return` is one, because no
     reward is negative."""
+
+    @property
+    def step_frames(self) -> Int[Tensor, "b t"]:
+        """The frames of every segment that losses are taken on."""
+        return torch.arange(self.lead, self.lead + self.steps, device=self.rewards.device).expand(len(self.rewards), -1)
+
+    def of_steps(self, values: Shaped[Tensor, "b f *rest"]) -> Shaped[Tensor, "k *rest"]:
+        """What is known of all frames, of those that losses are taken on: of all segments in a row, k of them."""
+        return values[:, self.lead : self.lead + self.steps].flatten(0, 1)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device (images still uint8)."""

@@ -109,7 +109,7 @@ class Cache(Enum):
     """Everything is read into memory at each start."""
 
 
-def _require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
+def require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
     """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0."""
     for f in fields(config):
         value, least = getattr(config, f.name), 0 if f.name in but else 1
@@ -161,7 +161,7 @@ class ModelConfig:
     """Hidden width of the output heads, shared by all bins."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "model.")
+        require_positive(self, "model.")
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}")
         if self.encoder is EncoderKind.resnet18 and self.encoder_width % 8:
@@ -207,7 +207,7 @@ class TargetConfig:
     """Share of the online weights that enters the target network at each step (1 - EMA decay)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "targets.", but=("proposals",))
+        require_positive(self, "targets.", but=("proposals",))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
@@ -307,7 +307,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
+        require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
 
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""

@@ -10,13 +10,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+"""Numbers of errors that room would mend; safetensors tells none."""
 
 
 @contextmanager
@@ -45,13 +47,21 @@ def published_directory(destination: Path) -> Iterator[Path]:
 
 
 def _explain(error: Exception, destination: Path, written: int) -> str:
-    number = getattr(error, "errno", None)
-    reason = "the disk is full or a file-size limit was reached" if number in (errno.ENOSPC, errno.EFBIG, None) else str(error)
+    """Of a checkpoint that could not be written: what is left, and how training goes on."""
+    reason, remedy = _reason(error)
     free = shutil.disk_usage(destination.parent if destination.parent.exists() else "/").free
     return (
         f"cannot write {destination}: {reason} after {written / 1e6:.1f} MB ({free / 1e6:.0f} MB free on that disk); "
-        "earlier checkpoints are untouched; free some space, then `qtransformer resume`"
+        f"earlier checkpoints are untouched; {remedy}, then `qtransformer resume`"
     )
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why something could not be written, and what mends it."""
+    number = getattr(error, "errno", None)
+    if number in FULL:
+        return "the disk is full or a file-size limit was reached", "free some space"
+    return os.strerror(number), "check the folder and its permissions"
 
 
 def write_manifest(directory: Path) -> None:
@@ -94,17 +104,31 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically."""
+    """Replace a file atomically.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; what existed before is untouched.
+    """
+    try:
+        with replaced_file(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason, remedy = _reason(error)
+        raise CheckpointError(f"cannot write {path}: {reason}; {remedy}") from error
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `path` if the block ends well and vanishes if it does not."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(_explain(error, path, 0)) from error
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sha256(path: Path) -> str:

@@ -173,7 +173,7 @@ class QLearner:
         return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
-        return self.network.tokenizer.encode(batch.actions)[:, batch.lead : batch.lead + batch.steps].flatten(0, 1)
+        return batch.of_steps(self.network.tokenizer.encode(batch.actions))
 
     def _hidden(self, seen: Augmented, bins: Int[Tensor, "k n"], network: QTransformer | None = None) -> Float[Tensor, "k n e"]:
         network = network or self.network
@@ -203,11 +203,10 @@ class QLearner:
 
         With `targets.behavior_success_only`, failures are left out even where `bc_filter_success=false` had them drawn.
         """
-        steps = slice(batch.lead, batch.lead + batch.steps)
         loss = behavior_loss(self.network.policy_head(hidden)[..., 0], bins, self.network.bin_exists)
-        copied = batch.has_action[:, steps].flatten()
+        copied = batch.of_steps(batch.has_action)
         if self.config.targets.behavior_success_only:
-            copied = copied & batch.success[:, steps].flatten()
+            copied = copied & batch.of_steps(batch.success)
         return masked_mean(loss, copied)
 
     def _value_loss(
@@ -221,7 +220,7 @@ class QLearner:
         metrics: Metrics,
     ) -> Float[Tensor, ""]:
         """The weighted sum of what values are learned from and what rides along."""
-        targets, has_action = self.config.targets, batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
+        targets, has_action = self.config.targets, batch.of_steps(batch.has_action)
         td = masked_mean(self.head.loss_to_probs(judged.data_logits, target), valid)
         loss = metrics.mean("td_loss", td)
         if judged.unseen is not None:
@@ -237,7 +236,7 @@ class QLearner:
 
     def _mc_return(self, batch: Batch, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
         """Every dimension's Monte-Carlo return: that of its step."""
-        return batch.mc_return[:, batch.lead : batch.lead + batch.steps].flatten()[:, None].expand_as(bins)
+        return batch.of_steps(batch.mc_return)[:, None].expand_as(bins)
 
     def _return_bound(self, batch: Batch, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
         """What the behaviour's return was at least: more than is logged may follow a time limit, and cost something."""
@@ -266,7 +265,7 @@ class QLearner:
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k"]]:
         """Target representation of every dimension, and the steps that have one."""
         batch = seen.batch
-        has_action = batch.has_action[:, batch.lead : batch.lead + batch.steps].flatten()
+        has_action = batch.of_steps(batch.has_action)
         if self._bootstrap is None:
             return self.head.to_probs(self._mc_return(batch, bins)), has_action
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
@@ -322,10 +321,8 @@ class QLearner:
         self, batch: Batch, hidden: Float[Tensor, "k n e"], judged: Judged, target: Float[Tensor, "k n v"], metrics: Metrics
     ) -> None:
         """What tells healthy from sick value learning; see `docs/metrics.md`."""
-        steps = slice(batch.lead, batch.lead + batch.steps)
-        has_action, mc_return = batch.has_action[:, steps].flatten(), batch.mc_return[:, steps].flatten()
-        index = torch.arange(batch.lead, batch.lead + batch.steps, device=self.device)
-        starts = (batch.episode_start[:, steps] == index).flatten() & has_action
+        has_action, mc_return = batch.of_steps(batch.has_action), batch.of_steps(batch.mc_return)
+        starts = (batch.of_steps(batch.episode_start) == batch.step_frames.flatten()) & has_action
         first = self.head.q_values(self.network.q_head(hidden[starts, :1])[:, 0])
         best_first = first.masked_fill(~self.network.bin_exists[0], -torch.inf).amax(-1)
         metrics.mean("v_min", torch.tensor(self.head.v_min))

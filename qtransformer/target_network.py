@@ -44,9 +44,8 @@ class TargetNetwork:
 
     def judge(self, seen: Augmented, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
         """Its word on every bin at the logged prefixes, and which bins may be chosen from."""
-        batch = seen.batch
-        steps = torch.arange(batch.lead, batch.lead + batch.steps, device=bins.device).expand(len(batch.rewards), -1)
-        output = self.network(self._encoder.windows_of(self.network, seen, numbered(batch, steps).flatten()), bins)
+        steps = numbered(seen.batch, seen.batch.step_frames).flatten()
+        output = self.network(self._encoder.windows_of(self.network, seen, steps), bins)
         return output, self.network.allowed(output.policy_logits, self._mask)
 
     @property

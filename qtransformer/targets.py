@@ -29,7 +29,7 @@ class NStep(NamedTuple):
 
 def n_step(batch: Batch, time_steps: int, discount: float) -> NStep:
     """Sum rewards over `time_steps` steps, cut at the episode's end. A truncation bootstraps, a termination does not."""
-    frame = torch.arange(batch.lead, batch.lead + batch.steps, device=batch.rewards.device).expand(len(batch.rewards), -1)
+    frame = batch.step_frames
     rewards = torch.zeros_like(batch.rewards[:, : batch.steps])
     discounts = torch.ones_like(rewards)
     running = batch.has_action.gather(1, frame)

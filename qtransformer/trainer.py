@@ -317,19 +317,20 @@ class Trainer:
             set_best(self.checkpoints, checkpoint, validation_success=success)
 
     def _initial_network(self) -> QTransformer:
-        data = self.dataset
-        if not self.config.init:
+        data, init = self.dataset, self.config.init
+        if not init:
             config = replace(self.config, value=self._value)
             return build_network(config, data.action_spec, data.observation_spec, self.stats)
-        start = read_checkpoint(self.config.init, self.device)
-        check_specs(start.action_spec, start.observation_spec, data.action_spec, data.observation_spec, self.config.init)
+        init = str(latest_resumable(self.directory) or init)  # what a run began from may be gone when it is resumed
+        start = read_checkpoint(init, self.device)
+        check_specs(start.action_spec, start.observation_spec, data.action_spec, data.observation_spec, init)
         if start.config.model != self.config.model or not accepts(self.config.value, start.config.value):
             raise SpecMismatchError(
-                f"init={self.config.init} has another network: model {to_dict(start.config.model)}, value "
+                f"{init} has another network: model {to_dict(start.config.model)}, value "
                 f"{to_dict(start.config.value)}; asked for model {to_dict(self.config.model)}, value "
                 f"{to_dict(self.config.value)}; use the checkpoint's settings"
             )
-        self._keep_normalisation(start.stats, self.config.init)
+        self._keep_normalisation(start.stats, init)
         self.support = self.support.including(start.network.value_head.v_min, start.network.value_head.v_max)
         return start.network
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qtransformer.errors import DatasetError
+from qtransformer.files import replaced_file
 from qtransformer.types import Episode
 from qtransformer_datasets.cache_layout import (
     EPISODES,
@@ -166,12 +167,8 @@ def _read_progress(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] 
 
 
 def _write_synced(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
+    with replaced_file(path) as fresh:
+        fresh.write_text(text)
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.files import replaced_file
 
 _RECIPE, _LOCK = "recipe.json", "lock"
 
@@ -72,9 +73,8 @@ class EpisodeParts:
     def _keep_recipe(self, recipe: dict[str, Any]) -> None:
         kept = self.folder / _RECIPE
         if not kept.exists():
-            fresh = kept.with_suffix(".tmp")
-            fresh.write_text(json.dumps(recipe))
-            os.replace(fresh, kept)
+            with replaced_file(kept) as fresh:
+                fresh.write_text(json.dumps(recipe))
             return
         try:
             old = json.loads(kept.read_text())

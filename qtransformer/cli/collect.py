@@ -118,6 +118,7 @@ def _successes(path: Path, names: Sequence[str]) -> int:
 
 def _check_ranges(settings: CollectSettings) -> None:
     bounds = {"episodes": (1, MAX_EPISODES), "seed": (0, 10**6), "image_size": (8, 4096), "num_objects": (1, 20)}
+    bounds |= {"max_steps": (1, 10**6), "control_hz": (0.1, 120), "workers": (0, 10**4)}  # physics makes 120 steps a second
     for name, (low, high) in bounds.items():
         if not low <= getattr(settings, name) <= high:
             raise UsageError(f"{name}={getattr(settings, name)}: expected {low} to {high}")

@@ -29,8 +29,13 @@ from qtransformer.parallel import default_workers, parallel_map
 from qtransformer.policy import Policy
 from qtransformer.trainer import check_specs
 
+FROM_LOGS = ("critic_data", "critic_steps", "fqe_steps", "select")
+IN_SCENES = ("episodes", "seed", "split", "env", "env_kwargs", "videos", "workers")
+"""Settings that one way of judging reads and the other does not."""
+
 
 def run(settings: EvalSettings) -> int:
+    refuse_unread(settings)
     if settings.dataset:
         return log_evaluation.run(settings)
     if not isinstance(settings.run, str):
@@ -52,6 +57,18 @@ def run(settings: EvalSettings) -> int:
         film_episodes(settings, env, policy)
     print(success_line(evaluation, scenes(settings)))
     return 0
+
+
+def refuse_unread(settings: EvalSettings) -> None:
+    """Raises UsageError for a setting of the other way of judging: who says it means that one."""
+    told = (
+        "no scene is acted where dataset=... judges from logs; leave one of the two out"
+        if settings.dataset
+        else "logs are judged with it, and no dataset=... names any; say which, or leave it out"
+    )
+    for name in IN_SCENES if settings.dataset else FROM_LOGS:
+        if getattr(settings, name) != getattr(EvalSettings(), name):
+            raise UsageError(f"{name}=...: {told}")
 
 
 def pinned(settings: EvalSettings) -> EvalSettings:

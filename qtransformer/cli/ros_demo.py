@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from qtransformer.cli.ros_doctor import BOTH_WAYS
 from qtransformer.cli.settings import EvalSettings, RosDemoSettings
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
-from qtransformer.files import write_json
+from qtransformer.files import fingerprint, write_json
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -32,6 +33,8 @@ STOP_S = 20.0
 """How long a program may take to end after SIGINT [s]."""
 STEP_M, STEP_RAD = 0.1, 0.5
 """Limits of one control step that leave the simulated arm's own actions as they are."""
+ASKED, EPISODES = "asked.json", "episodes.json"
+"""What the episodes of a folder are of, and how they ended."""
 PROGRAMS = {
     "qtransformer_sim": "qtransformer_ros.sim_node",
     "qtransformer_policy": "qtransformer_ros.policy_node",
@@ -43,6 +46,7 @@ PROGRAMS = {
 
 def run(settings: RosDemoSettings) -> int:
     out = Path(settings.out) if settings.out else run_directory(Path(settings.run)) / "ros"
+    settings = replace(settings, run=str(resolve_checkpoint(settings.run)))  # the very one, should the run be training still
     contract = settings.contract or str(TopicContract.shipped("simulated_kuka"))
     parameters = node_parameters(settings, contract, out)
     if settings.dry_run:
@@ -50,10 +54,10 @@ def run(settings: RosDemoSettings) -> int:
         return 0
     if find_spec("rclpy") is None:
         raise ConfigError(f"ros-demo needs ROS 2, and this Python cannot import rclpy: {BOTH_WAYS}")
-    out.mkdir(parents=True, exist_ok=True)
+    keep_apart(out, settings)
     (out / "parameters.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
     act(out, settings.domain)
-    outcomes = {int(e["seed"]): e["outcome"] == "success" for e in json.loads((out / "episodes.json").read_text())["episodes"]}
+    outcomes = outcomes_of(out, range(settings.seed, settings.seed + settings.episodes))
     print(success(outcomes))
     summary = {"episodes": len(outcomes), "success": sum(outcomes.values()) / len(outcomes)}
     summary |= dataset(out, contract)
@@ -61,6 +65,30 @@ def run(settings: RosDemoSettings) -> int:
         summary |= comparison(settings, outcomes)
     write_json(out / "summary.json", summary)
     return 0
+
+
+def keep_apart(out: Path, settings: RosDemoSettings) -> None:
+    """What is in the folder is not acted again, and all its bags become one dataset: they are of one checkpoint and one split.
+
+    Raises:
+        ConfigError: episodes of another are there, or of who knows which.
+    """
+    path, asked = out / ASKED, {"checkpoint": fingerprint(Path(settings.run)), "split": settings.split.value}
+    known = json.loads(path.read_text()) if path.exists() else {} if (out / EPISODES).exists() else asked
+    for name, value in asked.items():
+        if known.get(name) != value:
+            found = known.get(name, "unknown")
+            raise ConfigError(
+                f"{out} holds episodes of another {name} (there {found}, asked for {value}); choose another out=... or delete it"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, asked)
+
+
+def outcomes_of(out: Path, seeds: Container[int]) -> dict[int, bool]:
+    """Whether the episodes of these seeds succeeded; the folder may hold more."""
+    episodes = json.loads((out / EPISODES).read_text())["episodes"]
+    return {int(e["seed"]): e["outcome"] == "success" for e in episodes if int(e["seed"]) in seeds}
 
 
 def node_parameters(settings: RosDemoSettings, contract: str, out: Path) -> dict[str, Any]:
@@ -81,7 +109,7 @@ def node_parameters(settings: RosDemoSettings, contract: str, out: Path) -> dict
             "lockstep": True,
         },
         "qtransformer_policy": {
-            "checkpoint": str(resolve_checkpoint(settings.run)),
+            "checkpoint": settings.run,
             "contract": contract,
             "output": "as_contract",  # velocities of the tool, as was logged; the arm's own controller solves for its joints
             "lockstep": True,
@@ -163,8 +191,9 @@ def dataset(out: Path, contract: str) -> dict[str, Any]:
     source, path = open_episodes(out / "bags", contract=contract), out / "episodes.hdf5"
     path.unlink(missing_ok=True)
     with HDF5Writer.open_or_resume(path, source.action_spec, source.observation_spec, source.attributes) as writer:
-        for episode in tqdm(source, total=len(source), desc="bags to dataset", unit="episode", disable=None):
-            writer.append(episode)
+        missing = range(len(writer), len(source))  # bags are read in the order of their numbers: a killed one goes on
+        for index in tqdm(missing, desc="bags to dataset", unit="episode", disable=None):
+            writer.append(source.read(index))
     print(f"{path}: {len(source)} episodes of {out / 'bags'}")
     return {"dataset": str(path), "dataset_episodes": len(source)}
 

@@ -111,7 +111,12 @@ def _leftovers(shared_memory: Path) -> Iterator[Finding]:
 def graph(contract: Path) -> Iterator[Finding]:
     """Who talks on the contract's topics right now, and whether images are too large for the transport."""
     command = [sys.executable, "-m", "qtransformer_ros.graph_node", str(contract)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=GRAPH_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GRAPH_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        state = f"cannot be looked at: no answer within {GRAPH_SECONDS} s"
+        yield Finding("topics", state, "this machine is busy: stop what else runs, and look again", fatal=True)
+        return
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         yield Finding("topics", f"cannot be looked at: {last}", BOTH_WAYS, fatal=True)

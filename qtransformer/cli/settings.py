@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from qtransformer.config import TrainConfig
+from qtransformer.config import TrainConfig, require_positive
 
 
 class Split(Enum):
@@ -123,6 +123,9 @@ class EvalSettings:
     dry_run: bool = False
     """Print the plan and stop."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("fqe_steps", "seed", "videos", "workers"))
+
 
 @dataclass(kw_only=True, slots=True)
 class StudySettings:
@@ -153,6 +156,9 @@ class StudySettings:
     dry_run: bool = False
     """Print the plan, with an estimate of the time, and stop."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seeds", "first_scene", "workers"))
+
 
 @dataclass(kw_only=True, slots=True)
 class CalibrateSettings:
@@ -173,6 +179,9 @@ class CalibrateSettings:
     dry_run: bool = False
     """Print the plan and stop."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seed", "workers"))
+
 
 @dataclass(kw_only=True, slots=True)
 class RosDemoSettings:
@@ -189,13 +198,17 @@ class RosDemoSettings:
     contract: str = ""
     """Topic contract of the simulated arm; empty takes the one that comes with the project."""
     out: str = ""
-    """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again."""
+    """Folder of bags/, episodes.hdf5 and logs; by default ros/ of the run. Episodes that are there are not acted again, and are
+    of one checkpoint and one split."""
     compare: bool = True
     """Act the same scenes without ROS, too, and count how often the outcome is the same."""
     domain: int = 42
     """ROS domain; nothing leaves this machine."""
     dry_run: bool = False
     """Print the nodes' parameters and stop."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("seed", "domain"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -234,3 +247,6 @@ class DemoSettings:
     """Processes of collection and evaluation; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "", but=("steps", "videos", "seed", "workers"))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -45,6 +45,8 @@ class Training:
         if not RunConfig.exists(self.run):
             return False
         wanted, found = self.config(), RunConfig.load(self.run)
+        machine = {"threads": found.train.threads, "device": found.train.device}  # it goes on as it began, on whatever is here now
+        wanted = replace(wanted, train=replace(wanted.train, **machine))
         if wanted != found:
             raise ConfigError(
                 f"{self.run} was trained with other settings ({_first_difference(found, wanted)}); "

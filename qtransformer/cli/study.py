@@ -1,5 +1,6 @@
 """`qtransformer study NAME`: a grid of trainings over seeds, and what it says."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from qtransformer.cli.compose import UsageError, check_choice
 from qtransformer.cli.settings import StudySettings
 from qtransformer.cli.studies.cells import VALIDATION_EPISODES, VALIDATIONS, Cell, cells_of
 from qtransformer.cli.studies.grids import STUDIES, Arm, Study
-from qtransformer.cli.studies.results import Row, finished, read_cells, read_curves, read_probes
+from qtransformer.cli.studies.results import Row, finished, on_a_core, read_cells, read_curves, read_probes
 from qtransformer.cli.studies.schedule import Folders, Schedule
 from qtransformer.errors import ConfigError
 from qtransformer.parallel import default_workers
@@ -84,6 +85,7 @@ def chosen_seeds(said: Any) -> list[int] | None:
 
 def devices(settings: StudySettings) -> list[str]:
     """The device of every cell that runs at a time."""
+    check_choice("device", settings.device, ["cpu", "cuda"])
     if settings.device == "cuda":
         gpus = torch.cuda.device_count()
         if not gpus:
@@ -112,7 +114,7 @@ def described(plan: Plan) -> str:
 
 def expected_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
     """Core-seconds of a cell, at the pace of the finished ones of the same algorithm."""
-    alike = [row for row in known.values() if row["algo"] == cell.config["algo"] and "device=cpu" in row["command"]]
+    alike = [row for row in known.values() if row["algo"] == cell.config["algo"] and on_a_core(row)]
     step = _mean([float(row["train_seconds"]) / int(row["steps"]) for row in alike], ASSUMED_STEP)
     return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * EPISODE_SECONDS
 
@@ -130,10 +132,15 @@ def report(study: Study, settings: StudySettings) -> Path | None:
         rows = [known[name] for name in identities if name in known]
         if rows:
             own_curves = [curves.get(row["cell"], []) for row in rows]
-            arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, own_curves, probes))
+            arms.append(ArmResult.of(arm.name, arm.label, str(arm.data), rows, own_curves, probes, core_minutes(rows)))
     if not arms:
         return None
     return build_study_report(study.name, study.question, arms, study.pairs, out, Path(settings.runs))
+
+
+def core_minutes(rows: Sequence[Row]) -> float:
+    """Mean minutes of the gradient steps of cells on a core; not a number where all ran on GPUs."""
+    return _mean([float(row["train_seconds"]) for row in rows if on_a_core(row)], math.nan) / 60
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import TrainSettings
 from qtransformer.cli.sources import listed_sources
@@ -39,8 +40,8 @@ def run_config(settings: TrainSettings) -> RunConfig:
 
 def _described(settings: TrainSettings, sources: list[DataSource], first: LoggedEpisodes) -> RunConfig:
     train = TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})
-    if train.init:  # absolute like the datasets
-        train = replace(train, init=str(Path(train.init).absolute()))
+    if train.init:  # absolute like the datasets; and the very checkpoint, for that run may find another best one
+        train = replace(train, init=str(resolve_checkpoint(train.init).absolute()))
     return RunConfig(datasets=sources, env=logged_env_kwargs(first), train=train)
 
 

@@ -4,10 +4,11 @@ Strings that come from files are escaped where they enter; titles, heads, bodies
 """
 
 import base64
-import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+
+from qtransformer.files import write_text
 
 
 def document(title: str, header: str, body: str, footnote: str = "", script: str = "") -> str:
@@ -39,9 +40,7 @@ def document(title: str, header: str, body: str, footnote: str = "", script: str
 
 def publish(page: Path, text: str) -> Path:
     """Write a page; it appears under its name when it is whole."""
-    temporary = page.with_name(f".{page.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, page)
+    write_text(page, text)
     return page
 
 

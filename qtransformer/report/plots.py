@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from qtransformer.files import replaced_file
 from qtransformer.report.calibration import ReliabilityBin
 from qtransformer.report.palette import BAD, DATA, GOOD, LINE_COLORS, METHOD_COLORS, OURS, PAPER, SCREEN, Theme, method_color
 from qtransformer.report.record import Curves, DataSummary, Distributions, Method
@@ -64,7 +65,8 @@ def to_svg(figure: Figure) -> str:
 def to_png(figure: Figure, path: Path) -> None:
     """A file at twice the screen's resolution, on white."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200, facecolor=PAPER.page)
+    with replaced_file(path) as fresh:
+        figure.savefig(fresh, format="png", dpi=200, facecolor=PAPER.page)
 
 
 def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: Theme) -> Figure:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from qtransformer.files import replaced_file, write_text
 from qtransformer.report import plots
 from qtransformer.report.palette import LINE_COLORS, METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
 from qtransformer.report.pieces import card, document, note, publish, swatch, table
@@ -63,9 +64,16 @@ class ArmResult:
 
     @classmethod
     def of(
-        cls, name: str, label: str, data: str, rows: Sequence[Row], curves: Sequence[Sequence[Row]], probes: Mapping[str, Row]
+        cls,
+        name: str,
+        label: str,
+        data: str,
+        rows: Sequence[Row],
+        curves: Sequence[Sequence[Row]],
+        probes: Mapping[str, Row],
+        minutes: float,
     ) -> "ArmResult":
-        """From the rows of its cells, for each the points of its learning curve, and probes by cell."""
+        """From the rows of its cells, for each the points of its learning curve, probes by cell, and the minutes of a training."""
         best = [values.max() for _, values in map(_validated, curves) if len(values)]
         return cls(
             name=name,
@@ -74,7 +82,7 @@ class ArmResult:
             split=rows[0]["split"],
             settings=rows[0]["overrides"],
             outcomes={int(row["seed"]): np.array([mark == "1" for mark in row["outcomes"]]) for row in rows},
-            minutes=core_seconds(rows) / 60,
+            minutes=minutes,
             data_success=float(np.mean([float(row["data_success"]) for row in rows])),
             best_validation=float(np.mean(best)) if best else float("nan"),
             curves={
@@ -90,12 +98,6 @@ class ArmResult:
     @property
     def seeds(self) -> str:
         return _counted(len(self.outcomes))
-
-
-def core_seconds(rows: Sequence[Row]) -> float:
-    """Mean seconds of the gradient steps of cells on a processor's core: a GPU's say nothing of them. Not a number without any."""
-    seconds = [float(row["train_seconds"]) for row in rows if "device=cpu" in row["command"]]
-    return float(np.mean(seconds)) if seconds else float("nan")
 
 
 def build_study_report(
@@ -122,7 +124,7 @@ def build_study_report(
     for file, figure in figures.items():
         plots.to_png(figure(arms, PAPER), out / f"{file}.png")
     _write_csv(out / f"{name}.csv", arms)
-    (out / f"{name}.md").write_text(_markdown(name, question, arms, compared))
+    write_text(out / f"{name}.md", _markdown(name, question, arms, compared))
     return publish(pages / f"{name}.html", _page(name, question, arms, compared))
 
 
@@ -270,7 +272,7 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
-    with path.open("w", newline="") as file:
+    with replaced_file(path) as fresh, fresh.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "split", "data", "seeds", "success", "low", "high", "core_minutes", "data_success", "settings"))
         for arm in arms:

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from qtransformer.files import write_json
+from qtransformer.files import replaced_file, write_json
 from qtransformer.policy import PolicyDecision
 from qtransformer.report.frame import HEIGHT, LEFT_WIDTH, SCENE_HEIGHT, WIDTH, Frame, ValueScale, draw
 from qtransformer.rollout import rollout
@@ -69,15 +69,16 @@ def _others(directory: Path, entries: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def _write_distributions(path: Path, camera: "Camera", episode: Episode) -> None:
-    np.savez_compressed(
-        path,
-        probs=np.stack([d.value_probs[-1] for d in camera.decisions]),
-        locations=np.asarray(camera.scale.locations),
-        values=np.array([d.value for d in camera.decisions]),
-        success=episode.success,
-        seed=camera.seed,
-        label=camera.label,
-    )
+    with replaced_file(path) as fresh, fresh.open("wb") as file:
+        np.savez_compressed(
+            file,
+            probs=np.stack([d.value_probs[-1] for d in camera.decisions]),
+            locations=np.asarray(camera.scale.locations),
+            values=np.array([d.value for d in camera.decisions]),
+            success=episode.success,
+            seed=camera.seed,
+            label=camera.label,
+        )
 
 
 class Camera:

@@ -92,7 +92,9 @@ def test_no_room_for_an_episode_either(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "answer"),
     [("recipe=ful", "did you mean full?"), ("cameras=[wrst]", "did you mean wrist?"), ("arm=kuku", "did you mean kuka?"),
-     ("episodes=0", "expected 1 to"), ("seed=-1", "expected 0 to")],
+     ("episodes=0", "expected 1 to"), ("seed=-1", "expected 0 to"),
+     ("control_hz=0", "expected 0.1 to"), ("control_hz=nan", "expected 0.1 to"), ("max_steps=0", "expected 1 to"),
+     ("workers=-1", "expected 0 to")],
 )  # fmt: skip
 def test_unknown_names_are_answered(override: str, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", f"out={tmp_path}/x.hdf5", override]) == 2

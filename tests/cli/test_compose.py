@@ -5,6 +5,7 @@ import pytest
 from qtransformer.cli.compose import UsageError, compose_settings, group_choices, refuse_split_braces
 from qtransformer.cli.main import main
 from qtransformer.config import Algo, Floor, TrainConfig, ValueKind
+from qtransformer.errors import ConfigError
 
 NEEDED = ["dataset=d.hdf5", "run=r"]
 
@@ -26,6 +27,25 @@ def test_groups_and_settings_work_together() -> None:
 def test_order_of_overrides_does_not_matter() -> None:
     overrides = ["preset=demo", "value=c51", "steps=7", "value.sigma_ratio=0.5"]
     assert train(*overrides) == train(*reversed(overrides))
+
+
+@pytest.mark.parametrize(
+    ("verb", "said", "least"),
+    [
+        ("eval", "episodes=0", 1), ("eval", "seed=-1", 0), ("eval", "workers=-1", 0), ("eval", "critic_steps=0", 1),
+        ("study", "episodes=0", 1), ("study", "workers=-1", 0), ("calibrate", "episodes=0", 1), ("ros-demo", "episodes=0", 1),
+        ("demo", "eval_episodes=0", 1), ("demo", "workers=-2", 0),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_refused(verb: str, said: str, least: int) -> None:
+    needed = {"study": ["name=losses"], "calibrate": ["run=r"]}.get(verb, [])
+    with pytest.raises(ConfigError, match=f"^{said} must be at least {least}$"):
+        compose_settings(verb, [*needed, said])
+
+
+@pytest.mark.parametrize("verb", ["eval", "study", "calibrate", "ros-demo", "demo"])
+def test_defaults_can_be_meant(verb: str) -> None:
+    compose_settings(verb, {"study": ["name=losses"], "calibrate": ["run=r"]}.get(verb, []))
 
 
 @pytest.mark.parametrize("value", ["hl_gauss", "two_hot", "c51", "mse"])

@@ -104,6 +104,21 @@ def test_what_does_not_fit_is_refused(
     assert answer in line
 
 
+@pytest.mark.parametrize("said", ["select=true", "critic_steps=5", "fqe_steps=0", "critic_data=d.hdf5"])
+def test_a_setting_of_logs_alone_is_refused_without_them(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody has forgotten dataset=..., and would wait for the wrong thing."""
+    assert main(["eval", "run=r", said]) == 2
+    assert f"{said.split('=')[0]}=...: logs are judged with it, and no dataset=... names any" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said", ["episodes=5", "seed=1", "split=train", "videos=1", "workers=1", "env=toy_env:ToyEnv", "env_kwargs={num_objects: 5}"]
+)
+def test_a_setting_of_scenes_is_refused_where_logs_judge(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "run=r", "dataset=d.hdf5", said]) == 2
+    assert f"{said.split('=')[0]}=...: no scene is acted where dataset=... judges from logs" in capsys.readouterr().err
+
+
 def test_a_policy_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval"]) == 2
     assert "eval needs run=..." in capsys.readouterr().err

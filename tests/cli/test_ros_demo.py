@@ -1,13 +1,16 @@
 """`ros-demo` where there is no ROS: its plan, and what it says is missing. tests/ros_nodes runs it."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
-from console import TINY, qtransformer
+from console import TINY, qtransformer, write_dataset
 
 from qtransformer.cli import ros_demo
 from qtransformer.cli.main import main
+from qtransformer.types import Episode
+from qtransformer_datasets import HDF5Episodes
 
 pytest.importorskip("pybullet", reason="needs the simulator", exc_type=ImportError)
 
@@ -34,6 +37,71 @@ def test_the_nodes_are_told_what_the_policy_was_trained_in(trained: Path, capsys
     assert plan["qtransformer_policy"]["checkpoint"].endswith("step_0000002")
     assert (plan["qtransformer_episodes"]["episodes"], plan["qtransformer_episodes"]["first_seed"]) == (3, 5)
     assert len({node["contract"] for name, node in plan.items() if name != "qtransformer_sim"}) == 1
+
+
+@pytest.fixture
+def acted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the nodes had acted what was asked of them, and every second episode had succeeded."""
+
+    def act(out: Path, domain: int) -> None:
+        asked = yaml.safe_load((out / "parameters.yaml").read_text())["qtransformer_episodes"]["ros__parameters"]
+        path = out / "episodes.json"
+        known = {e["seed"]: e for e in json.loads(path.read_text())["episodes"]} if path.exists() else {}
+        seeds = range(asked["first_seed"], asked["first_seed"] + asked["episodes"])
+        known |= {seed: {"seed": seed, "outcome": ("success", "failure")[seed % 2]} for seed in seeds}
+        path.write_text(json.dumps({"episodes": list(known.values())}))
+
+    monkeypatch.setattr(ros_demo, "find_spec", lambda name: object())
+    monkeypatch.setattr(ros_demo, "act", act)
+    monkeypatch.setattr(ros_demo, "dataset", lambda *where: {})
+
+
+@pytest.mark.usefixtures("acted")
+def test_what_is_counted_are_the_episodes_asked_for(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ros-demo", f"run={trained}", f"out={tmp_path}", "compare=false"]
+    for seed, episodes, told in ((5, 3, "success 0.33"), (20, 1, "success 1.00")):
+        assert main([*words, f"seed={seed}", f"episodes={episodes}"]) == 0
+        out = capsys.readouterr().out
+        assert told in out
+        assert f"in {episodes} episodes" in out
+
+
+@pytest.mark.usefixtures("acted")
+def test_a_folder_holds_episodes_of_one_checkpoint_and_one_split(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Test objects must not come among those that are trained on, and another checkpoint's successes are not this one's."""
+    words = ["ros-demo", f"run={trained}", f"out={tmp_path}", "episodes=2", "compare=false"]
+    assert main(words) == main(words) == 0, "the same goes on"
+    assert main([*words, "split=train"]) == 1
+    assert "holds episodes of another split (there test, asked for train); choose another out=" in capsys.readouterr().err
+    asked = json.loads((tmp_path / "asked.json").read_text())
+    (tmp_path / "asked.json").write_text(json.dumps({**asked, "checkpoint": "0"}))
+    assert main(words) == 1
+    assert "of another checkpoint (there 0, asked for " in capsys.readouterr().err
+    (tmp_path / "asked.json").unlink()
+    assert main(words) == 1
+    assert "there unknown" in capsys.readouterr().err
+
+
+def test_a_dataset_whose_making_was_killed_has_every_episode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, killed = HDF5Episodes(write_dataset(tmp_path / "tiny.hdf5")), RuntimeError("killed")
+
+    def read(index: int) -> Episode:
+        if index == 3:
+            raise killed
+        return HDF5Episodes.read(source, index)
+
+    monkeypatch.setattr(ros_demo, "open_episodes", lambda *path, contract: source)
+    monkeypatch.setattr(source, "read", read)
+    monkeypatch.setattr(HDF5Episodes, "__iter__", lambda source: (source.read(index) for index in range(len(source))))
+    with pytest.raises(RuntimeError, match="killed"):
+        ros_demo.dataset(tmp_path, "")
+    monkeypatch.undo()
+    monkeypatch.setattr(ros_demo, "open_episodes", lambda *path, contract: source)
+    ros_demo.dataset(tmp_path, "")
+    made = HDF5Episodes(tmp_path / "episodes.hdf5")
+    assert [made.read(i).actions.tolist() for i in range(len(made))] == [episode.actions.tolist() for episode in source]
 
 
 def test_without_ros_both_ways_to_get_it_are_named(

@@ -63,6 +63,13 @@ def test_segments_of_killed_nodes_are_counted(monkeypatch: pytest.MonkeyPatch, t
     assert findings(monkeypatch, tmp_path)["ROS shared memory"].state.startswith("1 segments")
 
 
+def test_a_graph_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ros_doctor, "GRAPH_SECONDS", 0)
+    [found] = ros_doctor.graph(tmp_path / "contract.yaml")
+    assert found.fatal
+    assert found.state == "cannot be looked at: no answer within 0 s"
+
+
 SEEN = {"topic": "/t", "type": "Image", "publishers": 1, "subscribers": 1, "bytes": 0}
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.side_by_side import LOG, Training, train_side_by_side
 from qtransformer.config import TrainConfig
-from qtransformer.errors import QTransformerError
+from qtransformer.errors import ConfigError, QTransformerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,14 @@ def test_a_training_that_fails_is_named_and_stops_the_others(tmp_path: Path) -> 
     with pytest.raises(QTransformerError, match=r"broken ended with exit code 3; .*train\.log says: no memory"):
         train_side_by_side(trainings, told.append)
     assert not told
+
+
+def test_a_training_goes_on_with_other_cores_but_not_with_other_settings(tmp_path: Path, dataset: Path) -> None:
+    training = Training("q", tmp_path / "run", (f"dataset={dataset}", "steps=3", "threads=2", "device=cpu"))
+    training.config().save(training.run)
+    assert not replace(training, arguments=(f"dataset={dataset}", "steps=3", "threads=1", "device=auto")).is_complete()
+    with pytest.raises(ConfigError, match=r"steps: there 3, asked for 4\)"):
+        replace(training, arguments=(f"dataset={dataset}", "steps=4", "threads=1")).is_complete()
 
 
 def test_what_is_complete_is_not_started(tmp_path: Path) -> None:

@@ -16,13 +16,19 @@ from console import TINY, wait_until
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
-from qtransformer.cli.studies import cells, grids, results
+from qtransformer.cli.run_config import RunConfig
+from qtransformer.cli.settings import StudySettings
+from qtransformer.cli.side_by_side import Training
+from qtransformer.cli.studies import cells, grids, record, results
 from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
 from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
+from qtransformer.cli.studies.probing import as_trained_on
 from qtransformer.cli.studies.record import curve_rows, training_seconds
-from qtransformer.cli.studies.schedule import claimed
-from qtransformer.cli.study import Plan, chosen_seeds, expected_seconds
+from qtransformer.cli.studies.schedule import Folders, Schedule, claimed
+from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_seconds
+from qtransformer.config import TrainConfig
 from qtransformer.metrics import JsonLines
+from qtransformer_datasets.data_source import DataSource
 
 DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
 SMALL = (*TINY[:-2], "steps=4", "log_every=2", "model.tokens_per_image=2")
@@ -165,6 +171,18 @@ def test_time_is_estimated_from_finished_cells_of_the_algorithm() -> None:
     assert expected_seconds(CELL, rows) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}}) == pytest.approx(4 * 4)
 
 
+def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
+    rows = [{"train_seconds": "90", "command": "device=cpu"}, {"train_seconds": "6", "command": "device=cuda:0"}]
+    assert core_minutes(rows) == 1.5
+    assert np.isnan(core_minutes(rows[1:]))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:1", "auto"])
+def test_a_study_runs_on_cores_or_on_all_gpus(device: str) -> None:
+    with pytest.raises(UsageError, match=f"device={device} is not known"):
+        devices(StudySettings(name="tiny", device=device))
+
+
 def test_rows_of_many_writers_all_arrive(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
     code = (
@@ -243,6 +261,39 @@ def test_a_claim_outlives_its_process_with_a_child_that_holds_it(tmp_path: Path)
     again = claimed(tmp_path / "cell.lock")
     assert again is not None
     os.close(again)
+
+
+def test_a_cell_whose_episodes_are_gone_collects_them_before_it_looks_at_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
+    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(["collects"]))
+    run = schedule.training(CELL).run
+    RunConfig(datasets=[DataSource(path=str(tmp_path / "data" / CELL.data_file))], train=TrainConfig()).save(run)
+    assert next(schedule._stages(CELL, "cpu", 0)) == "collects"
+
+
+def test_a_cell_that_another_version_goes_on_with_names_the_one_it_began_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(()))
+    monkeypatch.setattr(Schedule, "_judge", lambda self, cell, training, device, version, claim: iter([judged.append(version)]))
+    monkeypatch.setattr(Training, "is_complete", lambda training: True)
+    for version in ("first", "second"):
+        monkeypatch.setattr(record, "commit", lambda version=version: version)
+        schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
+        list(schedule._stages(CELL, "cpu", 0))
+    assert judged == ["first", "first"]
+
+
+def test_a_cell_is_probed_on_rewards_as_it_was_trained_on(dataset: Path, tmp_path: Path) -> None:
+    said = {"path": str(tmp_path / "own.hdf5"), "reward_scale": 3.0, "step_reward": -1.0}
+    RunConfig(datasets=[DataSource.parse(said)], train=TrainConfig()).save(tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "step_0000004"
+    logged = DataSource(path=str(dataset)).open()
+    for read, episode in zip(as_trained_on(str(dataset), str(checkpoint)), logged, strict=True):
+        assert np.array_equal(read.rewards, 3 * episode.rewards - 1)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from console import (
 )
 from safetensors.numpy import load_file
 
+from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli.compose import compose_settings
 from qtransformer.cli.factories import SIMULATOR
 from qtransformer.cli.main import main
@@ -200,6 +201,7 @@ def test_a_fine_tuning_is_resumed_from_another_folder(
     assert main(["train", *words]) == 0
     monkeypatch.chdir(tmp_path)
     assert main(["resume", "run=run"]) == 0
+    assert RunConfig.load(tmp_path / "run").train.init == str(resolve_checkpoint(trained)), "whatever is the best one there later"
     assert run_config(compose_settings("train", [f"dataset={dataset}", "run=run", *TINY])).train.init == "", "none stays none"
 
 

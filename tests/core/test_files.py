@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import CheckpointError
-from qtransformer.files import published_directory, verify_manifest, write_json, write_manifest
+from qtransformer.files import published_directory, replaced_file, verify_manifest, write_json, write_manifest
 
 
 def test_a_directory_appears_whole_and_leaves_nothing_temporary(tmp_path: Path) -> None:
@@ -35,6 +35,27 @@ def test_a_full_disk_is_explained_with_path_and_remedy(tmp_path: Path) -> None:
     words = r"step.*full.*MB free.*earlier checkpoints are untouched.*resume"
     with pytest.raises(CheckpointError, match=words), published_directory(tmp_path / "step"):
         raise OSError(28, "No space left on device")
+
+
+def test_what_may_not_be_written_is_told_from_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"y\.json: Not a directory; check the folder and its permissions$"):
+        write_json(tmp_path / "file" / "y.json", {})
+    with (
+        pytest.raises(CheckpointError, match=r"Permission denied.*untouched; check the folder and its permissions, then"),
+        published_directory(tmp_path / "step"),
+    ):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_file_that_finds_no_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"a\.json: the disk is full or .*; free some space$"):
+        write_json(tmp_path / "a.json", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_replaces_an_older_one_of_its_name(tmp_path: Path) -> None:
@@ -96,6 +117,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (directory / "weights").unlink()
     with pytest.raises(CheckpointError, match="'weights'"):
         verify_manifest(directory)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug"), KeyboardInterrupt()])
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), replaced_file(path) as fresh:  # noqa: PT012
+        fresh.write_text("new")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_lead_in_frames_are_passed_over() -> None:
     assert ahead.frame.tolist() == [[3, 4]]
 
 
+def test_what_is_known_of_all_frames_is_read_at_the_step_frames() -> None:
+    batch = segment([9.0, 9.0, 0.5, 0.25, 0.0], lead=2, steps=2)
+    assert batch.step_frames.tolist() == [[2, 3]]
+    assert batch.of_steps(batch.rewards).tolist() == [0.5, 0.25]
+    assert batch.of_steps(torch.zeros(1, 5, 3)).shape == (2, 3)
+
+
 def test_several_steps_sum_discounted_rewards() -> None:
     """1 + .5 * 2 + .25 * 4 = 3, then .125 V(frame 3)."""
     ahead = n_step(segment([1.0, 2.0, 4.0, 8.0], steps=1), 3, 0.5)

@@ -1,6 +1,7 @@
 """The range of values: found in the data, widened where targets ask for more, part of the artefact."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,22 @@ def test_fine_tuning_goes_on_with_the_range_that_was_learned_widened_to_the_new_
     trainer.fit()
     assert learned_value(tmp_path / "second")["v_min"] == head.v_min
     Policy.from_checkpoint(tmp_path / "second", device="cpu")
+
+
+@pytest.mark.parametrize("algo", ["q", "mc", "bc"])
+@pytest.mark.usefixtures("widening")
+def test_a_fine_tuning_resumes_bit_for_bit_when_what_it_began_from_is_gone(
+    algo, fit, make_config, make_dataset, make_episode
+) -> None:
+    first = fit(make_config(), "first")
+    config, costly = make_config(init=str(first), algo=algo), rewarded(make_dataset, make_episode, 1.0, 0.5)
+    whole = fit(config, "whole", data=costly)
+    with pytest.raises(Killed):
+        fit(config, "cut", data=killed_at(costly, 5))
+    shutil.rmtree(first)
+    cut = fit(config, "cut", data=costly, resume=True)
+    assert everything(cut) == everything(whole)
+    assert [learned_value(cut)[end] for end in ("v_min", "v_max")] == [learned_value(whole)[end] for end in ("v_min", "v_max")]
 
 
 def test_regression_to_returns_fine_tunes_on_the_new_datas_range_too_and_resumes(

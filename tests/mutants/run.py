@@ -96,7 +96,7 @@ PUBLIC = [
     Mutant(
         "6 one Monte-Carlo constant for all samples",
         "learner.py",
-        "return batch.mc_return[:, batch.lead : batch.lead + batch.steps].flatten()[:, None].expand_as(bins)",
+        "return batch.of_steps(batch.mc_return)[:, None].expand_as(bins)",
         "return batch.mc_return.max().expand_as(bins)",
         "test_learner.py own_return or frame_by_frame",
     ),

@@ -11,10 +11,10 @@ from qtransformer.report.study import ArmResult, build_study_report
 Cells = list[dict[str, str]]
 
 
-def row(seed: int, outcomes: str, split: str = "test", device: str = "cpu") -> dict[str, str]:
+def row(seed: int, outcomes: str, split: str = "test") -> dict[str, str]:
     return {
-        "seed": str(seed), "outcomes": outcomes, "split": split, "overrides": "algo=bc", "train_seconds": "90",
-        "data_success": "0.2", "cell": f"{outcomes[:2]}{seed}", "command": f"qtransformer train device={device}",
+        "seed": str(seed), "outcomes": outcomes, "split": split, "overrides": "algo=bc", "data_success": "0.2",
+        "cell": f"{outcomes[:2]}{seed}",
     }  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def curve(*values: float) -> Cells:
 
 
 def arm(name: str, rows: Cells, curves: list[Cells] | None = None, probes: dict[str, dict[str, str]] | None = None) -> ArmResult:
-    return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows], probes or {})
+    return ArmResult.of(name, f"the {name}", "low, 8 episodes", rows, curves or [[] for _ in rows], probes or {}, 1.5)
 
 
 @pytest.mark.parametrize(("seeds", "remark"), [(1, "1 seed"), (2, "2 seeds"), (3, "3 seeds"), (4, "clear of 0")])
@@ -34,12 +34,6 @@ def test_only_several_seeds_make_a_difference_clear(seeds: int, remark: str, tmp
     table = (tmp_path / "few.md").read_text()
     assert f"| the q − the bc | +1.000 | [+1.000, +1.000] | {remark} |" in table
     assert ("[+0.000, +0.000] |  |" in table) == (seeds == 4)
-
-
-def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
-    cells = [row(0, "11"), row(1, "11", device="cuda:0") | {"train_seconds": "6"}]
-    assert arm("q", cells).minutes == 1.5
-    assert np.isnan(arm("q", cells[1:]).minutes)
 
 
 def test_an_arm_is_read_from_its_rows() -> None:
@@ -77,6 +71,18 @@ def test_a_report_says_what_was_found(tmp_path: Path) -> None:
     assert text.count("<svg") == 2
     for name in ("tiny_success.png", "tiny_curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_that_others_read_are_replaced_and_never_half_written(tmp_path: Path) -> None:
+    """They are committed, and several studies may be running: a second name shows whether a file was written into."""
+    names = [f"tiny{end}" for end in (".md", ".csv", "_success.png", "_curves.png", ".html")]
+    build_study_report("tiny", "?", [arm("q", [row(0, "10")], [curve(0.1)])], [], tmp_path, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / f"old_{name}").hardlink_to(tmp_path / name)
+    build_study_report("tiny", "!", [arm("bc", [row(0, "11")], [curve(0.9)])], [], tmp_path, tmp_path)
+    for name in names:
+        assert (tmp_path / f"old_{name}").read_bytes() == before[name] != (tmp_path / name).read_bytes()
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 13])

@@ -16,9 +16,11 @@ from qtransformer.cli import collect
 from qtransformer.cli.side_by_side import Training
 from qtransformer.cli.studies.cells import DATA_FOLDER, RUNS_FOLDER, Cell
 from qtransformer.cli.studies.results import CURVE_FIELDS, METRICS
+from qtransformer.files import write_text
 from qtransformer.metrics import read_jsonl
 
 CURVE_POINTS = 40
+COMMIT = "commit"
 
 
 def result_row(cell: Cell, training: Training, data: Path, judged: Mapping[str, Any], version: str) -> dict[str, object]:
@@ -94,6 +96,15 @@ def commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def began_on(run: Path) -> str:
+    """The version of the code that a cell began on, kept in its folder: another may go on with it."""
+    path = run / COMMIT
+    if not path.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(path, commit())
+    return path.read_text()
 
 
 def _git(*words: str) -> str:

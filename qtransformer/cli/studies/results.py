@@ -58,6 +58,11 @@ def finished(out: Path, probed_on: str | None) -> set[str]:
     return judged if probed_on is None else judged & read_probes(out, probed_on).keys()
 
 
+def on_a_core(row: Mapping[str, str]) -> bool:
+    """Whether a cell was trained on a processor's core: the seconds of a GPU say nothing of it."""
+    return "device=cpu" in row["command"]
+
+
 def read_curves(out: Path) -> dict[str, list[Row]]:
     """Points of the learning curves by cell, in the order of their steps."""
     points = {(row["cell"], int(row["step"])): row for row in _read(out / CURVES, CURVE_FIELDS)}

@@ -20,7 +20,7 @@ from qtransformer.cli.side_by_side import POLL_SECONDS, Training, stop_with_pare
 from qtransformer.cli.studies import probing, results
 from qtransformer.cli.studies.cells import Cell
 from qtransformer.cli.studies.grids import PROBE_SEED, Data, Study
-from qtransformer.cli.studies.record import commit, curve_rows, probe_row, result_row
+from qtransformer.cli.studies.record import began_on, commit, curve_rows, probe_row, result_row
 from qtransformer.errors import QTransformerError
 
 LOG, JUDGED, PROBED = "cell.log", "judged.json", "probed.json"
@@ -143,17 +143,16 @@ class Schedule:
             return
         if RunConfig.exists(run):
             device = RunConfig.load(run).train.device  # it goes on where it began, whichever GPU is free
-        training, version = self.training(cell, device), commit()
+        training, version = self.training(cell, device), began_on(run)
         is_judged = cell.identity in results.read_cells(out)
-        if not (training.is_complete() and is_judged):
-            yield from self._collect(cell.data, cell.seed, run)
+        yield from self._collect(cell.data, cell.seed, run)  # also where all is trained: what it was trained on is compared
         if not training.is_complete():
             yield training.start([claim])
         if not is_judged:
             yield from self._judge(cell, training, device, version, claim)
         if self._study.probe is not None:
             yield from self._collect(self._study.probe, PROBE_SEED, run)
-            yield from self._probe(cell, self._study.probe, run, version, claim)
+            yield from self._probe(cell, self._study.probe, run, claim)
 
     def _judge(self, cell: Cell, training: Training, device: str, version: str, claim: int) -> Stages:
         run, out = training.run, self.folders.out
@@ -165,7 +164,8 @@ class Schedule:
         results.append(out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
         results.append(out / results.CELLS, results.CELL_FIELDS, [row])
 
-    def _probe(self, cell: Cell, data: Data, run: Path, version: str, claim: int) -> Stages:
+    def _probe(self, cell: Cell, data: Data, run: Path, claim: int) -> Stages:
+        version = commit()  # a probe's own: the training may be older
         words = (str(self.folders.data / data.file(PROBE_SEED)), str(self._checkpoint(cell)), str(run / PROBED))
         yield self._child(run, *words, held=claim, module=probing.__name__)
         row = probe_row(cell, str(self._study.probed_on), json.loads((run / PROBED).read_text()), version)
