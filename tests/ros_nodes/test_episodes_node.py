@@ -137,16 +137,18 @@ def test_episodes_are_run_seed_by_seed_and_not_twice(graph: Graph, players, tmp_
     assert len(results(players)) == 3
 
 
-def test_with_a_recorder_every_episode_has_its_bag(graph: Graph, players, tmp_path) -> None:
+def test_with_a_recorder_every_episode_that_ended_has_its_bag(graph: Graph, players, tmp_path) -> None:
+    """One of which nothing said how it ended is counted, but its bag would spoil the dataset of all."""
     graph.start("policy_player_node"), graph.start("players_node", mute=1)
     graph.start("qtransformer_ros.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
     node = run_episodes(graph, players, episodes=2, episode_timeout_s=1)
     assert node.code == 0, node.output
     assert results(players) == [(0, "failure", 4), (1, "none", 4)]
-    assert sorted(p.name for p in (tmp_path / "bags").iterdir() if p.is_dir()) == ["episode_0001", "episode_0002"]
-    audits = [json.loads((tmp_path / "bags" / f"episode_000{i}.audit.json").read_text()) for i in (1, 2)]
-    assert [a["outcome"] for a in audits] == ["failure", ""]
+    assert [p.name for p in (tmp_path / "bags").iterdir() if p.is_dir()] == ["episode_0001"]
+    (audit,) = (json.loads(path.read_text()) for path in (tmp_path / "bags").glob("*.audit.json"))
+    assert audit["outcome"] == "failure"
     assert "nothing said how it ended" in node.output
+    assert "seed 1: episode_0002 is incomplete; its bag is thrown away" in node.output
 
 
 @pytest.mark.parametrize(("parameters", "acted"), [({"silent_resets": 1}, [0, 0, 1]), ({"late_s": 8.0}, [0, 1])])
