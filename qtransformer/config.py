@@ -195,7 +195,7 @@ class TargetConfig:
     """How many for the bootstrap, where `proposals` hold there; null: as many. Fewer make a step cheaper."""
     surprise: float = 0.0
     """When acting by proposals, expect less of what has disappointed before in the same episode: width of the kernel that says
-    what is like it (`surprise.py`); 0 switches it off. For rewards that come at the end. Nothing is learned otherwise."""
+    what is like it (`surprise.py`); 0 switches it off. Nothing is learned otherwise."""
     mask_bootstrap: bool = True
     """Whether mask and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0

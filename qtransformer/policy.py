@@ -72,14 +72,17 @@ class Policy:
         action_spec: ActionSpec,
         observation_spec: ObservationSpec,
         device: torch.device,
+        reward_on_the_way: float = 0.0,
     ) -> None:
+        """`reward_on_the_way`: the highest in the data before an episode ends; a surprise is what even that does not explain."""
         self.network, self.config, self.device = network, config, device
         self.action_spec, self.observation_spec = action_spec, observation_spec
         self.value: float | None = None
         """Expected return of the last action; None for a cloned policy, whose values were never trained."""
         self._draws = torch.Generator().manual_seed(config.seed)
         self._recollection = self._nothing_seen()
-        self._surprise = Surprise(config.targets.surprise, config.targets.discount) if config.targets.surprise else None
+        targets = config.targets
+        self._surprise = Surprise(targets.surprise, targets.discount, reward_on_the_way) if targets.surprise else None
         self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
         self._instruction: tuple[str, Tensor] | None = None
 
@@ -92,7 +95,8 @@ class Policy:
         """
         chosen = pick_device(device)
         artefact = read_checkpoint(path, chosen)
-        policy = cls(artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen)
+        reward = float(artefact.stats.get("going_on_reward_max", 0.0))
+        policy = cls(artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen, reward)
         policy.replay(artefact.golden, str(path))
         return policy
 

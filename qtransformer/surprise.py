@@ -22,13 +22,12 @@ class Surprise:
         width: of the Gaussian kernel that says how alike two (proprioception, action) pairs are, in standard deviations of
             proprioception and half ranges of the action, root mean square.
         discount: per step.
-
-    Rewards on the way are not known here. It is meant for those that come at the end: a cost per step hides disappointments, and
-    rewards on the way look like some.
+        reward: the highest there is before an episode ends. What was earned on the way is not known while acting, so only what no
+            reward explains is a disappointment; a cost per step is accounted for exactly.
     """
 
-    def __init__(self, width: float, discount: float) -> None:
-        self.width, self.discount = width, discount
+    def __init__(self, width: float, discount: float, reward: float = 0.0) -> None:
+        self.width, self.discount, self.reward = width, discount, reward
         self.forget()
 
     def forget(self) -> None:
@@ -42,7 +41,7 @@ class Surprise:
         """The best value of the state that the last action led to."""
         if self._expected is None:
             return
-        difference = self.discount * value - self._expected
+        difference = self.reward + self.discount * value - self._expected
         newest = len(self._credits) - 1
         self._credits = [c + (self.discount * TRACE) ** (newest - i) * difference for i, c in enumerate(self._credits)]
 

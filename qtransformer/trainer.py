@@ -137,7 +137,6 @@ class Trainer:
                 "use dataset.with_discount(targets.discount)"
             )
         _refuse_several_processes()
-        _refuse_what_hides_surprise(config.targets.surprise, dataset.stats)
         _warn_of_coarse_bins(config.model.action_bins, dataset.action_spec, dataset.stats)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -153,7 +152,8 @@ class Trainer:
         ends = self.support.v_min, self.support.v_max
         if config.algo is not Algo.bc and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
             self.learner.cover(*ends, next(self._segments(0, "all")))
-        self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device)
+        reward = float(dataset.stats.going_on_reward_max)
+        self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device, reward)
         self._golden = self._first_observation()
         self._best_success = -1.0
 
@@ -379,16 +379,6 @@ def _refuse_several_processes() -> None:
         raise ConfigError(
             f"expected one process for a training, found {torch.distributed.get_world_size()} of torch.distributed: they exchange "
             "no gradients, so each would train a network of its own; start one training a GPU (device=cuda:1), or one alone"
-        )
-
-
-def _refuse_what_hides_surprise(width: float, stats: Any) -> None:
-    """A policy that acts does not see rewards: those on the way would look like disappointments, and costs would hide some."""
-    found = (stats.going_on_reward_min, stats.going_on_reward_max)
-    if width and found != (0.0, 0.0):
-        raise ConfigError(
-            f"targets.surprise={width:g} expects rewards at the end of episodes alone, found from {found[0]:g} to {found[1]:g} on "
-            "the way; use targets.surprise=0"
         )
 
 

@@ -47,6 +47,18 @@ def test_it_never_promises_more(values: list[float]) -> None:
     assert gained.of(HERE, LEFT[None])[0] == 0, "what went better than expected"
 
 
+def test_a_cost_per_step_is_no_disappointment_and_hides_none() -> None:
+    """-1 a step and .9: what promised -2.8 and led to -2 was right; what led to -3 promised .9 too much."""
+    surprise = Surprise(width=0.3, discount=0.9, reward=-1.0)
+    surprise.did(HERE, LEFT, -2.8)
+    surprise.see(-2.0)
+    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), 0.0, atol=1e-9)
+    surprise.forget()
+    surprise.did(HERE, LEFT, -2.8)
+    surprise.see(-3.0)
+    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), -0.9, atol=1e-9)
+
+
 def test_what_was_not_carried_out_disappoints_nobody() -> None:
     surprise = Surprise(width=0.3, discount=0.9)
     surprise.did(HERE, LEFT, 0.8)

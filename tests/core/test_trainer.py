@@ -142,15 +142,6 @@ def test_bins_too_coarse_for_the_data_are_told(make_config, make_dataset, make_e
         Trainer(make_config(), make_dataset(episodes), tmp_path, progress=False)
 
 
-def test_surprise_is_refused_where_rewards_on_the_way_would_look_like_it(make_config, make_dataset, make_episode, tmp_path) -> None:
-    config = make_config(targets={"proposals": 4, "surprise": 0.3})
-    episodes = [make_episode(6, seed) for seed in range(4)]
-    Trainer(config, make_dataset(episodes), tmp_path / "end", progress=False)
-    episodes[1].rewards[2] = -1.0
-    with pytest.raises(ConfigError, match=r"surprise=0\.3 expects rewards at the end .* found from -1 to 0 on the way; use"):
-        Trainer(config, make_dataset(episodes), tmp_path / "way", progress=False)
-
-
 def test_several_processes_are_refused_that_would_not_train_together(fit, make_config, monkeypatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)

@@ -70,8 +70,10 @@ class Study:
 LOW = Data("low", 8000)
 FULL = Data("full", 4000)
 STITCHING = Data("stitching", 4000)
-BASE = ("preset=grasp", "value.v_min=0.0", "value.v_max=1.0", "value.initial=0.05")
-"""The default recipe, with the range of returns set by hand. Everything an arm does not name is as in it."""
+RECIPE = ("preset=grasp", "targets.surprise=0")
+"""The default recipe, judged by its values as they were learned."""
+BASE = (*RECIPE, "value.v_min=0.0", "value.v_max=1.0", "value.initial=0.05")
+"""The same with the range of returns set by hand. Everything an arm does not name is as in it."""
 SHORT = "steps=4000"
 """Where only the difference between arms is asked for: two thirds of the time, and `low` is learned by then (docs/log.md)."""
 HEADS = {"hl_gauss": "HL-Gauss", "mse": "MSE", "two_hot": "Two-Hot", "c51": "C51"}
@@ -179,6 +181,7 @@ ABLATIONS = Study(
         arm("steps8", "8 steps before the bootstrap", "targets.time_steps=8"),
         arm("history", "history of 2", "model.history=2"),
         arm("memory", "remembers where it last closed", "model.remember=gripper_closed"),
+        arm("surprise", "less of what has disappointed", "targets.surprise=0.3"),
         arm("bins9", "9 action bins", "model.action_bins=9"),
         arm("bins33", "33 action bins", "model.action_bins=33"),
         arm("atoms21", "21 value bins", "value.num_bins=21"),
@@ -186,7 +189,7 @@ ABLATIONS = Study(
         arm("sigma_narrow", "sigma of .25 bins", "value.sigma_ratio=0.25"),
         arm("sigma_wide", "sigma of 1.5 bins", "value.sigma_ratio=1.5"),
     ),
-    (("memory", "ours"), ("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
+    (("memory", "ours"), ("surprise", "ours"), ("ours", "published"), ("ours", "no_floor"), ("ours", "no_mask")),
 )
 
 HEADS_COMPARED = ("hl_gauss", "mse")
@@ -241,7 +244,7 @@ ADAPTIVE = Study(
     "adaptive",
     "Does a range of values found from the data do as well as one that is set by hand?",
     tuple(
-        Arm(f"{name}_{how}", f"{label}, {told}", ("preset=grasp", SHORT, *overrides), replace(LOW, reading=reading))
+        Arm(f"{name}_{how}", f"{label}, {told}", (*RECIPE, SHORT, *overrides), replace(LOW, reading=reading))
         for name, label, reading, (low, high, initial) in SCALES
         for how, told, overrides in (
             ("hand", "range by hand", (f"value.v_min={low}", f"value.v_max={high}", f"value.initial={initial}")),
