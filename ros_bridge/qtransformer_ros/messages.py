@@ -158,8 +158,9 @@ def candidates(message: JointTrajectory, names: Sequence[str], most: int) -> np.
         )
     if not 0 < len(message.points) <= most:
         raise SpecMismatchError(f"candidate actions expected from 1 to {most} points, found {len(message.points)}")
-    if any(len(point.positions) != len(names) for point in message.points):
-        raise SpecMismatchError(f"candidate actions expected {len(names)} positions at every point")
+    for i, point in enumerate(message.points):
+        if len(point.positions) != len(names):
+            raise SpecMismatchError(f"candidate actions expected {len(names)} positions at point {i}, found {len(point.positions)}")
     columns = [list(message.joint_names).index(name) for name in names]
     return np.array([point.positions for point in message.points], np.float64)[:, columns]
 

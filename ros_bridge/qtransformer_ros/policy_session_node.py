@@ -277,7 +277,7 @@ class PolicySession:
         values |= {f"{what} {topic}": count for topic, counts in now.topics.items() for what, count in sorted(counts.items())}
         values |= {"output": f"{d.commands.type} on {d.commands.topic}", "dry_run": self.dry_run, "lockstep": self.lockstep}
         values |= {"checkpoint": d.checkpoint, "sha256": d.sha256}
-        level = "error" if refusal else LEVELS[now.state]
+        level = "error" if refusal or self.runtime.is_estopped else LEVELS[now.state]
         return messages.status_message(name, level, refusal or self.describe(), str(d.checkpoint), values)
 
     def _summary(self) -> str:

@@ -226,7 +226,7 @@ class PolicyRuntime:
 
     def deactivate(self) -> Effects:
         self._active = self._estop.watched = False
-        return self._leave(RunState.idle, "inactive: deactivated")
+        return self._leave(RunState.idle, f"inactive: deactivated{', with the e-stop latched' if self._estop.latched else ''}")
 
     def start(self) -> Effects:
         """Run, from PAUSED or HOLD, if nothing speaks against it. Who was asked about a low value has answered with this."""

@@ -46,6 +46,7 @@ def test_an_estop_outlives_deactivation_and_comes_before_activation() -> None:
     assert robot.runtime.state is ESTOP
     robot.do(robot.runtime.deactivate())
     assert robot.runtime.state is IDLE
+    assert robot.runtime.reason == "inactive: deactivated, with the e-stop latched"
     robot.do(robot.runtime.activate())
     assert robot.runtime.state is ESTOP
     robot.do(robot.runtime.estop(False))

@@ -81,7 +81,7 @@ def test_candidates_are_put_into_the_policys_order() -> None:
         (["x", "x"], [[1.0, 2.0]], "found x, x"),
         (["x", "y"], [], "from 1 to 2 points, found 0"),
         (["x", "y"], [[1.0, 2.0]] * 3, "from 1 to 2 points, found 3"),
-        (["x", "y"], [[1.0, 2.0], [1.0]], "2 positions at every point"),
+        (["x", "y"], [[1.0, 2.0], [1.0]], "2 positions at point 1, found 1"),
     ],
 )
 def test_candidates_that_do_not_fit_are_refused(names, rows, message) -> None:
