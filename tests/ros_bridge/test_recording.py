@@ -161,7 +161,7 @@ def test_a_command_from_before_the_start_counts_while_it_holds(tmp_path: Path) -
     contract = TopicContract(
         control_hz=10.0, tolerance_s=0.1, proprio=(joints,), action=(arm, gripper), outcome=OutcomeRule(custom_data="outcome")
     )
-    for opened_s, steps in ((5.0, 18), (61.0, 9)):
+    for opened_s, steps, told in ((5.0, 18, 2), (61.0, 9, 1)):
         playback = Playback(tmp_path / f"{opened_s}", contract, auto=False)
         playback.words = {"outcome": "success"}
         playback.send(gripper_command(0.0, START - round(opened_s * 1e9)))
@@ -174,7 +174,7 @@ def test_a_command_from_before_the_start_counts_while_it_holds(tmp_path: Path) -
                 playback.send(gripper_command(1.0, START + k * 100 * MS))
         playback.recorder.close()
         assert playback.recorder.last is not None
-        assert playback.recorder.last.steps == steps, opened_s
+        assert (playback.recorder.last.steps, playback.recorder.last.counts["/gripper"]) == (steps, told), opened_s
 
 
 def gripper_command(value: float, at: int) -> Sent:
