@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 JOB_TIMEOUT = 300.0
 """Seconds after which a job counts as hung."""
+START_TIMEOUT = 120.0
+"""Seconds that a process may take besides to start and import what it needs: long on a busy machine, and no fault of its job."""
 ATTEMPTS = 2
 """How often a job is tried when its worker dies or hangs, before all stops."""
 
@@ -39,7 +41,7 @@ def parallel_map(
         make_worker: called once in each worker process; what it returns is called with one job at a time. Must be picklable.
         jobs: picklable jobs.
         workers: processes; 0 uses every core, 1 runs in this process.
-        timeout: seconds a job may take.
+        timeout: seconds a job may take, once its process has started.
 
     Raises:
         QTransformerError: a job failed, or its worker died or hung twice. Names the job.
@@ -95,6 +97,7 @@ class _Pool(Generic[Job, Result]):
         child.close()
         worker = _Worker(process, parent, -1, 0.0)
         self._assign(worker, job)
+        worker.deadline += START_TIMEOUT
         return worker
 
     def _take(self) -> int:
@@ -121,11 +124,15 @@ class _Pool(Generic[Job, Result]):
         for pipe in ready:
             worker = busy[pipe]  # pyright: ignore[reportArgumentType]
             try:
-                ok, value = worker.pipe.recv()
+                answer = worker.pipe.recv()
             except (EOFError, ConnectionResetError):
                 worker.process.join()
                 self._replace(worker, f"its process died (exit code {worker.process.exitcode})")
                 continue
+            if answer is None:  # it has started
+                worker.deadline = monotonic() + self._timeout
+                continue
+            ok, value = answer
             if not ok:
                 raise value
             done[worker.job] = value
@@ -143,8 +150,9 @@ class _Pool(Generic[Job, Result]):
 
 
 def _serve(make_worker: Callable[[], Callable[[Any], Any]], pipe: Any) -> None:
-    """A worker process: answer jobs until the parent goes away."""
+    """A worker process: say that it has started, then answer jobs until the parent goes away."""
     try:
+        pipe.send(None)
         work = None
         while True:
             job = pipe.recv()

@@ -25,7 +25,7 @@ from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, 
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
 from qtransformer_datasets.rosbag.strict_yaml import nearest
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic, Clock, EpisodeRule, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, Clock, EpisodeRule, TopicContract, VectorTopic
 
 FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")
@@ -139,16 +139,16 @@ def _consumed_pieces(index: BagIndex, window: Window, contract: TopicContract) -
     """By the ticks that a policy reported."""
     assert contract.ticks
 
-    def samples(source: CameraTopic | VectorTopic) -> Samples:
+    def samples(source: CameraTopic | VectorTopic, is_streamed: bool = False) -> Samples:
         own = index.topics[source.topic]
         tolerance = round(contract.tolerance_of(source) * NANOSECONDS)
-        return Samples(source.topic, own.receive, own.times, tolerance, is_streamed=source.type in STREAMED_TYPES)
+        return Samples(source.topic, own.receive, own.times, tolerance, is_streamed)
 
     try:
         runs, gaps = follow(
             index.decisions,
             [samples(source) for source in contract.observed],
-            [samples(source) for source in contract.commanded],
+            [samples(source, _is_streamed(source)) for source in contract.commanded],
             Span(window.start, window.stop, window.until),
             topic=contract.ticks.topic,
             hz=contract.control_hz,
@@ -158,6 +158,11 @@ def _consumed_pieces(index: BagIndex, window: Window, contract: TopicContract) -
     except UnseenSample as error:
         raise DatasetError(f"{index.bag.path}: {error}") from error
     return [Piece(run, window, is_end=run is runs[-1]) for run in runs], gaps
+
+
+def _is_streamed(source: ActionTopic) -> bool:
+    """Positions, point by point; a gripper or another switch is told, and perhaps told again."""
+    return source.type in STREAMED_TYPES and not any(source.discrete)
 
 
 def _clocked_pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
