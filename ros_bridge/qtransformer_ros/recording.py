@@ -164,8 +164,8 @@ class Recorder:
         """What an episode begins with: what was kept, and what holds still, such as a gripper's command from before."""
         since = {topic: self._newest_ns - lasting for topic, lasting in self._lasting_ns.items()}
         held = [own for topic, own in self._held.items() if own[1].receive_ns >= since.get(topic, 0)]
-        kept = [own for own in before if all(own[1] is not other[1] for other in held)]
-        return sorted([*held, *kept], key=lambda own: own[1].receive_ns)
+        each = {id(own[1]): own for own in (*held, *before)}  # a command may be both
+        return sorted(each.values(), key=lambda own: own[1].receive_ns)
 
     def _write(self, info: TopicInfo, message: RawMessage) -> None:
         assert self.bag

@@ -322,7 +322,7 @@ class PolicyRuntime:
         if state is RunState.hold:
             self.counts["holds"] += 1
             self._watch.count_from_here()
-        self._begins_by_itself = False
+        self._begins_by_itself = self._asked = False
         self._decisions.abandon()
         self._enter(state, reason)
         # A robot that waits stands already, and would take a hold for a part of the next command.
@@ -424,8 +424,10 @@ class PolicyRuntime:
             return self._strike(rejection.reason)
         if rejection.consequence is Consequence.fault:
             return self._fault(rejection.reason)
-        self._asked = rejection.consequence is Consequence.ask
-        return self._leave(RunState.paused if self._asked else RunState.hold, rejection.reason)
+        asks = rejection.consequence is Consequence.ask
+        effects = self._leave(RunState.paused if asks else RunState.hold, rejection.reason)
+        self._asked = asks
+        return effects
 
     def _strike_if_running(self, word: str, error: BaseException) -> Effects:
         if self.state is not RunState.running:

@@ -249,11 +249,15 @@ def test_who_was_asked_about_a_low_value_answers_for_one_action_by_starting() ->
     robot.clock.pass_s(0.08)
     robot.answer(robot.ask(), value=0.2)
     is_held(robot, "low_value", PAUSED, holds=2)
-    robot.do(robot.runtime.stop())
     robot.do(robot.runtime.reset())
     robot.do(robot.runtime.start())
     robot.answer(robot.ask(), value=0.2)
     assert len(robot.commands) == 1, "a reset begins another episode, about which nobody was asked"
+    robot.do(robot.runtime.estop(True))
+    robot.do(robot.runtime.estop(False))
+    robot.do(robot.runtime.start())
+    robot.answer(robot.ask(), value=0.2)
+    assert len(robot.commands) == 1, "who starts after an e-stop answers that, and no question of before"
 
 
 def build(limits: SafetyLimits = LIMITS, contract: Any = CONTRACT, **options: Any) -> PolicyRuntime:

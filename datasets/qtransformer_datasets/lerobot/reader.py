@@ -61,7 +61,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
 
     The others serve what a dataset does not say, and are ignored where it was written by `LeRobotWriter`:
 
-    `success`: which episodes succeeded: "all", "none" or a list of indices; see `lerobot_outcome` for what else says so. It is
+    `success`: which episodes succeeded: "all", "none" or a list of indices; see `outcome` for what else says so. It is
     refused, not ignored, where the dataset has `next.success`.
     `action`: the feature that holds actions. `proprio`: features joined to proprioception, in this order.
     `limits`: {action name: [low, high]}, in units; by default the extremes of the whole dataset.

@@ -1,6 +1,6 @@
 """Writing LeRobotDataset v3.0 so that a killed collection loses at most the episode being written.
 
-Every episode is first a folder of its own in `<path>.partial/`, complete by rename; `finish` joins them in `lerobot_merge`
+Every episode is first a folder of its own in `<path>.partial/`, complete by rename; `finish` joins them in `merge`
 and lets the dataset appear at `<path>` in one step. An episode of T steps is T rows:
 
     observation.state (p,) f4        action (n,) f4, in the action spec's units
@@ -9,7 +9,7 @@ and lets the dataset appear at `<path>` in one step. An episode of T steps is T 
     timestamp f4 = frame_index / fps, as LeRobot demands
 
 LeRobot loads and trains on that as it is. The observation after the last action, true times, actions as logged, specs and
-provenance are beside it (`lerobot_extras`): an extra row for the final observation would need an invented action, on which
+provenance are beside it (`extras`): an extra row for the final observation would need an invented action, on which
 LeRobot would train.
 """
 
