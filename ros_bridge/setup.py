@@ -2,14 +2,14 @@
 
 from glob import glob
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 SHARE = "share/qtransformer_ros"
 
 setup(
     name="qtransformer_ros",
     version="0.1.0",
-    packages=["qtransformer_ros"],
+    packages=find_packages(include=["qtransformer_ros*"]),
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/qtransformer_ros"]),
         (SHARE, ["package.xml"]),

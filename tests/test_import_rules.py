@@ -78,7 +78,7 @@ def test_only_nodes_know_ros() -> None:
     }
     others = [f for f in sources(ROS) if not f.name.endswith("_node.py")]
     assert offences(others, {"rclpy"}) == []
-    nodes = {f"qtransformer_ros.{f.stem}" for f in sources(ROS) if f.name.endswith("_node.py")}
+    nodes = {".".join(f.relative_to(ROS.parent).with_suffix("").parts) for f in sources(ROS) if f.name.endswith("_node.py")}
     assert offences(others, nodes) == []
     # `messages` makes messages from arrays, and is tested without a node.
     ros = {"builtin_interfaces", "rcl_interfaces", "std_srvs", *messages}
@@ -86,7 +86,7 @@ def test_only_nodes_know_ros() -> None:
 
 
 def test_only_the_simulated_robot_knows_the_simulator() -> None:
-    others = [f for f in sources(ROS) if not f.name.startswith("sim_")]
+    others = [f for f in sources(ROS) if f.name != "sim_node.py" and f.parent.name != "simulated"]
     assert offences(others, {"qtransformer_sim", "pybullet", "gymnasium"}) == []
 
 
@@ -115,6 +115,25 @@ def test_datasets_need_no_learning() -> None:
         "qtransformer.targets",
     }
     assert offences([*sources(DATASETS)], forbidden) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "room", "known"),
+    [
+        (DATASETS, "episodes", set()),
+        *((DATASETS, format_of_files, {"episodes"}) for format_of_files in ("robomimic", "lerobot", "rosbag")),
+        (DATASETS, "stream", {"episodes"}),
+        (DATASETS, "cache", {"episodes", "stream", "formats"}),
+        (ROS, "arm", set()),
+        (ROS, "control", {"arm"}),
+        (ROS, "recorder", set()),
+        (ROS, "simulated", set()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_rooms_within_a_package_know_only_those_below(package: Path, room: str, known: set[str]) -> None:
+    siblings = {f.relative_to(package).with_suffix("").parts[0] for f in sources(package)} - {room, *known}
+    assert offences([*sources(package / room)], {f"{package.name}.{sibling}" for sibling in siblings}) == []
 
 
 @pytest.mark.parametrize(

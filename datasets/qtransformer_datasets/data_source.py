@@ -15,7 +15,8 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets import views
-from qtransformer_datasets.formats import FILE_OPTIONS, LoggedEpisodes, format_of, open_episodes, opening_options, reader_options
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import FILE_OPTIONS, format_of, open_episodes, opening_options, reader_options
 
 LARGEST_IMAGE = 4096
 COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_scale", "step_reward", "reward_noise", "noise_seed")

@@ -17,11 +17,11 @@ from qtransformer.batch import Batch
 from qtransformer.errors import DatasetError
 from qtransformer.memory import Memory
 from qtransformer.types import Episode, EpisodeSource
-from qtransformer_datasets.dataset_stats import DatasetStats, measure
-from qtransformer_datasets.episode_check import check_same_specs
-from qtransformer_datasets.formats import LoggedEpisodes, open_episodes, opening_of
-from qtransformer_datasets.frame_cache import build_cache, open_cache
-from qtransformer_datasets.frames import (
+from qtransformer_datasets.cache.frame_cache import build_cache, open_cache
+from qtransformer_datasets.episodes.check import check_same_specs
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import open_episodes, opening_of
+from qtransformer_datasets.stream.frames import (
     Frames,
     SourceFrames,
     array_fields,
@@ -32,10 +32,11 @@ from qtransformer_datasets.frames import (
     read_into_memory,
     return_bounds,
 )
-from qtransformer_datasets.groups import grouped
-from qtransformer_datasets.memory import machine_memory
-from qtransformer_datasets.prefetch import prefetched_from_disk
-from qtransformer_datasets.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
+from qtransformer_datasets.stream.groups import grouped
+from qtransformer_datasets.stream.memory import machine_memory
+from qtransformer_datasets.stream.prefetch import prefetched_from_disk
+from qtransformer_datasets.stream.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
+from qtransformer_datasets.stream.stats import DatasetStats, measure
 from qtransformer_datasets.views import EpisodeView, under_views
 
 CACHES = ("auto", "always", "never")

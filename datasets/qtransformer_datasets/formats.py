@@ -5,65 +5,17 @@ Adapters are imported when they are used, so that a format's libraries are neede
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.readable_episodes import ReadableEpisodes
-
-
-class LoggedEpisodes(Protocol):
-    """What every reader is: an `EpisodeSource` that knows its file.
-
-    A reader may also have `problems`, sentences on what is wrong with the dataset as a whole that reading its episodes does not
-    raise, and `reports`, one per part of the dataset, whose `text()` describes it; `data inspect` and `data validate` print both.
-    """
-
-    path: Path
-    action_spec: ActionSpec
-    observation_spec: ObservationSpec
-    attributes: dict[str, Any]
-    """Free provenance of the whole file: recipe, seed, robot, `env_args`."""
-
-    @property
-    def lengths(self) -> list[int]:
-        """Steps per episode, without decoding images."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Episode]: ...
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, counted from 0."""
-        ...
-
-
-class EpisodeWriter(Protocol):
-    """What every writer is. As a context it finishes on a clean exit, and publishes nothing on an exception."""
-
-    def __len__(self) -> int: ...
-
-    def append(self, episode: Episode) -> None:
-        """Check an episode and take it."""
-        ...
-
-    def finish(self) -> None:
-        """Publish everything in one step."""
-        ...
-
-    def close(self) -> None:
-        """Let go without publishing."""
-        ...
-
-    def __enter__(self) -> "EpisodeWriter": ...
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
+from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes
+from qtransformer_datasets.episodes.readable import ReadableEpisodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +96,7 @@ def _is_unfinished_bag(path: Path) -> bool:
 
 FORMATS: tuple[Format, ...] = (
     Format("minari", "minari_reader:MinariEpisodes", None, "", _is_minari),
-    Format("robomimic", "robomimic_hdf5:HDF5Episodes", "robomimic_writer:HDF5Writer", "", _is_hdf5),
+    Format("robomimic", "robomimic.reader:HDF5Episodes", "robomimic.writer:HDF5Writer", "", _is_hdf5),
     Format(
         "lerobot",
         "lerobot.reader:LeRobotEpisodes",

@@ -21,8 +21,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_reader import EpisodeReader
-from qtransformer_datasets.hdf5_guard import (
+from qtransformer_datasets.episodes.hdf5_guard import (
     MAX_TEXT_BYTES,
     child,
     child_dataset,
@@ -35,7 +34,8 @@ from qtransformer_datasets.hdf5_guard import (
     text_attribute,
     text_rows,
 )
-from qtransformer_datasets.robomimic_specs import SIMULATOR_TRUTH, image_shape, is_camera
+from qtransformer_datasets.episodes.reader import EpisodeReader
+from qtransformer_datasets.robomimic.specs import SIMULATOR_TRUTH, image_shape, is_camera
 
 MAIN_FILE = "main_data.hdf5"
 _SUCCESS_KEYS = ("success", "is_success")

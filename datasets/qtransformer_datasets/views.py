@@ -11,9 +11,10 @@ import numpy as np
 
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.types import Episode, EpisodeSource, ObservationSpec
-from qtransformer_datasets.episode_check import check_same_specs
-from qtransformer_datasets.formats import LoggedEpisodes, Opening, opening_of
-from qtransformer_datasets.frames import SourceFrames, episode_rows, logged_episode, row_layout
+from qtransformer_datasets.episodes.check import check_same_specs
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import Opening, opening_of
+from qtransformer_datasets.stream.frames import SourceFrames, episode_rows, logged_episode, row_layout
 
 Change = Callable[[int, Episode], Episode]
 """Called with an episode and its number."""

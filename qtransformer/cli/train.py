@@ -12,7 +12,7 @@ from qtransformer.config import TrainConfig
 from qtransformer.errors import ConfigError
 from qtransformer.trainer import Trainer
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 
 
 def run(settings: TrainSettings) -> int:

@@ -21,7 +21,7 @@ from qtransformer.trainer import Trainer
 from qtransformer.types import Env
 from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 
 
 def build_trainer(config: RunConfig, opened: list[LoggedEpisodes], run: Path) -> Trainer:

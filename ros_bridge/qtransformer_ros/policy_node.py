@@ -20,12 +20,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_ros import common_node as common
-from qtransformer_ros import messages
-from qtransformer_ros.deployment import deploy
-from qtransformer_ros.effects import Effects
-from qtransformer_ros.estop import STILL_PRESSED
-from qtransformer_ros.policy_parameters_node import LIMITS, Parameters
-from qtransformer_ros.policy_session_node import PolicySession
+from qtransformer_ros.control.effects import Effects
+from qtransformer_ros.control.estop import STILL_PRESSED
+from qtransformer_ros.policy import messages
+from qtransformer_ros.policy.deployment import deploy
+from qtransformer_ros.policy.parameters_node import LIMITS, Parameters
+from qtransformer_ros.policy.session_node import PolicySession
 
 TOPIC_ESTOP = "estop"
 

@@ -29,8 +29,8 @@ from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, CONSUMED_TY
 from qtransformer_datasets.rosbag.storage import RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.common_node import LATCHED, UNHEARD, flag, integer, number, publish_last, run, text, texts
-from qtransformer_ros.recorded_bag import TopicInfo, check_folder, distribution_types, offered
-from qtransformer_ros.recording import Recorder, RecorderSettings
+from qtransformer_ros.recorder.recorded_bag import TopicInfo, check_folder, distribution_types, offered
+from qtransformer_ros.recorder.recording import Recorder, RecorderSettings
 
 TICK_S = 0.05
 LOOK_S = 0.25

@@ -23,11 +23,11 @@ from trajectory_msgs.msg import JointTrajectory
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS, stamp_ns
 from qtransformer_ros.common_node import CLOCK, EVERY, IMAGE, LATCHED, flag, integer, number, run, text, texts, time_message
-from qtransformer_ros.sim_faults import Faults
-from qtransformer_ros.sim_lockstep import LockstepRobot
-from qtransformer_ros.sim_real_time import RealTimeRobot
-from qtransformer_ros.sim_robot import Verdict
-from qtransformer_ros.sim_trajectory import CommandRefused
+from qtransformer_ros.simulated.faults import Faults
+from qtransformer_ros.simulated.lockstep import LockstepRobot
+from qtransformer_ros.simulated.real_time import RealTimeRobot
+from qtransformer_ros.simulated.robot import Verdict
+from qtransformer_ros.simulated.trajectory import CommandRefused
 from qtransformer_sim import make_env
 from qtransformer_sim.arm import ARMS
 

@@ -18,7 +18,8 @@ from qtransformer.cli.data.relabel import load_function
 from qtransformer.cli.data.view import send_episode
 from qtransformer.cli.main import main
 from qtransformer.types import Episode
-from qtransformer_datasets import HDF5Writer, formats, open_episodes, robomimic_writer
+from qtransformer_datasets import HDF5Writer, formats, open_episodes
+from qtransformer_datasets.robomimic import writer as robomimic_writer
 
 
 @pytest.fixture
@@ -185,8 +186,8 @@ def test_what_a_format_loses_is_said_first_and_what_it_hides_is_an_error(
     monkeypatch.setattr(robomimic_writer, "losses", losses, raising=False)
     monkeypatch.setattr(robomimic_writer, "Lossy", Lossy, raising=False)
     [kind] = [f for f in formats.FORMATS if f.name == "robomimic"]
-    lossy = replace(kind, writer="robomimic_writer:Lossy")
-    monkeypatch.setattr(formats, "FORMATS", (replace(lossy, losses="robomimic_writer:losses"),))
+    lossy = replace(kind, writer="robomimic.writer:Lossy")
+    monkeypatch.setattr(formats, "FORMATS", (replace(lossy, losses="robomimic.writer:losses"),))
     code, told, _ = run("convert", str(dataset), f"out={tmp_path}/a.hdf5")
     assert code == 0
     assert told.index("lost: images: stored as video") < told.index("PSNR 48.1 dB, worst episode 48.1 dB")

@@ -13,7 +13,7 @@ import other_robot
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import open_episodes
-from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episodes.check import check_episode
 
 TINY = ["model.embed_dim=32", "model.encoder_width=8", "model.num_layers=1", "model.head_dim=16", "threads=1", "device=cpu"]
 

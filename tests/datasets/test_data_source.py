@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from qtransformer.errors import ConfigError
 from qtransformer.types import ObservationSpec
-from qtransformer_datasets import formats, robomimic_hdf5
+from qtransformer_datasets import formats
 from qtransformer_datasets.data_source import DataSource, Rewards, check_options
+from qtransformer_datasets.robomimic import reader as robomimic_hdf5
 
 
 def test_a_path_is_enough() -> None:
@@ -113,7 +114,7 @@ class PickyReader:
 
 def test_a_reader_is_not_asked_for_cameras_that_are_dropped_and_may_know_more_of_success(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(robomimic_hdf5, "PickyReader", PickyReader, raising=False)
-    picky = formats.Format("picky", "robomimic_hdf5:PickyReader", None, "", lambda path: False)
+    picky = formats.Format("picky", "robomimic.reader:PickyReader", None, "", lambda path: False)
     monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, picky))
     value = {"path": str(tmp_path), "format": "picky", "cameras": {"a": "left", "b": "left"}, "success": [0, 3]}
     source = DataSource.parse(value).open()

@@ -7,7 +7,7 @@ import pytest
 
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes
-from qtransformer_datasets.frames import return_bounds
+from qtransformer_datasets.stream.frames import return_bounds
 
 
 @pytest.fixture

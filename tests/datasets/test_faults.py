@@ -15,20 +15,20 @@ import pytest
 
 from qtransformer.errors import DatasetError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes, open_episodes
-from qtransformer_datasets import hdf5_guard as guard
+from qtransformer_datasets.episodes import hdf5_guard as guard
 
 TESTS = Path(__file__).parents[1]
 MATRIX = {
     "16 truncated, empty, not HDF5, LFS pointer": (
-        "datasets/test_robomimic_hdf5.py::test_not_an_hdf5_file",
-        "datasets/test_robomimic_hdf5.py::test_a_truncated_file_says_so",
-        "datasets/test_verify.py::test_all_that_is_wrong_with_an_episode_is_told",
+        "datasets/robomimic/test_robomimic_reader.py::test_not_an_hdf5_file",
+        "datasets/robomimic/test_robomimic_reader.py::test_a_truncated_file_says_so",
+        "datasets/curation/test_verify.py::test_all_that_is_wrong_with_an_episode_is_told",
     ),
     "17 a bad chunk inside one demo": (
-        "datasets/test_robomimic_hdf5.py::test_a_flipped_bit_in_an_image_is_found",
+        "datasets/robomimic/test_robomimic_reader.py::test_a_flipped_bit_in_an_image_is_found",
         "datasets/test_faults.py::test_bad_episodes_are_skipped_on_request_and_counted",
     ),
-    "18 a writer is killed": ("datasets/test_robomimic_writer.py::test_kill_9_loses_at_most_the_demo_being_written",),
+    "18 a writer is killed": ("datasets/robomimic/test_robomimic_writer.py::test_kill_9_loses_at_most_the_demo_being_written",),
     "19 a file that another process writes": ("datasets/test_faults.py::test_a_file_being_written_is_waited_for_then_named",),
     "23 a camera is missing, extra, renamed, in another order": (
         "datasets/test_faults.py::test_cameras_are_matched_by_name_and_both_sides_listed",
@@ -40,7 +40,7 @@ MATRIX = {
         "datasets/test_episode_dataset.py::test_specs_must_agree",
     ),
     "25 actions outside [-1, 1]": (
-        "datasets/test_robomimic_hdf5.py::test_bad_values_name_file_and_episode",
+        "datasets/robomimic/test_robomimic_reader.py::test_bad_values_name_file_and_episode",
         "datasets/test_faults.py::test_actions_beyond_the_limits_are_clipped_on_request_and_counted",
         "datasets/test_minari_reader.py::test_actions_beyond_the_space_are_refused_or_clipped",
     ),
@@ -50,37 +50,39 @@ MATRIX = {
         "datasets/test_faults.py::test_a_constant_dimension_is_no_obstacle",
     ),
     "27 lengths differ, short episodes, unclear ends": (
-        "datasets/test_robomimic_hdf5.py::test_bad_values_name_file_and_episode",
-        "datasets/test_robomimic_hdf5.py::test_the_meaning_of_dones_is_never_guessed",
+        "datasets/robomimic/test_robomimic_reader.py::test_bad_values_name_file_and_episode",
+        "datasets/robomimic/test_robomimic_reader.py::test_the_meaning_of_dones_is_never_guessed",
         "datasets/test_minari_reader.py::test_bad_episodes_are_named",
         "datasets/test_minari_reader.py::test_termination_and_truncation_are_kept_apart",
     ),
     "28 images of another type or order": (
-        "datasets/test_robomimic_hdf5.py::test_a_first_demo_with_other_channels_is_refused",
-        "datasets/test_robomimic_hdf5.py::test_bad_values_name_file_and_episode",
+        "datasets/robomimic/test_robomimic_reader.py::test_a_first_demo_with_other_channels_is_refused",
+        "datasets/robomimic/test_robomimic_reader.py::test_bad_values_name_file_and_episode",
     ),
-    "29 timestamps that do not increase": ("datasets/test_robomimic_writer.py::test_times_of_observations_come_back",),
+    "29 timestamps that do not increase": ("datasets/robomimic/test_robomimic_writer.py::test_times_of_observations_come_back",),
     "32, 33 pickles in place of weights": (
         "core/test_checkpoint.py::test_a_pickle_in_place_of_the_weights_is_not_run",
         "core/test_checkpoint.py::test_no_file_is_a_pickle",
     ),
     "34 a config that names code": ("core/test_checkpoint.py::test_a_hostile_config_builds_nothing",),
     "35 links, external storage, virtual datasets": (
-        "datasets/test_robomimic_hdf5.py::test_other_files_are_not_read",
-        "datasets/test_robomimic_hdf5.py::test_links_in_the_middle_of_a_path_are_not_followed",
+        "datasets/robomimic/test_robomimic_reader.py::test_other_files_are_not_read",
+        "datasets/robomimic/test_robomimic_reader.py::test_links_in_the_middle_of_a_path_are_not_followed",
         "datasets/test_minari_reader.py::test_links_are_not_followed",
         "datasets/test_faults.py::test_a_mask_is_guarded_like_everything_else",
     ),
     "36 bombs": (
-        "datasets/test_robomimic_hdf5.py::test_shape_bombs_are_refused_before_allocation",
-        "datasets/test_robomimic_hdf5.py::test_a_false_length_is_refused_before_allocation",
-        "datasets/test_robomimic_hdf5.py::test_damaged_attributes_are_one_clear_error",
+        "datasets/robomimic/test_robomimic_reader.py::test_shape_bombs_are_refused_before_allocation",
+        "datasets/robomimic/test_robomimic_reader.py::test_a_false_length_is_refused_before_allocation",
+        "datasets/robomimic/test_robomimic_reader.py::test_damaged_attributes_are_one_clear_error",
         "datasets/test_faults.py::test_a_decompression_bomb_is_refused_before_allocation",
         "datasets/test_faults.py::test_a_huge_attribute_is_refused_before_it_is_read",
     ),
     "37 paths that leave the dataset": ("datasets/test_faults.py::test_names_in_a_file_are_never_paths",),
     "38 interpolation in a config": ("cli/test_train.py::test_interpolations_in_a_config_are_not_resolved",),
-    "a heap that hangs libhdf5": ("datasets/test_verify.py::test_a_hang_inside_libhdf5_is_one_problem_and_the_next_file_is_read",),
+    "a heap that hangs libhdf5": (
+        "datasets/curation/test_verify.py::test_a_hang_inside_libhdf5_is_one_problem_and_the_next_file_is_read",
+    ),
     "byte flips and truncations everywhere": ("fuzz/test_fuzz.py::test_damage_is_refused_or_harmless",),
 }
 

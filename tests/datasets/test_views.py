@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import HDF5Writer, open_episodes
-from qtransformer_datasets.episode_check import check_episode
+from qtransformer_datasets.episodes.check import check_episode
 from qtransformer_datasets.views import (
     MergedEpisodes,
     noisy_rewards,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, TopicContract, VectorTopic
-from qtransformer_ros.effects import Decided, Effects, Request
-from qtransformer_ros.motion import Command, JointMotion
-from qtransformer_ros.run_state import RunState
-from qtransformer_ros.runtime import PolicyRuntime
-from qtransformer_ros.runtime_settings import RuntimeSettings
-from qtransformer_ros.safety_limits import JointRange, SafetyLimits
+from qtransformer_ros.arm.motion import Command, JointMotion
+from qtransformer_ros.arm.safety_limits import JointRange, SafetyLimits
+from qtransformer_ros.control.effects import Decided, Effects, Request
+from qtransformer_ros.control.run_state import RunState
+from qtransformer_ros.control.runtime import PolicyRuntime
+from qtransformer_ros.control.runtime_settings import RuntimeSettings
 
 MS = 1_000_000
 START_NS = 1_700_000_000_000_000_000

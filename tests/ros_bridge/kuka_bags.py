@@ -9,8 +9,8 @@ import numpy as np
 from qtransformer.types import Episode
 from qtransformer_datasets.rosbag.storage import RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.recorded_bag import TopicInfo, distribution_types
-from qtransformer_ros.recording import Recorder, RecorderSettings
+from qtransformer_ros.recorder.recorded_bag import TopicInfo, distribution_types
+from qtransformer_ros.recorder.recording import Recorder, RecorderSettings
 
 CONTRACT = Path(__file__).parents[2] / "datasets" / "contracts" / "simulated_kuka.yaml"
 TYPES = distribution_types("jazzy")

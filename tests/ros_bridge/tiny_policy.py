@@ -10,7 +10,7 @@ from qtransformer import Policy
 from qtransformer.checkpoint import Artefact, build_network, write_checkpoint
 from qtransformer.config import TrainConfig, from_dict
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.inference import blank_observation
+from qtransformer_ros.control.inference import blank_observation
 
 SMALL: dict[str, Any] = {
     "device": "cpu",

@@ -8,11 +8,11 @@ import pytest
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag.topic_contract import ActionTopic, TopicContract, VectorTopic
-from qtransformer_ros.commands import CommandMaker, Output
-from qtransformer_ros.ik import IkSettings, InverseKinematics, UnreachableError
-from qtransformer_ros.motion import JointMotion
-from qtransformer_ros.rotation import from_vector, multiply, rotate
-from qtransformer_ros.safety import Measured
+from qtransformer_ros.arm.commands import CommandMaker, Output
+from qtransformer_ros.arm.ik import IkSettings, InverseKinematics, UnreachableError
+from qtransformer_ros.arm.motion import JointMotion
+from qtransformer_ros.arm.rotation import from_vector, multiply, rotate
+from qtransformer_ros.arm.safety import Measured
 
 DATA = Path(pybullet_data.getDataPath())
 KUKA, PANDA = DATA / "kuka_iiwa" / "model.urdf", DATA / "franka_panda" / "panda.urdf"

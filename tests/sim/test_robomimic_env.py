@@ -15,7 +15,7 @@ import numpy as np
 import robomimic.utils.env_utils as env_utils
 import robomimic.utils.obs_utils as obs_utils
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_datasets.robomimic_writer import ENV_TYPE
+from qtransformer_datasets.robomimic.writer import ENV_TYPE
 from qtransformer_sim import robomimic_env
 
 assert robomimic_env.ENV_TYPE == ENV_TYPE

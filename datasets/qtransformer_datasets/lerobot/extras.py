@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_parts import plain_json
+from qtransformer_datasets.episodes.parts import plain_json
 from qtransformer_datasets.lerobot.episode_rows import EPISODE, RowRange, index_rows
 from qtransformer_datasets.lerobot.image_bytes import decode_image, encode_png
 from qtransformer_datasets.lerobot.layout import Layout, read_json

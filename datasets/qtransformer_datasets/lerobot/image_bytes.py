@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.image_header import JPEG, PNG, declared_size
+from qtransformer_datasets.episodes.image_header import JPEG, PNG, declared_size
 
 
 def encode_png(image: np.ndarray) -> bytes:

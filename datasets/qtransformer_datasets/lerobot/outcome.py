@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.episodes.successes import success_of_rewards
 from qtransformer_datasets.lerobot.parquet_guard import numbers
-from qtransformer_datasets.successes import success_of_rewards
 
 REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "next.truncated"
 COLUMNS = (REWARD, DONE, SUCCESS, TRUNCATED)

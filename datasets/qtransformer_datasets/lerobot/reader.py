@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode, ObservationSpec
-from qtransformer_datasets.episode_parts import parts_folder
-from qtransformer_datasets.episode_reader import EpisodeReader
+from qtransformer_datasets.episodes.parts import parts_folder
+from qtransformer_datasets.episodes.reader import EpisodeReader
+from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
 from qtransformer_datasets.lerobot.extras import apply_extras, extras_columns, find_extras
 from qtransformer_datasets.lerobot.image_bytes import decode_image
@@ -39,7 +40,6 @@ from qtransformer_datasets.lerobot.specs import (
 from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
 from qtransformer_datasets.lerobot.videos import EpisodeVideos
-from qtransformer_datasets.successes import Successes, refuse_success, succeeding
 
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5

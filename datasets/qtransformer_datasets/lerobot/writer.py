@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets.episode_parts import refuse_unfinished
+from qtransformer_datasets.episodes.parts import refuse_unfinished
+from qtransformer_datasets.episodes.parts_writer import PartsWriter
 from qtransformer_datasets.lerobot.extras import FORMAT_VERSION, extras_row
 from qtransformer_datasets.lerobot.image_bytes import encode_png
 from qtransformer_datasets.lerobot.layout import ACTION, CAMERA_PREFIX, STATE, is_plain_key
@@ -35,7 +36,6 @@ from qtransformer_datasets.lerobot.merge import EXTRAS, HISTOGRAM, PART, ROWS, m
 from qtransformer_datasets.lerobot.outcome import DONE, REWARD, SUCCESS, TRUNCATED
 from qtransformer_datasets.lerobot.stats import histogram
 from qtransformer_datasets.lerobot.video_frames import video_rate, write_video
-from qtransformer_datasets.parts_writer import PartsWriter
 
 Images = Literal["png", "av1", "h264"]
 

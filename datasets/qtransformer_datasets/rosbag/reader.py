@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
-from qtransformer_datasets.episode_check import ACTION_TOLERANCE
-from qtransformer_datasets.episode_reader import EpisodeReader
+from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
+from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.rosbag.decoder import decode
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag

@@ -14,7 +14,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import Observation
-from qtransformer_datasets.image_header import PNG, declared_size
+from qtransformer_datasets.episodes.image_header import PNG, declared_size
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
 from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
 

@@ -6,7 +6,7 @@ from qtransformer.cli.data.reading import count, data_source, episode_bar
 from qtransformer.cli.data.writing import check_free, output_format, provenance, write
 from qtransformer.cli.data_settings import ConvertSettings
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.compare import Comparison, compare
+from qtransformer_datasets.curation.compare import Comparison, compare
 from qtransformer_datasets.formats import open_episodes, writer_losses
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from qtransformer.cli.data.reading import data_source, episode_bar, save_json
 from qtransformer.cli.data_settings import InspectSettings
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.inspect import inspect_source
+from qtransformer_datasets.curation.inspect import inspect_source
 
 
 def run(settings: InspectSettings) -> int:

@@ -12,8 +12,8 @@ from qtransformer.cli.data.reading import count, data_source
 from qtransformer.cli.data.writing import check_free, output_format, provenance, write
 from qtransformer.cli.data_settings import RelabelSettings
 from qtransformer.types import Episode
+from qtransformer_datasets.curation.relabel import label_by_function, label_by_hand, read_labels
 from qtransformer_datasets.data_source import Rewards
-from qtransformer_datasets.relabel import label_by_function, label_by_hand, read_labels
 from qtransformer_datasets.views import relabel_success, reward_success
 
 

@@ -11,12 +11,12 @@ from qtransformer.cli.data.reading import count, data_source, episode_bar, liste
 from qtransformer.cli.data.writing import check_free, is_written, output_format, provenance, write
 from qtransformer.cli.data_settings import SplitSettings
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.curation.split import group_keys, split_episodes
+from qtransformer_datasets.curation.survey import survey
 from qtransformer_datasets.data_source import COMMON_OPTIONS, DataSource
 from qtransformer_datasets.formats import format_of, opening_options
-from qtransformer_datasets.robomimic_hdf5 import HDF5Episodes
-from qtransformer_datasets.robomimic_masks import copy_with_masks
-from qtransformer_datasets.split import group_keys, split_episodes
-from qtransformer_datasets.survey import survey
+from qtransformer_datasets.robomimic.masks import copy_with_masks
+from qtransformer_datasets.robomimic.reader import HDF5Episodes
 from qtransformer_datasets.views import select_episodes
 
 PARTS = ("train", "validation", "test")

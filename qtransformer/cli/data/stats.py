@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from qtransformer.cli.data.reading import data_source, episode_bar, save_json
 from qtransformer.cli.data_settings import StatsSettings
-from qtransformer_datasets.inspect import dataset_head, stats_text
-from qtransformer_datasets.survey import summarise, survey
+from qtransformer_datasets.curation.inspect import dataset_head, stats_text
+from qtransformer_datasets.curation.survey import summarise, survey
 
 
 def run(settings: StatsSettings) -> int:

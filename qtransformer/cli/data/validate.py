@@ -7,8 +7,8 @@ from typing import Any
 from qtransformer.cli.data.reading import count, counted_bar, data_source, save_json
 from qtransformer.cli.data_settings import ValidateSettings
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.dataset_folders import find_datasets
-from qtransformer_datasets.verify import Verdict, Verifier
+from qtransformer_datasets.curation.folders import find_datasets
+from qtransformer_datasets.curation.verify import Verdict, Verifier
 
 
 def run(settings: ValidateSettings) -> int:

@@ -11,9 +11,10 @@ from qtransformer.cli.compose import UsageError
 from qtransformer.cli.data.reading import count, data_source, episode_bar
 from qtransformer.cli.data_settings import ViewSettings
 from qtransformer.errors import ConfigError, DatasetError
+from qtransformer_datasets.curation.survey import survey
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.formats import LoggedEpisodes, format_of
-from qtransformer_datasets.survey import survey
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import format_of
 
 
 def run(settings: ViewSettings) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 from qtransformer.cli.data.reading import count, episode_bar
 from qtransformer.cli.data_settings import WriteSettings
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets.cache_layout import source_stamps
+from qtransformer_datasets.cache.layout import source_stamps
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.formats import LoggedEpisodes, create_writer, format_of, open_episodes
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import create_writer, format_of, open_episodes
 
 DERIVED = "derived"
 """The attribute that says what a dataset was made of."""

@@ -12,7 +12,7 @@ from qtransformer.cli.run_config import RunConfig
 from qtransformer.errors import QTransformerError
 from qtransformer.files import write_json
 from qtransformer.log_evaluation.probing import probe
-from qtransformer_datasets.formats import LoggedEpisodes
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 
 
 def main(episodes: str, checkpoint: str, out: str) -> None:

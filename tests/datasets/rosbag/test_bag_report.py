@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from qtransformer_datasets import inspect_dataset, verify
+from qtransformer_datasets.curation.inspect import inspect_source
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.inspect import inspect_source
 from qtransformer_datasets.rosbag.report import inspect_bag
 
 

@@ -1,0 +1,1 @@
+"""Frames decoded once and kept on disk."""

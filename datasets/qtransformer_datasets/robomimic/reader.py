@@ -1,0 +1,350 @@
+"""Reading robomimic HDF5: files of `writer` as they were written, foreign ones with what they leave unsaid.
+
+A foreign file says neither what `dones` means nor at which rate its robot was controlled nor in which units it speaks.
+What can be read off the arrays is; what would be a guess is asked for.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from qtransformer.errors import DatasetError
+from qtransformer.types import ActionSpec, Episode, ObservationSpec
+from qtransformer_datasets.episodes.hdf5_guard import (
+    MAX_RATIO,
+    child_dataset,
+    child_group,
+    child_names,
+    has_child,
+    hdf5_errors,
+    json_attribute,
+    number_attribute,
+    open_hdf5,
+    text_attribute,
+    text_rows,
+)
+from qtransformer_datasets.episodes.parts import parts_folder
+from qtransformer_datasets.episodes.reader import EpisodeReader
+from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding, success_of_rewards
+from qtransformer_datasets.robomimic.specs import infer_action_spec, infer_observation_spec, proprio_keys
+
+Dones = Literal["terminated", "truncated"]
+
+
+class HDF5Episodes(EpisodeReader[h5py.File]):
+    """The episodes of one robomimic HDF5 file, in numerical order of their demos; an `EpisodeSource`.
+
+    The options serve files that do not say these things themselves, and are ignored by files that do:
+
+    `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
+    without any is truncated at its end, and so is one that ends without success: robomimic's conversion scripts set `dones` at
+    the end of every demo, too (done mode 2). "truncated": the demo was cut there by a time limit.
+    `success`: which demos succeeded: "all", "none" or a list of their numbers. By default those in which a reward of 1 occurs,
+    where rewards are 0 and 1; without rewards, those that `dones` terminated. Other rewards do not tell, so it must be said;
+    and it is refused for a file that says it itself.
+    `control_hz`: rate of control [Hz], where `env_args` has no `control_freq`.
+    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
+    is the simulator's truth and not a robot's.
+
+    These serve every file:
+
+    `filter_key`: read only the demos that are listed in /mask/<filter_key>, such as "train" or "valid".
+    `clip_actions`: move actions beyond [-1, 1] to the limit instead of refusing their episode; `info["clipped_actions"]` then
+    says which share of the steps of each dimension that was.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dones: Dones | None = None,
+        success: Successes | None = None,
+        control_hz: float | None = None,
+        proprio: Sequence[str] | None = None,
+        filter_key: str | None = None,
+        clip_actions: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.dones: Dones | None = dones
+        self.clip_actions = clip_actions
+        if not self.path.exists() and parts_folder(self.path).exists():
+            raise DatasetError(
+                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume the collection to publish it"
+            )
+        if dones not in (None, "terminated", "truncated"):
+            raise DatasetError(f"{self.path}: dones expected 'terminated' or 'truncated', found {dones!r}; choose one")
+        with open_hdf5(self.path) as file:
+            data = child_group(file, "data", str(self.path))
+            self.names = _demo_names(data, self.path)
+            if filter_key is not None:
+                self.names = _filtered(self.names, file, filter_key, str(self.path))
+            first = child_group(data, self.names[0], str(self.path))
+            self.declared_total = data.attrs.get("total")
+            self.is_foreign = "observation_spec" not in data.attrs
+            if self.is_foreign:
+                self._infer(data, first, control_hz, proprio)
+            else:
+                self._read_specs(data)
+            if dones is None and not _says_how_it_ended(first):
+                raise DatasetError(
+                    f"{self.path}: the file does not say whether `dones` means success or a time limit; "
+                    "say so: HDF5Episodes(path, dones='terminated') or dones='truncated'"
+                )
+            if success is not None and "success" in first.attrs:
+                refuse_success(success, str(self.path))
+        self._successes = succeeding(success, [_number(name) for name in self.names], str(self.path))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Steps per episode, without reading images."""
+        with open_hdf5(self.path) as file:
+            lengths = [self._length(file, index) for index in range(len(self))]
+        frame_bytes = sum(int(np.prod(shape)) for shape in self.observation_spec.cameras.values())
+        if sum(lengths) * frame_bytes > MAX_RATIO * self.path.stat().st_size:
+            raise DatasetError(
+                f"{self.path}: declares {sum(lengths)} steps of {frame_bytes} image bytes, more than a file of "
+                f"{self.path.stat().st_size} bytes can hold; the file is damaged or hostile: do not use it"
+            )
+        return lengths
+
+    @cached_property
+    def problems(self) -> list[str]:
+        """What is wrong with the file as a whole."""
+        if self.is_foreign:
+            return []
+        where = str(self.path)
+        with open_hdf5(self.path) as file:
+            data = child_group(file, "data", where)
+            steps = sum(
+                number_attribute(child_group(data, name, where), "num_samples", where) for name in _demo_names(data, self.path)
+            )
+        if self.declared_total == steps:
+            return []
+        return [f"{self.path}: total says {self.declared_total} steps, its demos have {steps}"]
+
+    def _open(self) -> AbstractContextManager[h5py.File]:
+        return open_hdf5(self.path)
+
+    def _read_specs(self, data: h5py.Group) -> None:
+        where = str(self.path)
+        try:
+            self.action_spec = ActionSpec.from_dict(json_attribute(data, "action_spec", where))
+            self.observation_spec = ObservationSpec.from_dict(json_attribute(data, "observation_spec", where))
+            self.attributes = dict(json_attribute(data, "attributes", where))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DatasetError(f"{where}: its specs cannot be read ({error!r}); restore the file from its source") from error
+        self._camera_keys = {camera: f"{camera}_image" for camera in self.observation_spec.cameras}
+        self._proprio_keys: tuple[str, ...] = ("proprio",)
+
+    def _infer(self, data: h5py.Group, first: h5py.Group, control_hz: float | None, proprio: Sequence[str] | None) -> None:
+        where = f"{self.path}, {self.names[0]}"
+        env_args = json_attribute(data, "env_args", str(self.path)) if "env_args" in data.attrs else {}
+        self.attributes = {"env_args": env_args}
+        obs = child_group(first, "obs", where)
+        self.action_spec = infer_action_spec(child_dataset(first, "actions", where), where)
+        self._proprio_keys = proprio_keys(obs, proprio, where)
+        self.observation_spec, self._camera_keys = infer_observation_spec(obs, self._proprio_keys, env_args, control_hz, where)
+
+    def _demo(self, file: h5py.File, index: int) -> h5py.Group:
+        where = self._where(index)
+        return child_group(child_group(file, "data", where), self.names[index], where)
+
+    def _where(self, index: int) -> str:
+        return f"{self.path}, {self.names[index]}"
+
+    def _length(self, file: h5py.File, index: int) -> int:
+        where = self._where(index)
+        with hdf5_errors(where):
+            demo = self._demo(file, index)
+            if not self.is_foreign:
+                return number_attribute(demo, "num_samples", where)
+            recorded = child_dataset(demo, "actions", where).shape[0]
+            return _last_step(demo, recorded, self.dones, where) + 1
+
+    def _load(self, opened: h5py.File, index: int) -> Episode:
+        with hdf5_errors(self._where(index)):
+            return self._read_demo(self._demo(opened, index), index)
+
+    def _read_demo(self, demo: h5py.Group, index: int) -> Episode:
+        where = self._where(index)
+        actions = _low_dim(child_dataset(demo, "actions", where), where)
+        recorded = len(actions)
+        if recorded == 0:
+            raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
+        declared = demo.attrs.get("num_samples", recorded)
+        if declared != recorded:
+            raise DatasetError(f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode")
+        length = _last_step(demo, recorded, self.dones, where) + 1
+        rewards = _rewards(demo, recorded, where)
+        if rewards.shape != (recorded,):
+            raise DatasetError(f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode")
+        terminated, truncated = _ends(demo, recorded, self.dones, where)
+        success = self._success(demo, rewards[:length], terminated, index)
+        if terminated and not success and not _says_how_it_ended(demo):
+            terminated, truncated = False, True  # `dones` also marks where a log ran out
+        frames = _FrameReader(demo, recorded, length, where)
+        return Episode(
+            images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
+            proprio=frames.read_joined(self._proprio_keys),
+            actions=actions[:length],
+            rewards=rewards[:length],
+            terminated=_last_only(length, terminated),
+            truncated=_last_only(length, truncated),
+            timestamps=child_dataset(demo, "timestamps", where)[()] if has_child(demo, "timestamps") else None,
+            instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
+            success=success,
+            has_final_observation=frames.has_final,
+            info=_info(demo, where),
+        )
+
+    def _success(self, demo: h5py.Group, rewards: np.ndarray, terminated: bool, index: int) -> bool:
+        """What the file says; else the option; else the rewards; without any, whether the task ended."""
+        if "success" in demo.attrs:
+            return bool(demo.attrs["success"])
+        if self._successes is not None:
+            return _number(self.names[index]) in self._successes
+        return success_of_rewards(rewards, self._where(index)) if has_child(demo, "rewards") else terminated
+
+
+class _FrameReader:
+    """Rows 0 to `length` of a demo's observations: the last from `obs` if steps follow, else from `next_obs`."""
+
+    def __init__(self, demo: h5py.Group, recorded: int, length: int, where: str) -> None:
+        self.obs = child_group(demo, "obs", where)
+        self.next_obs = child_group(demo, "next_obs", where) if has_child(demo, "next_obs") else None
+        self.recorded, self.length, self.where = recorded, length, where
+        self.has_final = length < recorded or self.next_obs is not None
+
+    def read(self, key: str, camera: str | None = None) -> np.ndarray:
+        source = child_dataset(self.obs, key, self.where)
+        if source.ndim == 0 or len(source) != self.recorded:
+            raise DatasetError(
+                f"{self.where}: obs/{key} expected {self.recorded} rows, one per action, found shape "
+                f"{source.shape}; remove the episode"
+            )
+        rows = np.empty((self.length + 1, *source.shape[1:]), source.dtype if camera else np.float32)
+        if self.length < self.recorded:
+            rows[:] = source[: self.length + 1]
+        else:
+            with np.errstate(over="ignore"):  # as in _low_dim
+                rows[:-1] = source[()]
+            rows[-1] = self._last_row(key, source.shape[1:]) if self.has_final else rows[-2]
+        return rows
+
+    def read_joined(self, keys: Sequence[str]) -> np.ndarray:
+        """Low-dimensional keys side by side, (length + 1, p) float32."""
+        if not keys:
+            return np.zeros((self.length + 1, 0), np.float32)
+        return np.concatenate([self.read(key).reshape(self.length + 1, -1) for key in keys], axis=1)
+
+    def _last_row(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        assert self.next_obs is not None
+        source = child_dataset(self.next_obs, key, self.where)
+        if source.ndim == 0 or len(source) not in (1, self.recorded) or source.shape[1:] != shape:
+            raise DatasetError(
+                f"{self.where}: next_obs/{key} expected 1 or {self.recorded} rows of shape {shape}, "
+                f"found {source.shape}; remove the episode"
+            )
+        return source[-1]
+
+
+def _demo_names(data: h5py.Group, path: Path) -> list[str]:
+    """Sorted by number: demo_10 comes after demo_9."""
+    names = [name for name in child_names(data) if re.fullmatch(r"demo_[0-9]{1,15}", name)]
+    if not names:
+        raise DatasetError(
+            f"{path}: expected groups /data/demo_<i>, found {child_names(data)[:5]}; this is not the format's layout"
+        )
+    return sorted(names, key=_number)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("demo_"))
+
+
+def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> list[str]:
+    """The demos of a mask, in the order of the file."""
+    masks = child_group(file, "mask", where) if has_child(file, "mask") else None
+    if masks is None or not has_child(masks, key):
+        there = sorted(child_names(masks)) if masks is not None else []
+        raise DatasetError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
+    wanted = set(text_rows(masks, key, where))
+    missing = sorted(wanted.difference(names))
+    if missing or not wanted:
+        found = f"{missing[:5]}, which are not there" if missing else "none"
+        raise DatasetError(f"{where}: mask '{key}' expected names of demos of this file, found {found}; restore the mask")
+    return [name for name in names if name in wanted]
+
+
+def _says_how_it_ended(demo: h5py.Group) -> bool:
+    return "terminated" in demo.attrs and "truncated" in demo.attrs
+
+
+def _ends(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> tuple[bool, bool]:
+    """Whether the (possibly shortened) episode's last step terminated, and whether it was truncated."""
+    if _says_how_it_ended(demo):
+        return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
+    if dones is None:
+        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: HDF5Episodes(path, dones=...)")
+    terminated = dones == "terminated" and bool(_dones(demo, recorded, where).any())
+    return terminated, not terminated
+
+
+def _last_step(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> int:
+    """Index of the step that ends the episode."""
+    last = recorded - 1
+    if _says_how_it_ended(demo):
+        return last
+    done = np.flatnonzero(_dones(demo, recorded, where))
+    if not len(done) or done[0] == last:
+        return last
+    if dones == "truncated":
+        raise DatasetError(
+            f"{where}: dones read as a time limit is set at step {done[0]} of {last + 1}, before the end; "
+            "it probably means success: use dones='terminated'"
+        )
+    return int(done[0])
+
+
+def _dones(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
+    dones = child_dataset(demo, "dones", where)[()]
+    if dones.shape != (recorded,):
+        raise DatasetError(f"{where}: dones expected shape {(recorded,)}, found {dones.shape}; remove the episode")
+    return dones.astype(bool)
+
+
+def _info(demo: h5py.Group, where: str) -> dict[str, Any]:
+    info = json_attribute(demo, "info", where) if "info" in demo.attrs else {}
+    if not isinstance(info, dict):
+        raise DatasetError(f"{where}: info expected a JSON object, found {type(info).__name__}; remove the episode")
+    return info
+
+
+def _rewards(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
+    """Zeros for a demonstration that carries none: rewards may then follow from success (see `views.success_rewards`)."""
+    if not has_child(demo, "rewards"):
+        return np.zeros(recorded, np.float32)
+    return _low_dim(child_dataset(demo, "rewards", where), where)
+
+
+def _low_dim(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    if dataset.ndim == 0:
+        raise DatasetError(f"{where}: {dataset.name} expected one row per step, found a single number; remove the episode")
+    with np.errstate(over="ignore"):  # a double too large for float32 becomes infinite, which check_episode reports
+        return dataset[()].astype(np.float32, copy=False)
+
+
+def _last_only(length: int, value: bool) -> np.ndarray:
+    flags = np.zeros(length, bool)
+    flags[-1] = value
+    return flags

@@ -1,0 +1,1 @@
+"""The stream of frames, and the batches that are drawn from it."""

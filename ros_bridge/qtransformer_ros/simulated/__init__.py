@@ -1,0 +1,1 @@
+"""The simulated robot behind `qtransformer-sim`, without ROS."""

@@ -1,0 +1,74 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
+from qtransformer_ros.arm.commands import Output
+from qtransformer_ros.policy.deployment import Wanted, deploy
+from tests.ros_bridge.tiny_policy import write_contract, write_policy
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Wanted:
+    contract = write_contract(tmp_path)
+    checkpoint = write_policy(tmp_path, contract)
+    # Slow is what a busy machine may be: only the test of speed minds.
+    return Wanted(checkpoint=checkpoint, contract=contract, namespace="/left", device="cpu", allow_slow=True)
+
+
+def test_what_is_deployed_has_absolute_topics_a_fingerprint_and_known_times(wanted) -> None:
+    deployment = deploy(replace(wanted, checkpoint=wanted.checkpoint.parent))
+    assert deployment.checkpoint == wanted.checkpoint
+    assert deployment.commands.topic == "/left/arm/joint_trajectory"
+    assert [source.topic for source in deployment.contract.observed] == ["/left/camera/wrist/image_raw", "/left/joint_states"]
+    assert len(deployment.sha256) == 64
+    assert len(deployment.inference_s) >= 5
+    assert 0 < np.median(deployment.inference_s) <= deployment.p99_s
+    deployment.check_unchanged()
+
+
+def test_another_checkpoint_in_its_place_is_noticed(wanted, tmp_path) -> None:
+    deployment = deploy(wanted)
+    write_policy(tmp_path, wanted.contract, seed=1)  # a whole and valid one
+    with pytest.raises(CheckpointError, match="was replaced since it was loaded"):
+        deployment.check_unchanged()
+    (deployment.checkpoint / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="differs from its manifest"):
+        deployment.check_unchanged()
+
+
+def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(wanted, monkeypatch) -> None:
+    monkeypatch.setattr("qtransformer_ros.policy.deployment.measured_seconds", lambda *_: np.array([0.05] * 90 + [0.3] * 10))
+    with pytest.raises(ConfigError, match=r"takes 300 ms \(p99\) on cpu, and the policy acts every 100 ms.*allow_slow"):
+        deploy(replace(wanted, allow_slow=False))
+    assert deploy(wanted).p99_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"checkpoint": Path("")}, ConfigError, "checkpoint is empty"),
+        ({"contract": Path("")}, ConfigError, "contract is empty"),
+        ({"checkpoint": Path("/absent")}, CheckpointError, "no checkpoint in /absent"),
+        ({"contract": Path("/absent.yaml")}, QTransformerError, "absent.yaml"),
+        ({"output": Output.target_pose}, ConfigError, "output:=joint_trajectory"),
+        ({"device": "toaster"}, ConfigError, "not a device"),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused(changes, kind, message, wanted) -> None:
+    with pytest.raises(kind, match=message):
+        deploy(replace(wanted, **changes))
+
+
+def test_a_damaged_checkpoint_and_another_robots_contract_are_refused(wanted) -> None:
+    text = wanted.contract.read_text()
+    wanted.contract.write_text(text.replace("control_hz: 10", "control_hz: 5"))
+    with pytest.raises(SpecMismatchError, match="10 Hz, the contract says 5 Hz"):
+        deploy(wanted)
+    wanted.contract.write_text(text)
+    weights = wanted.checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(CheckpointError, match="differs from its manifest"):
+        deploy(wanted)
