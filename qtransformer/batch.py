@@ -33,7 +33,7 @@ class Batch:
     instruction: Float[Tensor, "b f d"]
     """Hashed instruction features (`preprocess.encode_instruction`)."""
     episode_start: Int[Tensor, "b f"]
-    """Index, within the segment, of the first frame of this frame's episode (0 where it lies before the segment)."""
+    """Index, within the segment, of the first frame of this frame's episode; negative where it lies before the segment."""
     has_action: Bool[Tensor, "b f"]
     """False on final observations: no action was taken there."""
     actions: Float[Tensor, "b f n"]

@@ -69,7 +69,7 @@ def build_network(
 def write_checkpoint(
     root: Path, step: int, artefact: Artefact, training_state: Mapping[str, Tensor], position: Mapping[str, Any]
 ) -> Path:
-    """Publish `root/step_<step>` and point `latest.json` at it.
+    """Publish `root/step_<step>` and point `latest.json` at it, for people and scripts.
 
     Args:
         root: the run's `checkpoints` directory.
@@ -93,8 +93,13 @@ def write_checkpoint(
         (state / "position.json").write_text(json.dumps(position))
         write_manifest(state)
         write_manifest(directory)
-    write_json(root / "latest.json", {"step": destination.name})
+    set_latest(destination)
     return destination
+
+
+def set_latest(checkpoint: Path) -> None:
+    """Point the run's `latest.json` at a checkpoint."""
+    write_json(checkpoint.parent / "latest.json", {"step": checkpoint.name})
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,24 +156,21 @@ def read_training_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, A
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """A checkpoint directory from itself, or from a run directory (its best, else its latest complete one)."""
+    """A checkpoint directory from itself, or from a run directory (its best, else its newest complete one)."""
     path = Path(path)
     if (path / "model.safetensors").exists():
         return path
     root = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    for pointer in ("best.json", "latest.json"):
-        named = _pointed(root, pointer)
-        if named is not None:
-            return named
-    complete = complete_checkpoints(root)
+    best, complete = _pointed(root, "best.json"), complete_checkpoints(root)
     if not complete:
         raise CheckpointError(f"no checkpoint in {path}: expected a run directory with checkpoints/step_*, or a checkpoint")
-    return complete[-1]
+    return best or complete[-1]
 
 
 def complete_checkpoints(root: Path) -> list[Path]:
     """Published checkpoints of a run, oldest first."""
-    return sorted(p for p in root.glob("step_*") if p.name.removeprefix("step_").isdigit() and (p / "manifest.json").exists())
+    steps = {p: p.name.removeprefix("step_") for p in root.glob("step_*") if (p / "manifest.json").exists()}
+    return sorted((p for p, step in steps.items() if step.isdigit()), key=lambda p: int(steps[p]))
 
 
 def latest_resumable(run: Path) -> Path | None:

@@ -3,6 +3,7 @@
 Each constructor of the project gets only its own part. Enums, not strings, so that a typo is refused before anything runs.
 """
 
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import UnionType
@@ -110,11 +111,21 @@ class Cache(Enum):
 
 
 def require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
-    """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0."""
+    """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0. All others are
+    finite."""
     for f in fields(config):
         value, least = getattr(config, f.name), 0 if f.name in but else 1
         if type(value) is int and value < least:
             raise ConfigError(f"{group}{f.name}={value} must be at least {least}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{group}{f.name}={value} must be a finite number")
+
+
+def require_at_least_0(config: Any, group: str, names: tuple[str, ...]) -> None:
+    """These settings are weights, sizes or rates."""
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{group}{name}={getattr(config, name)} must be at least 0")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,8 +141,14 @@ class ValueConfig:
     sigma_ratio: float = 0.75
     """HL-Gauss: sigma as a multiple of the bin width, so that it follows the range."""
     initial: float | None = None
-    """Value a fresh network predicts everywhere; null is near the low end and not above the data's mean return, since learning that
-    starts from over-estimation fails."""
+    """Value a fresh network predicts everywhere; null is near the low end and, where the range comes from the data, not above their
+    mean return, since learning that starts from over-estimation fails."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "value.")
+        low, high = self.v_min, self.v_max
+        if self.initial is not None and not (low is None or low <= self.initial) & (high is None or self.initial <= high):
+            raise ConfigError(f"value.initial={self.initial} must lie in the range of values, found [{low}, {high}]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -208,9 +225,17 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "targets.", but=("proposals",))
+        require_at_least_0(self, "targets.", ("conservative_weight", "behavior_weight"))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
+        if self.target_rate == 0:
+            raise ConfigError("targets.target_rate=0 would bootstrap from the untrained network for ever; .05, say")
+        if self.behavior_mask > 0 and self.behavior_weight == 0:
+            raise ConfigError(
+                f"targets.behavior_mask={self.behavior_mask} asks a classifier that targets.behavior_weight=0 never trains; give "
+                "it a weight, or set behavior_mask=0"
+            )
         if self.behavior_mask == 0 and self.proposals:
             raise ConfigError(
                 f"targets.proposals={self.proposals} needs the behaviour classifier, which is learned only for a mask, found "
@@ -250,12 +275,10 @@ class OptimConfig:
     """Noise added to proprioception, in its standard deviations: without it, joint angles betray the episode and its outcome."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_segments", "segment_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"optim.{name}={getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "warmup_steps", "weight_decay", "max_shift", "color_jitter", "proprio_noise"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"optim.{name}={getattr(self, name)} must be at least 0")
+        require_positive(self, "optim.", but=("warmup_steps", "max_shift"))
+        require_at_least_0(self, "optim.", ("learning_rate", "weight_decay", "color_jitter", "proprio_noise"))
+        if self.clip_norm <= 0:
+            raise ConfigError(f"optim.clip_norm={self.clip_norm} must be above 0: gradients are scaled down to it")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -268,8 +291,8 @@ class DataConfig:
     """Images [GB] that cache=auto still holds in memory; 0 takes a quarter of the machine's."""
 
     def __post_init__(self) -> None:
-        if self.memory_gb < 0:
-            raise ConfigError(f"data.memory_gb={self.memory_gb} must be at least 0")
+        require_positive(self, "data.")
+        require_at_least_0(self, "data.", ("memory_gb",))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -308,6 +331,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed={self.seed} must be below 2**63")
 
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from qtransformer.augmentation import Augmented, as_seen
 from qtransformer.batch import Batch
 from qtransformer.config import Precision
-from qtransformer.models.q_transformer import QTransformer
+from qtransformer.models.q_transformer import QTransformer, window_index
 
 
 class FrameEncoder:
@@ -34,8 +34,7 @@ class FrameEncoder:
         """
         batch, length = seen.batch, seen.batch.rewards.shape[1]
         start = states - states % length + batch.episode_start.flatten()[states]
-        ages = torch.arange(network.config.history - 1, -1, -1, device=self.device)
-        frames, place = torch.maximum(states[:, None] - ages, start[:, None]).unique(return_inverse=True)
+        frames, place = window_index(states, start, network.config.history).unique(return_inverse=True)
         images = as_seen(
             {name: x.flatten(0, 1).index_select(0, frames)[:, None] for name, x in batch.images.items()},
             {name: draw[:, frames // length] for name, draw in seen.jitter.items()},

@@ -21,7 +21,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
-        self._cuda = device.type == "cuda"
+        self._device = device
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
@@ -30,8 +30,8 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
 
     def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return perf_counter()
 
 

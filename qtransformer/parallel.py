@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,8 @@ Result = TypeVar("Result")
 JOB_TIMEOUT = 300.0
 """Seconds after which a job counts as hung."""
 START_TIMEOUT = 120.0
-"""Seconds that a process may take besides to start and import what it needs: long on a busy machine, and no fault of its job."""
+"""Seconds that a process may take besides to start, import and make what it works with: long on a busy machine, and no fault of
+its job."""
 ATTEMPTS = 2
 """How often a job is tried when its worker dies or hangs, before all stops."""
 
@@ -118,7 +120,8 @@ class _Pool(Generic[Job, Result]):
         patience = max(0.0, min(w.deadline for w in busy.values()) - monotonic())
         ready = multiprocessing.connection.wait(list(busy), timeout=patience)
         if not ready:
-            self._replace(min(busy.values(), key=lambda w: w.deadline), f"took longer than {self._timeout:.0f} s")
+            hint = "if it was not hung, workers=1 waits without a limit"
+            self._replace(min(busy.values(), key=lambda w: w.deadline), f"took longer than {self._timeout:.0f} s; {hint}")
             return {}
         done: dict[int, Result] = {}
         for pipe in ready:
@@ -127,9 +130,9 @@ class _Pool(Generic[Job, Result]):
                 answer = worker.pipe.recv()
             except (EOFError, ConnectionResetError):
                 worker.process.join()
-                self._replace(worker, f"its process died (exit code {worker.process.exitcode})")
+                self._replace(worker, f"its process died (exit code {worker.process.exitcode}); is memory short?")
                 continue
-            if answer is None:  # it has started
+            if answer is None:  # it is ready
                 worker.deadline = monotonic() + self._timeout
                 continue
             ok, value = answer
@@ -144,25 +147,26 @@ class _Pool(Generic[Job, Result]):
         worker.process.join()
         job = worker.job
         if self._attempts[job] >= ATTEMPTS:
-            raise QTransformerError(f"job {self._jobs[job]!r} failed {ATTEMPTS} times: {reason}; is memory short?")
+            raise QTransformerError(f"job {self._jobs[job]!r} failed {ATTEMPTS} times: {reason}")
         self._workers.remove(worker)
         self._workers.append(self._start(job))
 
 
 def _serve(make_worker: Callable[[], Callable[[Any], Any]], pipe: Any) -> None:
-    """A worker process: say that it has started, then answer jobs until the parent goes away."""
-    try:
-        pipe.send(None)
-        work = None
-        while True:
+    """A worker process: make what it works with, say that it is ready, then answer jobs until the parent goes away."""
+    with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
+        ready, work = _tried(make_worker, "a worker")
+        pipe.send(None if ready else (False, work))
+        while ready:
             job = pipe.recv()
-            try:
-                work = work or make_worker()
-                answer = (True, work(job))
-            except QTransformerError as error:
-                answer = (False, error)
-            except Exception:
-                answer = (False, QTransformerError(f"job {job!r} failed:\n{traceback.format_exc()}"))
-            pipe.send(answer)
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        return
+            pipe.send(_tried(partial(work, job), f"job {job!r}"))
+
+
+def _tried(call: Callable[[], Any], name: str) -> tuple[bool, Any]:
+    """Whether it went well, and its result or the error to raise in the parent."""
+    try:
+        return True, call()
+    except QTransformerError as error:
+        return False, error
+    except Exception:
+        return False, QTransformerError(f"{name} failed:\n{traceback.format_exc()}")

@@ -32,8 +32,13 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device={name} is not a device: use auto, cpu, cuda or cuda:<n>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name} asked for, but PyTorch sees no CUDA device; use device=cpu or device=auto")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name}: training and acting run on cpu and cuda alone; use auto, cpu, cuda or cuda:<n>")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={name} asked for, but PyTorch sees {torch.cuda.device_count() or 'no'} CUDA device(s); use device=cpu or "
+            "device=auto"
+        )
     return device
 
 
@@ -131,6 +136,8 @@ class Policy:
     def shadow(self, observation: Observation | Any) -> PolicyDecision:
         """What `decide` would choose while somebody else acts: what comes of it is not to the credit of the policy's own choice, so
         that there is no surprise."""
+        if self._surprise is not None:
+            self._surprise.look_away()
         return self._told(self.greedy(self._take_in(observation)))
 
     @torch.inference_mode()

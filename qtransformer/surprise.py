@@ -52,6 +52,10 @@ class Surprise:
         self._credits = [*self._credits, 0.0][-REMEMBERED:]
         self._expected = value
 
+    def look_away(self) -> None:
+        """Somebody else acts from here on: what comes next tells nothing of the last action's state, however it went."""
+        self._expected = None
+
     def take_back(self) -> None:
         """The last action was not taken, so what comes next tells nothing of it, nor of those before."""
         if self._expected is not None:
@@ -64,7 +68,7 @@ class Surprise:
         """What to add to the values of actions here: at most 0, by the worst of what is like them."""
         if not self._credits:
             return np.zeros(len(actions))
-        apart = ((np.array(self._states) - state) ** 2).mean(1)
+        apart = ((np.array(self._states) - state) ** 2).mean(1) if state.size else np.zeros(len(self._states))
         differing = ((actions[:, None] - np.array(self._actions)) ** 2).mean(2)
         alike = np.exp(-(apart + differing) / (2 * self.width**2))
         return (alike * np.minimum(self._credits, 0.0)).min(1)

@@ -25,6 +25,7 @@ from qtransformer.checkpoint import (
     read_checkpoint,
     read_training_state,
     set_best,
+    set_latest,
     versions,
     write_checkpoint,
 )
@@ -48,6 +49,8 @@ VALIDATION_SEED = 500_000
 """First seed of validation episodes, far from any used for collection or test."""
 MAX_SKIPPED = 3
 """Updates in a row that may be not finite before training stops."""
+UNTOLD_UNITS = ("1", "unknown")
+"""What readers say of values whose files give no unit."""
 MIN_SPANNED = 4
 """Bins of a continuous action over which data should spread: within a bin, actions are one and the same."""
 
@@ -137,6 +140,9 @@ class Trainer:
                 "use dataset.with_discount(targets.discount)"
             )
         _refuse_several_processes()
+        _refuse_nothing_to_imitate(config, float(dataset.stats.success_rate))
+        _refuse_shifts_beyond_the_image(config.optim.max_shift, dataset.observation_spec)
+        _warn_of_no_surprise(config, dataset.stats)
         _warn_of_coarse_bins(config.model.action_bins, dataset.action_spec, dataset.stats)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -147,7 +153,7 @@ class Trainer:
         self.stats = {k: np.asarray(v).tolist() for k, v in asdict(dataset.stats).items()}
         self.support = find_support(config.value, dataset.stats, config.targets.discount)
         network = self._initial_network().to(self.device)
-        mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec)
+        mirrored = mirrored_dims(config.optim.mirror, dataset.action_spec, dataset.observation_spec)
         self.learner = QLearner(config, network, self.device, mirrored, self.support)
         ends = self.support.v_min, self.support.v_max
         if config.algo is not Algo.bc and ends != self.learner.range:  # fine-tuning, and returns lie beyond those learned before
@@ -306,6 +312,7 @@ class Trainer:
         _warn_of_other_order(position, self.config.optim.batch_segments, str(directory))
         self.learner.load_state_dict(state)
         self._best_success = float(position["best_success"])
+        set_latest(directory)  # in case that saving it was killed before that
         self._mend_best(directory, position.get("best_with"))
         return int(position["step"])
 
@@ -382,6 +389,38 @@ def _refuse_several_processes() -> None:
         )
 
 
+def _refuse_nothing_to_imitate(config: TrainConfig, success_rate: float) -> None:
+    """Without a success, a classifier that learns from successes alone would stay as it was drawn, and proposals with it."""
+    clones = config.algo is Algo.bc or config.cloning_steps > 0
+    of_successes = config.targets.behavior_success_only and (clones or config.targets.behavior_mask > 0)
+    if success_rate == 0 and (of_successes or (clones and config.bc_filter_success)):
+        raise ConfigError(
+            "what to imitate is learned from successful episodes alone, and no episode of these data is marked successful; mark "
+            "them (`success=` of the dataset, `qtransformer data relabel`), or set targets.behavior_success_only=false and "
+            "bc_filter_success=false to imitate all of them"
+        )
+
+
+def _refuse_shifts_beyond_the_image(max_shift: int, spec: ObservationSpec) -> None:
+    for camera, shape in spec.cameras.items():
+        if max_shift >= min(shape[:2]):
+            raise ConfigError(
+                f"optim.max_shift={max_shift} would move all of camera '{camera}' out of its {shape[0]} x {shape[1]} pixels; "
+                "lower it"
+            )
+
+
+def _warn_of_no_surprise(config: TrainConfig, stats: Any) -> None:
+    """Where steps that go on may earn as much as an episode can, nothing that happens is less than what a reward may explain."""
+    if config.targets.surprise and 0 < stats.going_on_reward_max >= stats.return_max:
+        warnings.warn(
+            f"targets.surprise={config.targets.surprise} will change nothing: in these data a step after which the episode may go "
+            f"on earns {stats.going_on_reward_max:g}, as much as any return, so that no loss of value is a surprise. If successes "
+            "end their episodes, mark them terminated (`dones=terminated` of robomimic files)",
+            stacklevel=3,
+        )
+
+
 def _warn_of_coarse_bins(bins: int, spec: ActionSpec, stats: Any) -> None:
     """Say which actions are almost all one to the policy, because the data use little of their limits."""
     spanned = (stats.action_max - stats.action_min) / 2 * bins
@@ -407,19 +446,33 @@ def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where
         )
 
 
-def mirrored_dims(names: Sequence[str], spec: ActionSpec) -> list[int]:
+def mirrored_dims(names: Sequence[str], action: ActionSpec, observation: ObservationSpec) -> list[int]:
     """Indices of the action dimensions that `optim.mirror` names.
 
     Raises:
-        ConfigError: there is none of that name, or its limits are not symmetric, so that its mirror image could not be taken.
+        ConfigError: there is none of that name, it has no mirror image (a switch, limits that are not symmetric), or there is no
+            camera whose image would be mirrored with it.
     """
     for name in names:
-        if name not in spec.names:
-            raise ConfigError(f"optim.mirror: there is no action dimension '{name}'; the data have {', '.join(spec.names)}")
-        low, high = (limits[spec.names.index(name)] for limits in (spec.low, spec.high))
+        if name not in action.names:
+            raise ConfigError(f"optim.mirror: there is no action dimension '{name}'; the data have {', '.join(action.names)}")
+        low, high, switch = (of[action.names.index(name)] for of in (action.low, action.high, action.discrete))
+        if switch:
+            raise ConfigError(f"optim.mirror: '{name}' is a switch of {switch} values; only continuous dimensions can be mirrored")
         if low != -high:
             raise ConfigError(f"optim.mirror: '{name}' has the limits [{low}, {high}]; only symmetric ones can be mirrored")
-    return [spec.names.index(name) for name in names]
+    if names and not observation.cameras:
+        raise ConfigError(f"optim.mirror: {', '.join(names)} would be mirrored without an image to mirror: the data have no camera")
+    return [action.names.index(name) for name in names]
+
+
+def _told_units(one: ObservationSpec, other: ObservationSpec) -> tuple[dict[str, str], dict[str, str]]:
+    """Units of the proprioceptive values of which both tell one."""
+    ours, theirs = (
+        {name: unit for name, unit in zip(spec.proprio_names, spec.proprio_units, strict=True) if unit not in UNTOLD_UNITS}
+        for spec in (one, other)
+    )
+    return {k: v for k, v in ours.items() if k in theirs}, {k: v for k, v in theirs.items() if k in ours}
 
 
 def check_specs(
@@ -433,6 +486,7 @@ def check_specs(
     pairs = [
         ("cameras", dict(observation.cameras), dict(other_observation.cameras)),
         ("proprioception", observation.proprio_names, other_observation.proprio_names),
+        ("proprioception's units", *_told_units(observation, other_observation)),
         ("control_hz", observation.control_hz, other_observation.control_hz),
         ("action names", action.names, other_action.names),
         ("action lower limits", action.low, other_action.low),

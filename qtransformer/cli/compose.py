@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from qtransformer.cli import data_settings, settings
@@ -64,7 +64,8 @@ def compose_settings(verb: str, arguments: Sequence[str]) -> Any:
         key = str(error.full_key)
         raise UsageError(f"{verb} needs {key}=...; `qtransformer {verb} --help` explains it") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_one_sentence(error, types)) from None
+        said = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+        raise UsageError(_one_sentence(error, types, said)) from None
 
 
 def refuse_split_braces(words: Sequence[str]) -> None:
@@ -92,6 +93,11 @@ def setting_types(schema: Any, prefix: str = "") -> dict[str, Any]:
         if is_dataclass(kind):
             found |= setting_types(kind, f"{prefix}{item.name}.")
     return found
+
+
+def _mandatory(verb: str) -> set[str]:
+    """Settings that have no default."""
+    return {item.name for item in fields(SCHEMAS[verb]) if item.default == MISSING}
 
 
 def group_choices(group: str) -> list[str]:
@@ -124,6 +130,8 @@ def _checked_override(verb: str, argument: str, types: dict[str, Any]) -> str:
         return argument
     if key not in known:
         return _reader_option(verb, key, value, types, known)
+    if not value and key in _mandatory(verb):
+        raise UsageError(f"{key}= is empty; say which (an unset variable of the shell reads so)")
     if types[key] is str or (types[key] is Any and not value.startswith(("[", "{"))):
         return f"{key}={quoted(value)}"
     if types[key] == list[str] and not value.startswith("["):
@@ -170,10 +178,11 @@ def _suggest_key(key: str, known: Sequence[str], verb: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Text as Hydra takes it without reading anything into it."""
+    """Text as Hydra takes it without reading anything into it: no escape, no end of a quote, no interpolation."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value
-    return "'" + value.replace("'", "\\'") + "'"
+    escaped = re.sub(r"(\\+)(?=$|')", r"\1\1", value).replace("'", "\\'")  # only where a quote follows is a backslash an escape
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def _config_name(verb: str) -> str:
@@ -186,23 +195,21 @@ def _register() -> None:
         store.store(name=f"{verb.replace(' ', '_')}_schema", node=schema)
 
 
-def _one_sentence(error: Exception, types: dict[str, Any]) -> str:
-    """What Hydra and OmegaConf say in a paragraph."""
+def _one_sentence(error: Exception, types: dict[str, Any], said: dict[str, str]) -> str:
+    """What Hydra and OmegaConf say in a paragraph; `said` has the values as they were typed."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and isinstance(cause, Exception):
         chain.append(cause)
     for one in reversed(chain):
         key = str(getattr(one, "full_key", None) or "")
         if key in types:
-            return f"{key}: {_explain_type(types[key], str(one))}"
+            return f"{key}: {_explain_type(types[key], str(one), said.get(key, ''))}"
     return str(chain[-1]).splitlines()[0]
 
 
-def _explain_type(kind: Any, message: str) -> str:
-    found = message.splitlines()[0]
-    word = found.split("'")[1] if found.count("'") >= 2 else ""
+def _explain_type(kind: Any, message: str, word: str) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         names = [member.name for member in kind]
         return f"'{word}' is not known; {suggest(word, names)} (choices: {', '.join(names)})"
     name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
-    return f"expected {name}, found '{word}'" if word else f"expected {name}; {found}"
+    return f"expected {name}, found '{word}'" if word else f"expected {name}; {message.splitlines()[0]}"

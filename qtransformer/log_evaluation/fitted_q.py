@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qtransformer.batch import Batch
-from qtransformer.log_evaluation.replay import EPISODES_AT_ONCE, chunked, stream
-from qtransformer.models.q_transformer import QTransformer
+from qtransformer.log_evaluation.replay import FRAMES_AT_ONCE, chunked, stream
+from qtransformer.models.q_transformer import QTransformer, window_index
 from qtransformer.preprocess import images_to_float
 from qtransformer.types import Episode
 
@@ -41,7 +41,7 @@ class Transitions:
 def encode(critic: QTransformer, episodes: Iterable[Episode]) -> Transitions:
     """All frames of a log through the critic's encoders."""
     device, tokens, batches = critic.proprio_mean.device, list[Tensor](), list[Batch]()
-    for chunk in chunked(episodes, EPISODES_AT_ONCE):
+    for chunk in chunked(episodes, FRAMES_AT_ONCE):
         batch = stream(chunk, 1.0, lookahead=0, memory=critic.memory).to(device)
         images = {name: images_to_float(x) for name, x in batch.images.items()}
         tokens.append(critic.encode_frames(images, batch.proprio, batch.instruction, batch.remembered)[0])
@@ -54,10 +54,9 @@ def encode(critic: QTransformer, episodes: Iterable[Episode]) -> Transitions:
     offsets = torch.repeat_interleave(torch.tensor([0, *sizes[:-1]]).cumsum(0), torch.tensor(sizes)).to(device)
     start = join(lambda b: b.episode_start) + offsets
     now = torch.arange(len(start), device=device)
-    ages = torch.arange(critic.config.history - 1, -1, -1, device=device)
     return Transitions(
         tokens=torch.cat(tokens),
-        window=torch.maximum(now[:, None] - ages, start[:, None]),
+        window=window_index(now, start, critic.config.history),
         bins=critic.tokenizer.encode(join(lambda b: b.actions)),
         rewards=join(lambda b: b.rewards),
         continues=(~join(lambda b: b.terminated)).float(),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from qtransformer.policy import Policy
 from qtransformer.preprocess import encode_instruction, images_to_float
 from qtransformer.types import Episode
 
-EPISODES_AT_ONCE = 16
-"""Episodes per forward pass; bounds the memory that images take as floats."""
+FRAMES_AT_ONCE = 512
+"""Frames per forward pass, or one episode if that is longer; bounds the memory that images and proposals take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.
     learner = QLearner(exact, policy.network, policy.device)
     policy.reset()  # the draws of proposals begin anew
     parts, count = list[dict[str, np.ndarray]](), 0
-    for chunk in chunked(episodes, EPISODES_AT_ONCE):
+    for chunk in chunked(episodes, FRAMES_AT_ONCE):
         batch = stream(chunk, policy.config.targets.discount, learner.lookahead, worst_reward, policy.network.memory)
         part = _replay_stream(policy, learner, batch)
         part["episode"] = np.repeat(np.arange(count, count + len(chunk)), [len(e) + 1 for e in chunk])
@@ -170,7 +169,15 @@ def stream(
     )
 
 
-def chunked(episodes: Iterable[Episode], size: int) -> Iterator[list[Episode]]:
-    iterator = iter(episodes)
-    while chunk := list(islice(iterator, size)):
+def chunked(episodes: Iterable[Episode], frames: int) -> Iterator[list[Episode]]:
+    """Episodes in order, as many together as have no more than so many frames; a longer one comes alone."""
+    chunk, count = list[Episode](), 0
+    for episode in episodes:
+        length = len(episode) + 1
+        if chunk and count + length > frames:
+            yield chunk
+            chunk, count = [], 0
+        chunk.append(episode)
+        count += length
+    if chunk:
         yield chunk

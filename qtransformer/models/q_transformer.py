@@ -7,6 +7,8 @@ There is one path to Q: learning (`forward`, all dimensions at once under the lo
 after the other with kept keys and values) share the trunk, the head and its decoding.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import ModelConfig
-from qtransformer.errors import ConfigError
+from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.memory import MEMORIES, Memory
 from qtransformer.models.transformer import CausalTransformer
 from qtransformer.models.vision import ImageTokenizer
@@ -112,6 +114,22 @@ def remembered_index(name: str, observation_spec: ObservationSpec) -> int | None
     return observation_spec.proprio_names.index(name) if name else None
 
 
+def window_index(frames: Int[Tensor, "*b"], episode_start: Int[Tensor, "*c"], history: int) -> Int[Tensor, "*c history"]:
+    """The frames of each frame's window, oldest first: before its episode's first frame that one, as a robot repeats it."""
+    ages = torch.arange(history - 1, -1, -1, device=frames.device)
+    return torch.maximum(frames[..., None] - ages, episode_start[..., None])
+
+
+def _refuse_names(cameras: Sequence[str]) -> None:
+    """Encoders are PyTorch modules under their cameras' names, and not every name can be one's."""
+    for name in cameras:
+        if "." in name or not name or hasattr(nn.ModuleDict(), name):
+            raise SpecMismatchError(
+                f"camera '{name}': expected a name without a dot that PyTorch does not use itself; rename it, "
+                f"cameras={{{name.rsplit('.', 1)[-1]}_camera:{name}}} is an option of every dataset"
+            )
+
+
 def bin_features(tokenizer: ActionTokenizer, width: int) -> Float[Tensor, "n a d"]:
     """Random smooth functions of the bin centre, different for every dimension of the action."""
     n = len(tokenizer)
@@ -131,6 +149,7 @@ class QTransformer(nn.Module):
         observation_spec: cameras and proprioception to expect.
         proprio_mean: mean of proprioception in the training data, shape (p,), in its units.
         proprio_std: standard deviation of the same.
+        initial_value: what a fresh network predicts everywhere.
     """
 
     proprio_mean: Tensor
@@ -152,6 +171,7 @@ class QTransformer(nn.Module):
         e, n = config.embed_dim, len(tokenizer)
         self.config, self.value_head, self.tokenizer = config, value_head, tokenizer
         self.cameras = tuple(sorted(observation_spec.cameras))
+        _refuse_names(self.cameras)
         self.image_tokenizers = nn.ModuleDict(
             {name: ImageTokenizer(config.encoder, config.encoder_width, e, config.tokens_per_image) for name in self.cameras}
         )
@@ -224,14 +244,9 @@ class QTransformer(nn.Module):
     def windows(
         self, tokens: Float[Tensor, "b f s e"], episode_start: Int[Tensor, "b f"], first: int, count: int
     ) -> Float[Tensor, "k s2 e"]:
-        """History windows of the frames `first .. first + count - 1`, k = b * count of them, oldest frame first.
-
-        A window that reaches beyond the start of its episode repeats the episode's first frame, as a robot does after a reset.
-        """
+        """History windows of the frames `first .. first + count - 1`, k = b * count of them; see `window_index`."""
         now = torch.arange(first, first + count, device=tokens.device)
-        ages = torch.arange(self.config.history - 1, -1, -1, device=tokens.device)
-        starts = episode_start[:, first : first + count, None]
-        index = torch.maximum(now[:, None] - ages, starts)  # (b, count, history)
+        index = window_index(now, episode_start[:, first : first + count], self.config.history)  # (b, count, history)
         batch = torch.arange(len(tokens), device=tokens.device)[:, None, None]
         return self.add_age(tokens[batch, index].flatten(0, 1))
 
@@ -280,7 +295,7 @@ class QTransformer(nn.Module):
             return exists
         logits = policy_logits.masked_fill(~exists, -torch.inf)
         best = logits.amax(-1, keepdim=True)
-        return logits >= best + torch.log(torch.tensor(behavior_mask))
+        return logits >= best + math.log(behavior_mask)
 
     @torch.no_grad()
     def greedy(

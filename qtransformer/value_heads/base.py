@@ -13,6 +13,9 @@ from torch import Tensor
 
 from qtransformer.errors import ConfigError
 
+LEAST_MASS = 51e-4
+"""Mass that `to_logits` leaves over all bins together, so that something can be learned of each."""
+
 
 class ValueHead(ABC):
     """Maps returns in the attainable range [v_min, v_max] to outputs and back.
@@ -98,4 +101,5 @@ class CategoricalHead(ValueHead):
         return -(target_probs * F.log_softmax(logits, -1)).sum(-1)
 
     def to_logits(self, probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return probs.clamp_min(1e-4).log()
+        # As much mass in all however many bins there are: more would move what the outputs decode to.
+        return probs.clamp_min(LEAST_MASS / self.num_bins).log()

@@ -70,6 +70,17 @@ def test_paths_may_hold_any_character() -> None:
     assert compose_settings("train", [f"dataset={path}", "run=r"]).dataset == path
 
 
+@pytest.mark.parametrize("path", ["a${x}b", "${oc.env:HOME}", "a\\", "a\\'b", "C:\\dir\\x", "größe x=1,[y]", "a\\\\"])
+def test_text_is_what_was_typed(path: str) -> None:
+    assert compose_settings("train", ["dataset=d.hdf5", f"run={path}"]).run == path
+
+
+@pytest.mark.parametrize(("verb", "said"), [("train", "run="), ("train", "dataset="), ("resume", "run="), ("collect", "out=")])
+def test_what_an_unset_variable_leaves_empty_is_refused(verb: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said} is empty"):
+        compose_settings(verb, [said])
+
+
 def test_datasets_may_be_listed() -> None:
     assert compose_settings("train", ["dataset=[a.hdf5,b.hdf5]", "run=r"]).dataset == ["a.hdf5", "b.hdf5"]
 
@@ -103,6 +114,7 @@ def test_a_typo_is_answered_with_what_was_meant(override: str, answer: str) -> N
     [
         ("steps=abc", "steps: expected an integer, found 'abc'"),
         ("steps=1.5", "steps: expected an integer, found '1.5'"),
+        ("steps=null", "steps: expected an integer, found 'null'"),
         ("targets.discount=high", "targets.discount: expected a number, found 'high'"),
         ("bc_filter_success=maybe", "bc_filter_success: expected true or false, found 'maybe'"),
         ("seed=1,2", "one value at a time"),

@@ -187,19 +187,29 @@ def test_a_pickle_in_place_of_the_weights_is_not_run(save, tmp_path: Path) -> No
         assert not sentinel.exists()
 
 
-def test_the_best_checkpoint_is_preferred_then_the_latest_then_any_complete_one(save, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_preferred_then_the_newest_complete_one(save, tmp_path: Path) -> None:
     first, second, third = save(1), save(2), save(3)
     root = tmp_path / "checkpoints"
     assert resolve_checkpoint(tmp_path) == third
     set_best(root, second, validation_success=0.5)
     assert resolve_checkpoint(tmp_path) == second
     assert resolve_checkpoint(first) == first
-    (root / "best.json").unlink()
-    (root / "latest.json").unlink()
-    assert resolve_checkpoint(tmp_path) == third
     for dangling in ('{"step": "step_0000099"}', '{"step": "../../etc"}', "[]", "not json", '{"stop": 1}'):
-        (root / "latest.json").write_text(dangling)
+        (root / "best.json").write_text(dangling)
         assert resolve_checkpoint(tmp_path) == third
+    (root / "best.json").unlink()
+    (root / "latest.json").write_text('{"step": "step_0000001"}')  # a kill came between a checkpoint and its pointer
+    assert resolve_checkpoint(tmp_path) == third
+
+
+def test_checkpoints_are_counted_not_spelt(save, tmp_path: Path) -> None:
+    """Ten million has a digit more than their names have room for."""
+    steps = (9_998_000, 9_999_000, 10_000_000, 10_001_000)
+    for step in steps:
+        root = save(step).parent
+    assert [int(p.name.removeprefix("step_")) for p in complete_checkpoints(root)] == list(steps)
+    prune_checkpoints(root, keep=2)
+    assert [int(p.name.removeprefix("step_")) for p in complete_checkpoints(root)] == list(steps[2:])
 
 
 def test_unfinished_directories_are_no_checkpoints(save, tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ def make_failing(kind: type[Exception]) -> Callable[[int], int]:
     return work
 
 
+def make_slowly() -> Callable[[int], int]:
+    time.sleep(3)
+    return abs
+
+
+def make_broken() -> Callable[[int], int]:
+    raise DatasetError("no such checkpoint")
+
+
 def make_hanging() -> Callable[[int], int]:
     def work(x: int) -> int:
         if x == 1:
@@ -78,6 +87,15 @@ def test_an_exception_passes_with_its_message_or_as_it_is() -> None:
 def test_a_job_that_hangs_is_named() -> None:
     with pytest.raises(QTransformerError, match=r"job 1 failed 2 times.*longer than 5 s"):
         list(parallel_map(make_hanging, range(3), workers=2, timeout=5.0))
+
+
+def test_what_a_worker_takes_to_get_ready_is_no_part_of_its_job() -> None:
+    assert list(parallel_map(make_slowly, range(2), workers=2, timeout=1.0)) == [0, 1]
+
+
+def test_a_worker_that_cannot_be_made_says_why() -> None:
+    with pytest.raises(DatasetError, match="no such checkpoint"):
+        list(parallel_map(make_broken, range(2), workers=2))
 
 
 def test_there_is_a_core_to_work_on() -> None:

@@ -244,6 +244,12 @@ def test_extra_cameras_are_no_obstacle(make_config, make_policy, make_episode) -
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+@pytest.mark.parametrize("name", ["mps", "meta", "xpu", "cuda:99"])
+def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device={name}"):
+        pick_device(name)
+
+
 def test_devices_that_do_not_exist_are_refused() -> None:
     assert pick_device("auto") == CPU
     with pytest.raises(ConfigError, match="no CUDA device"):

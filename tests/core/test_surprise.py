@@ -68,6 +68,26 @@ def test_what_was_not_carried_out_disappoints_nobody() -> None:
     assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all()
 
 
+def test_what_somebody_else_led_to_disappoints_nobody() -> None:
+    surprise = Surprise(width=0.3, discount=0.9)
+    surprise.did(HERE, LEFT, 0.8)
+    surprise.look_away()
+    surprise.see(0.1)
+    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all()
+    surprise.did(HERE, RIGHT, 0.4)
+    surprise.take_back()
+    surprise.did(HERE, RIGHT, 0.4)
+    surprise.see(0.1)
+    np.testing.assert_allclose(surprise.of(HERE, RIGHT[None]), 0.09 - 0.4, atol=1e-4)
+
+
+def test_without_proprioception_actions_alone_are_alike() -> None:
+    surprise, nowhere = Surprise(width=0.3, discount=0.9), np.zeros(0)
+    surprise.did(nowhere, LEFT, 0.8)
+    surprise.see(0.5)
+    np.testing.assert_allclose(surprise.of(nowhere, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
+
+
 def test_an_episode_without_an_end_keeps_the_newest_alone() -> None:
     surprise = Surprise(width=0.3, discount=0.9)
     surprise.did(FAR, LEFT, 1.0)
@@ -107,6 +127,15 @@ def test_a_policy_does_something_else_where_it_has_been_disappointed(make_policy
     assert act(seen[2], 0.5, 0.45) == 0
     policy.reset()
     assert act(seen[0], 0.8, 0.6) == 0
+
+
+def test_while_somebody_else_acts_nothing_is_put_down_to_the_policy(make_policy, make_episode, observe) -> None:
+    policy, observation = make_policy(0.3), observe(make_episode(2, 0), 0)
+    policy.decide(observation)
+    policy._surprise._expected = 100.0  # whatever comes would disappoint
+    policy.shadow(observation)
+    policy.decide(observation)
+    assert policy._surprise._credits == [0.0, 0.0]
 
 
 def test_what_followed_from_another_s_actions_is_no_surprise(make_policy, make_episode) -> None:

@@ -100,6 +100,48 @@ def test_cloning_must_leave_steps_to_learn_values_in(algo, dataset, make_config,
     Trainer(make_config(algo="bc", cloning_steps=8), dataset, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"targets": {"behavior_success_only": True}},
+        {"algo": "mc", "targets": {"behavior_success_only": True}},
+        {"algo": "bc", "bc_filter_success": False, "targets": {"behavior_success_only": True}},
+        {"algo": "bc"},
+        {"cloning_steps": 2},
+    ],
+)
+def test_what_is_imitated_must_have_succeeded_once(settings, make_config, make_dataset, make_episode, tmp_path) -> None:
+    failures = make_dataset([make_episode(4, seed, success=False) for seed in range(4)])
+    with pytest.raises(ConfigError, match=r"no episode of these data is marked successful; .*bc_filter_success=false"):
+        Trainer(make_config(**settings), failures, tmp_path, progress=False)
+    Trainer(make_config(), failures, tmp_path, progress=False)
+    Trainer(make_config(algo="bc", bc_filter_success=False), failures, tmp_path, progress=False)
+    Trainer(make_config(targets={"behavior_success_only": True, "behavior_mask": 0.0}), failures, tmp_path, progress=False)
+
+
+def test_images_are_not_shifted_away(make_config, dataset, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"max_shift=16 .* camera 'front' .* 24 x 16 pixels"):
+        Trainer(make_config(optim={"max_shift": 16}), dataset, tmp_path, progress=False)
+
+
+def test_surprise_without_effect_is_told(make_config, make_dataset, make_episode, tmp_path) -> None:
+    """Where successes run into the time limit, a reward of 1 may be followed by more, and so explains any value."""
+    surprised = make_config(targets={"proposals": 4, "surprise": 0.3})
+    with pytest.warns(UserWarning, match=r"surprise=0\.3 will change nothing: .* earns 1, as much as any return"):
+        Trainer(surprised, make_dataset([make_episode(6, s, end="truncated") for s in range(4)]), tmp_path, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(surprised, make_dataset([make_episode(6, s) for s in range(4)]), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_returns_of_first_steps_are_those_of_whole_episodes(history, fit, make_config, make_dataset, make_episode) -> None:
+    """Only an episode's first step counts, not that of a segment: of 12 steps the last is rewarded in every episode."""
+    data = make_dataset([make_episode(12, seed, success=True) for seed in range(6)])
+    run = fit(make_config(steps=40, log_every=40, model={"history": history}), data=data)
+    assert read_jsonl(run / "metrics.jsonl")[-1]["return_start"] == pytest.approx(0.98**11, rel=1e-5)
+
+
 def test_values_are_left_alone_while_cloning(fit, make_config, dataset, tmp_path) -> None:
     config = make_config(cloning_steps=4)
     fresh = Trainer(config, dataset, tmp_path / "fresh", progress=False).learner.network.q_head.out.weight

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from qtransformer import ObservationSpec, Policy, Trainer
 from qtransformer.errors import ConfigError, SpecMismatchError
+from qtransformer.trainer import check_specs, mirrored_dims
 
 
 def test_fine_tuning_starts_from_the_checkpoints_weights_and_normalisation(
@@ -60,9 +61,25 @@ def test_returns_under_another_discount_are_refused(fit, make_config) -> None:
         fit(make_config(targets={"discount": 0.9}))
 
 
-def test_what_a_mirror_cannot_show_is_refused(fit, make_config) -> None:
+def test_what_a_mirror_cannot_show_is_refused(fit, make_config, action_spec, observation_spec) -> None:
     fit(make_config(optim={"mirror": ["dx"]}))
     with pytest.raises(ConfigError, match=r"no action dimension 'dz'; the data have dx, gripper, dy"):
         fit(make_config(optim={"mirror": ["dz"]}), "unknown")
     with pytest.raises(ConfigError, match=r"'dy' has the limits \[-0\.2, 0\.3\]"):
         fit(make_config(optim={"mirror": ["dy"]}), "uneven")
+    switch = replace(action_spec, low=(-0.1, -1.0, -0.2))
+    with pytest.raises(ConfigError, match="'gripper' is a switch of 2 values"):
+        mirrored_dims(["gripper"], switch, observation_spec)
+    with pytest.raises(ConfigError, match="the data have no camera"):
+        mirrored_dims(["dx"], action_spec, replace(observation_spec, cameras={}))
+
+
+def test_units_that_both_tell_must_agree(action_spec, observation_spec) -> None:
+    def join(*units: str) -> None:
+        other = replace(observation_spec, proprio_units=units)
+        check_specs(action_spec, observation_spec, action_spec, other, "a checkpoint")
+
+    join("m", "m")
+    join("1", "unknown")  # files that tell no units
+    with pytest.raises(SpecMismatchError, match=r"proprioception's units: expected \{'y': 'm'\}, found \{'y': 'mm'\}"):
+        join("unknown", "mm")

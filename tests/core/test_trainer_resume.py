@@ -81,6 +81,13 @@ def test_pointers_are_not_needed_to_resume(fit, make_config, dataset) -> None:
     assert pointer.exists()
 
 
+def test_a_pointer_that_a_kill_left_behind_is_mended(fit, make_config) -> None:
+    pointer = fit(make_config()) / "checkpoints" / "latest.json"
+    pointer.write_text('{"step": "step_0000004"}')
+    fit(make_config(), resume=True)
+    assert json.loads(pointer.read_text()) == {"step": "step_0000008"}
+
+
 def test_a_finished_training_resumed_does_nothing(fit, make_config) -> None:
     run = fit(make_config())
     before = everything(run)

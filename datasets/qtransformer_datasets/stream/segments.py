@@ -167,7 +167,7 @@ class SegmentReader:
         gathered = {
             "proprio": gather(frames.proprio),
             "instruction": torch.from_numpy(self._instructions.take(frames.instruction_id.take(index), axis=0)),
-            "episode_start": torch.from_numpy(np.maximum(self._offsets - self._age.take(index), 0)),
+            "episode_start": torch.from_numpy(self._offsets - self._age.take(index)),
             "has_action": gather(frames.has_action),
             "actions": gather(frames.actions),
             "rewards": gather(frames.rewards),

@@ -66,14 +66,22 @@ def test_frames_know_their_episode_and_whether_they_act(make_policy, episodes) -
     assert found.success[found.first].tolist() == [e.success for e in episodes]
 
 
-def test_episodes_at_once_do_not_matter(make_policy, episodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_at_once_do_not_matter(make_policy, episodes, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy(targets={"time_steps": 3})
     whole = replay(policy, episodes)
-    monkeypatch.setattr(replay_module, "EPISODES_AT_ONCE", 2)
+    monkeypatch.setattr(replay_module, "FRAMES_AT_ONCE", 7)
     pieces = replay(policy, episodes)
     for name in ("episode", "greedy", "mc_return", "has_target", "q_logged", "target"):
         a, b = (getattr(r, name)[whole.has_action] for r in (whole, pieces))
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_episodes_go_together_as_far_as_their_frames_let_them(make_episode) -> None:
+    """Episodes of T steps have T + 1 frames; one that is too long comes alone, none is left out."""
+    episodes = [make_episode(length, 0) for length in (2, 3, 9, 1, 1, 1, 2)]
+    found = [[len(e) for e in chunk] for chunk in replay_module.chunked(episodes, 7)]
+    assert found == [[2, 3], [9], [1, 1, 1], [2]]
+    assert list(replay_module.chunked([], 7)) == []
 
 
 def test_monte_carlo_targets_are_the_returns(make_policy, make_episode) -> None:

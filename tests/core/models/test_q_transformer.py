@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from qtransformer.batch import Batch
+from qtransformer.checkpoint import build_network
 from qtransformer.config import TrainConfig
+from qtransformer.errors import SpecMismatchError
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
+from qtransformer.types import ObservationSpec
 
 
 def tokens_of(network: QTransformer, batch: Batch) -> Tensor:
@@ -18,6 +21,13 @@ def tokens_of(network: QTransformer, batch: Batch) -> Tensor:
 
 def context_of(network: QTransformer, batch: Batch) -> Tensor:
     return network.windows(tokens_of(network, batch), batch.episode_start, batch.lead, batch.steps)
+
+
+@pytest.mark.parametrize("camera", ["images.wrist", "type", "keys", "train", ""])
+def test_names_that_modules_cannot_have_are_refused_with_the_remedy(camera, make_config, action_spec) -> None:
+    spec = ObservationSpec(cameras={camera: (16, 16, 3)}, proprio_names=("x",), proprio_units=("m",), control_hz=5.0)
+    with pytest.raises(SpecMismatchError, match=rf"camera '{camera}': .*rename it, cameras="):
+        build_network(make_config(), action_spec, spec, {"proprio_mean": [0.0], "proprio_std": [1.0]})
 
 
 @pytest.fixture(params=[1, 6], ids=["history 1", "history 6"])

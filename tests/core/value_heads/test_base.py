@@ -1,5 +1,6 @@
 """What holds for every head."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,12 @@ from qtransformer.errors import ConfigError
 from qtransformer.value_heads import CategoricalHead, make_value_head
 
 every_head = pytest.mark.parametrize("kind", list(ValueKind))
+
+
+def test_many_bins_move_the_first_value_no_further_than_few() -> None:
+    heads = [make_value_head(ValueConfig(v_min=0.0, v_max=1.0, num_bins=bins)) for bins in (51, 255, 1001)]
+    first = [float(head.q_values(head.initial_logits(0.05))) for head in heads]
+    np.testing.assert_allclose(first, 0.05, atol=3e-3)
 
 
 @every_head
