@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from qtransformer.evaluate import wilson
+
 DRAWS = 4000
 """Resamplings behind an interval."""
 
@@ -25,7 +27,8 @@ def success_rate(outcomes: Sequence[Bool[np.ndarray, "_"]], seed: int = 0) -> Es
     """Mean success over training seeds, with the interval of the hierarchical bootstrap: seeds are drawn, then their episodes.
 
     With one seed, episodes alone are drawn, and the interval says nothing of what another training would give. With few seeds it
-    is a little too narrow, as every bootstrap of few values.
+    is a little too narrow, as every bootstrap of few values. Where all episodes ended alike there is nothing to draw between, and the
+    interval is Wilson's.
 
     Args:
         outcomes: one array a training seed: which episodes succeeded.
@@ -34,6 +37,8 @@ def success_rate(outcomes: Sequence[Bool[np.ndarray, "_"]], seed: int = 0) -> Es
     _require(outcomes)
     rng, count = np.random.default_rng(seed), len(outcomes)
     rates, sizes = np.array([o.mean() for o in outcomes]), np.array([len(o) for o in outcomes])
+    if rates.min() == rates.max() and rates[0] in (0.0, 1.0):
+        return Estimate(rates[0], *wilson(int((rates * sizes).sum()), int(sizes.sum())))
     seeds = rng.integers(count, size=(DRAWS, count))
     # Drawing n episodes with replacement succeeds as often as a binomial of the seed's own rate.
     means = (rng.binomial(sizes[seeds], rates[seeds]) / sizes[seeds]).mean(-1)

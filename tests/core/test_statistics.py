@@ -31,6 +31,14 @@ def test_one_seed_has_the_interval_of_its_episodes() -> None:
     assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=0.006)
 
 
+def test_outcomes_that_are_all_alike_still_have_an_interval() -> None:
+    """The rule of three: of 0 in 300 the upper end is about 3.8 in 300 (Wilson, 95%)."""
+    none, always = success_rate([np.zeros(300, bool)]), success_rate([np.ones(150, bool)] * 2)
+    assert (none.mean, none.low) == pytest.approx((0.0, 0.0), abs=1e-9)
+    assert none.high == pytest.approx(0.0126, abs=2e-4)
+    assert always == pytest.approx((1.0, 1 - none.high, 1.0))
+
+
 def test_seeds_that_differ_widen_the_interval() -> None:
     alike = success_rate([np.arange(300) < 150] * 4)
     apart = success_rate([np.arange(300) < n for n in (60, 120, 180, 240)])
