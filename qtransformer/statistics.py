@@ -27,8 +27,8 @@ def success_rate(outcomes: Sequence[Bool[np.ndarray, "_"]], seed: int = 0) -> Es
     """Mean success over training seeds, with the interval of the hierarchical bootstrap: seeds are drawn, then their episodes.
 
     With one seed, episodes alone are drawn, and the interval says nothing of what another training would give. With few seeds it
-    is a little too narrow, as every bootstrap of few values. Where all episodes ended alike there is nothing to draw between, and the
-    interval is Wilson's.
+    is a little too narrow, as every bootstrap of few values. Where all episodes ended alike nothing varies between
+    draws, and the interval is Wilson's.
 
     Args:
         outcomes: one array a training seed: which episodes succeeded.
