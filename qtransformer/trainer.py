@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +31,15 @@ from qtransformer.checkpoint import (
     versions,
     write_checkpoint,
 )
+from qtransformer.checks import (
+    check_specs,
+    mirrored_dims,
+    refuse_nothing_to_imitate,
+    refuse_several_processes,
+    refuse_shifts_beyond_the_image,
+    warn_of_coarse_bins,
+    warn_of_no_surprise,
+)
 from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.evaluate import evaluate, no_worse
@@ -39,7 +50,7 @@ from qtransformer.metrics import JsonLines, Meter
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy, pick_device
 from qtransformer.run_guard import Stop, exclusive, graceful_stop
-from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec, rename_hint
+from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec
 from qtransformer.value_heads.support import accepts, find_support, resolved
 
 LogSink = Callable[[int, Mapping[str, float]], None]
@@ -49,10 +60,6 @@ VALIDATION_SEED = 500_000
 """First seed of validation episodes, far from any used for collection or test."""
 MAX_SKIPPED = 3
 """Updates in a row that may be not finite before training stops."""
-UNTOLD_UNITS = ("1", "unknown")
-"""What readers say of values whose files give no unit."""
-MIN_SPANNED = 4
-"""Bins of a continuous action over which data should spread: within a bin, actions are one and the same."""
 
 
 class TrainingData(Protocol):
@@ -139,11 +146,11 @@ class Trainer:
                 f"the dataset's returns are discounted by {dataset.discount}, the targets by {config.targets.discount}; "
                 "use dataset.with_discount(targets.discount)"
             )
-        _refuse_several_processes()
-        _refuse_nothing_to_imitate(config, float(dataset.stats.success_rate))
-        _refuse_shifts_beyond_the_image(config.optim.max_shift, dataset.observation_spec)
-        _warn_of_no_surprise(config, dataset.stats)
-        _warn_of_coarse_bins(config.model.action_bins, dataset.action_spec, dataset.stats)
+        refuse_several_processes()
+        refuse_nothing_to_imitate(config, float(dataset.stats.success_rate))
+        refuse_shifts_beyond_the_image(config.optim.max_shift, dataset.observation_spec)
+        warn_of_no_surprise(config, dataset.stats)
+        warn_of_coarse_bins(config.model.action_bins, dataset.action_spec, dataset.stats)
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -179,17 +186,21 @@ class Trainer:
         self.directory.mkdir(parents=True, exist_ok=True)
         with exclusive(self.directory), graceful_stop() as stop:
             step = self._restore() if resume else self._begin(describe)
-            log = JsonLines(self.directory / "metrics.jsonl", step)
-            try:
-                step = self._loop(step, stop, log)
-            finally:
-                log.close()
+            with closing(JsonLines(self.directory / "metrics.jsonl", step)) as log, self._bar(step) as bar:
+                step = self._loop(step, stop, log, bar)
         return Run(self.directory, step, stopped=step < self.config.steps)
 
-    def _loop(self, step: int, stop: Stop, log: JsonLines) -> int:
+    def _bar(self, step: int) -> tqdm:
+        """Progress for whoever watches; a file gets a line a minute, and none of a short training."""
+        pause = 0.0 if sys.stderr.isatty() else 60.0
+        name, total = f"train {self.config.algo.value}", self.config.steps
+        return tqdm(
+            desc=name, total=total, initial=step, unit="step", disable=not self.progress, delay=pause, mininterval=max(pause, 0.1)
+        )
+
+    def _loop(self, step: int, stop: Stop, log: JsonLines, bar: tqdm) -> int:
         config, meter, skipped = self.config, Meter(), 0
         batches = self._batches(step)
-        bar = tqdm(total=config.steps, initial=step, desc=f"train {config.algo.value}", unit="step", disable=not self.progress)
         since, logged = perf_counter(), step
         self.learner.network.train()
         while step < config.steps and not stop.requested:
@@ -211,14 +222,14 @@ class Trainer:
                 values["samples_per_second"] = (step - logged) * transitions / elapsed
                 since, logged = perf_counter(), step
                 self._log(step, values, log)
-                bar.set_postfix({k: f"{values[k]:.3g}" for k in ("loss", "q_start", "return_start") if k in values})
+                shown = {k: f"{values[k]:.3g}" for k in ("loss", "q_start", "return_start") if k in values}
+                bar.set_postfix(shown, refresh=False)
             if step % config.save_every == 0 or step == config.steps:
                 began = perf_counter()
                 self._save(step, log)
                 since += perf_counter() - began
         if stop.requested and step % config.save_every and step < config.steps:
             self._save(step, log, validate=False)  # in a hurry, and resuming must choose the best as if never stopped
-        bar.close()
         return step
 
     def _batches(self, step: int) -> Iterator[Batch]:
@@ -291,6 +302,7 @@ class Trainer:
                 f"{self.directory} holds a run already: `qtransformer resume run={self.directory}` goes on with it, "
                 "another run=... starts a new one"
             )
+        next(self._batches(0))  # before there is a run: a mended command must not stumble over one that could not begin
         describe()  # first: with a folder of checkpoints, but no description, a killed run could be neither started nor resumed
         self.checkpoints.mkdir(exist_ok=True)
         write_json(self.directory / "config.json", to_dict(self.config))
@@ -381,59 +393,6 @@ class Trainer:
         )
 
 
-def _refuse_several_processes() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        raise ConfigError(
-            f"expected one process for a training, found {torch.distributed.get_world_size()} of torch.distributed: they exchange "
-            "no gradients, so each would train a network of its own; start one training a GPU (device=cuda:1), or one alone"
-        )
-
-
-def _refuse_nothing_to_imitate(config: TrainConfig, success_rate: float) -> None:
-    """Without a success, a classifier that learns from successes alone would stay as it was drawn, and proposals with it."""
-    clones = config.algo is Algo.bc or config.cloning_steps > 0
-    of_successes = config.targets.behavior_success_only and (clones or config.targets.behavior_mask > 0)
-    if success_rate == 0 and (of_successes or (clones and config.bc_filter_success)):
-        raise ConfigError(
-            "what to imitate is learned from successful episodes alone, and no episode of these data is marked successful; mark "
-            "them (`success=` of the dataset, `qtransformer data relabel`), or set targets.behavior_success_only=false and "
-            "bc_filter_success=false to imitate all of them"
-        )
-
-
-def _refuse_shifts_beyond_the_image(max_shift: int, spec: ObservationSpec) -> None:
-    for camera, shape in spec.cameras.items():
-        if max_shift >= min(shape[:2]):
-            raise ConfigError(
-                f"optim.max_shift={max_shift} would move all of camera '{camera}' out of its {shape[0]} x {shape[1]} pixels; "
-                "lower it"
-            )
-
-
-def _warn_of_no_surprise(config: TrainConfig, stats: Any) -> None:
-    """Where steps that go on may earn as much as an episode can, nothing that happens is less than what a reward may explain."""
-    if config.targets.surprise and 0 < stats.going_on_reward_max >= stats.return_max:
-        warnings.warn(
-            f"targets.surprise={config.targets.surprise} will change nothing: in these data a step after which the episode may go "
-            f"on earns {stats.going_on_reward_max:g}, as much as any return, so that no loss of value is a surprise. If successes "
-            "end their episodes, mark them terminated (`dones=terminated` of robomimic files)",
-            stacklevel=3,
-        )
-
-
-def _warn_of_coarse_bins(bins: int, spec: ActionSpec, stats: Any) -> None:
-    """Say which actions are almost all one to the policy, because the data use little of their limits."""
-    spanned = (stats.action_max - stats.action_min) / 2 * bins
-    dims = zip(spec.names, spec.discrete, spanned, strict=True)
-    coarse = [f"'{name}' over {used:.2g}" for name, values, used in dims if not values and 0 < used < MIN_SPANNED]
-    if coarse:
-        warnings.warn(
-            f"of {bins} bins between the limits of actions, these data spread {', '.join(coarse)}; the policy knows one action per "
-            "bin: narrow limits to what the data use (`data stats` prints it; of a bag, the contract) or raise model.action_bins",
-            stacklevel=3,
-        )
-
-
 def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where: str) -> None:
     """Say once what changes with other batches: batch k of b segments takes segments k * b to (k + 1) * b."""
     before = position.get("batch_segments", batch_segments)  # earlier checkpoints do not say
@@ -444,57 +403,3 @@ def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where
             f"and some {told}; resume with {before} to go on as if never stopped",
             stacklevel=2,
         )
-
-
-def mirrored_dims(names: Sequence[str], action: ActionSpec, observation: ObservationSpec) -> list[int]:
-    """Indices of the action dimensions that `optim.mirror` names.
-
-    Raises:
-        ConfigError: there is none of that name, it has no mirror image (a switch, limits that are not symmetric), or there is no
-            camera whose image would be mirrored with it.
-    """
-    for name in names:
-        if name not in action.names:
-            raise ConfigError(f"optim.mirror: there is no action dimension '{name}'; the data have {', '.join(action.names)}")
-        low, high, switch = (of[action.names.index(name)] for of in (action.low, action.high, action.discrete))
-        if switch:
-            raise ConfigError(f"optim.mirror: '{name}' is a switch of {switch} values; only continuous dimensions can be mirrored")
-        if low != -high:
-            raise ConfigError(f"optim.mirror: '{name}' has the limits [{low}, {high}]; only symmetric ones can be mirrored")
-    if names and not observation.cameras:
-        raise ConfigError(f"optim.mirror: {', '.join(names)} would be mirrored without an image to mirror: the data have no camera")
-    return [action.names.index(name) for name in names]
-
-
-def _told_units(one: ObservationSpec, other: ObservationSpec) -> tuple[dict[str, str], dict[str, str]]:
-    """Units of the proprioceptive values of which both tell one."""
-    ours, theirs = (
-        {name: unit for name, unit in zip(spec.proprio_names, spec.proprio_units, strict=True) if unit not in UNTOLD_UNITS}
-        for spec in (one, other)
-    )
-    return {k: v for k, v in ours.items() if k in theirs}, {k: v for k, v in theirs.items() if k in ours}
-
-
-def check_specs(
-    action: ActionSpec,
-    observation: ObservationSpec,
-    other_action: ActionSpec,
-    other_observation: ObservationSpec,
-    where: str,
-) -> None:
-    """Refuse to join a checkpoint with data or an environment it was not made for; the error lists every difference."""
-    pairs = [
-        ("cameras", dict(observation.cameras), dict(other_observation.cameras)),
-        ("proprioception", observation.proprio_names, other_observation.proprio_names),
-        ("proprioception's units", *_told_units(observation, other_observation)),
-        ("control_hz", observation.control_hz, other_observation.control_hz),
-        ("action names", action.names, other_action.names),
-        ("action lower limits", action.low, other_action.low),
-        ("action upper limits", action.high, other_action.high),
-        ("action units", action.units, other_action.units),
-        ("action switches", action.discrete, other_action.discrete),
-    ]
-    differences = [f"{name}: expected {a}, found {b}" for name, a, b in pairs if a != b]
-    if differences:
-        differences += filter(None, [rename_hint(observation, other_observation)])
-        raise SpecMismatchError(f"{where} does not fit: " + "; ".join(differences))

@@ -72,7 +72,9 @@ def calibrate_threshold(results: Sequence[EpisodeResult], rate: float) -> float:
     rank = math.floor(rate * (len(lowest) + 1))
     if rank < 1:
         needed = math.ceil(1 / rate) - 1
-        raise ConfigError(f"{rate:g} false stops need {needed} successful episodes to calibrate on, found {len(lowest)}: act more")
+        raise ConfigError(
+            f"{rate:g} false stops need {needed} successful episodes to calibrate on, found {len(lowest)}: raise episodes="
+        )
     return lowest[rank - 1]
 
 

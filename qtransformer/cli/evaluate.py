@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from qtransformer.checkpoint import resolve_checkpoint
+from qtransformer.checks import check_specs
 from qtransformer.cli import log_evaluation
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.factories import (
@@ -23,11 +24,11 @@ from qtransformer.cli.factories import (
 )
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import ActorKind, EvalSettings
+from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.evaluate import Evaluation
 from qtransformer.files import write_json
 from qtransformer.parallel import default_workers, parallel_map
 from qtransformer.policy import Policy
-from qtransformer.trainer import check_specs
 
 FROM_LOGS = ("critic_data", "critic_steps", "fqe_steps", "select")
 IN_SCENES = ("episodes", "seed", "split", "env", "env_kwargs", "videos", "workers")
@@ -133,7 +134,15 @@ def _logged_env(settings: EvalSettings) -> dict[str, Any]:
 
 def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
     """Refuse an environment the policy was not made for, before anything runs."""
-    env = factory()
+    try:
+        env = factory()
+    except ConfigError as error:
+        if policy is None or factory.target != SIMULATOR:
+            raise
+        raise SpecMismatchError(
+            f"{run} is no policy of the simulator's environment ({error}); act in its own with env=your.module:make_env, or judge "
+            "it from logs with dataset=..."
+        ) from error
     try:
         if policy:
             check_specs(policy.action_spec, policy.observation_spec, env.action_spec, env.observation_spec, run)

@@ -44,7 +44,7 @@ def simulator() -> Any:
         return import_module("qtransformer_sim")
     except ImportError as error:
         raise ConfigError(
-            f"the simulator cannot be imported ({error}); pip install 'qtransformer[sim]' on Python 3.10 or 3.11"
+            f"the simulator cannot be imported ({error}); pip install -e '.[sim]' in the checkout, on Python 3.10 or 3.11"
         ) from error
 
 

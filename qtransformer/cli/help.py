@@ -23,9 +23,9 @@ Entry = tuple[str, str, str]
 """Name, default, and what it means."""
 
 
-def overview() -> str:
-    """`qtransformer --help`."""
-    verbs = [f"  {verb:15}{_first_sentence(schema)}" for verb, schema in SCHEMAS.items()]
+def overview(beginning: str = "") -> str:
+    """`qtransformer --help`, of verbs that begin so."""
+    verbs = [f"  {verb:15}{_first_sentence(schema)}" for verb, schema in SCHEMAS.items() if verb.startswith(beginning)]
     return "\n".join(
         [
             f"qtransformer {qtransformer.__version__}: turn logged robot data into a grasping policy and run it on an arm",

@@ -3,8 +3,11 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import qtransformer
 from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types, suggest
@@ -20,6 +23,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.formatwarning = _one_line
     try:
         return _dispatch(words)
     except UsageError as error:
@@ -39,6 +43,9 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(overview())
         return 0
+    if words in (["data"], ["data", "--help"], ["data", "-h"]):
+        print(overview("data "))
+        return 0
     if words[0] == "--version":
         print(f"qtransformer {qtransformer.__version__}")
         return 0
@@ -48,7 +55,17 @@ def _dispatch(words: list[str]) -> int:
         return 0
     refuse_split_braces(rest)
     settings = compose_settings(verb, rest)
+    refuse_other_files(verb, settings)
     return import_module(f"qtransformer.cli.{MODULES.get(verb, verb.replace(' ', '.'))}").run(settings)
+
+
+def refuse_other_files(verb: str, settings: Any) -> None:
+    """Before anything runs: a result must not take the place of a file of another kind, a dataset say."""
+    reports = {"json": ".json", **({"out": ".html"} if verb == "data view" else {})}
+    for name, suffix in reports.items():
+        path = Path(getattr(settings, name, "") or f"nothing{suffix}")
+        if path.suffix != suffix and path.exists():
+            raise UsageError(f"{name}={path}: exists, and is no {suffix} file; choose another name")
 
 
 def _split_verb(words: list[str]) -> tuple[str, list[str]]:
@@ -57,8 +74,6 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
             raise UsageError(f"there is no verb '{words[0]}'; {suggest(words[0], list(SCHEMAS))}")
         return words[0], _with_name(words[1:]) if words[0] == "study" else words[1:]
     verb = " ".join(words[:2])
-    if verb in ("data", "data --help", "data -h"):
-        return "data inspect", ["--help"]
     if verb not in SCHEMAS:
         raise UsageError(f"there is no verb '{verb}'; {suggest(verb, [known for known in SCHEMAS if known.startswith('data ')])}")
     return verb, _with_paths(verb, words[2:])
@@ -71,12 +86,18 @@ def _with_name(words: list[str]) -> list[str]:
 
 
 def _with_paths(verb: str, words: list[str]) -> list[str]:
-    """Words without a key are paths, and `in=` is another word for `path=`."""
-    paths = [word.removeprefix("in=") for word in words if word.startswith("in=") or not ("=" in word or word.startswith("-"))]
-    rest = [word for word in words if not word.startswith("in=") and ("=" in word or word.startswith("-"))]
+    """Words without a key are paths, those of files whose names hold a `=` too, and `in=` is another word for `path=`."""
+    known = setting_types(SCHEMAS[verb])
+
+    def is_path(word: str) -> bool:
+        key, equals, _ = word.partition("=")
+        return key == "in" or (not word.startswith("-") and (not equals or (key not in known and Path(word).exists())))
+
+    paths = [word.removeprefix("in=") for word in words if is_path(word)]
+    rest = [word for word in words if not is_path(word)]
     if len(paths) <= 1:
         return [f"path={path}" for path in paths] + rest
-    if setting_types(SCHEMAS[verb])["path"] is str:
+    if known["path"] is str:
         raise UsageError(f"{verb} takes one path, found {len(paths)}: {' '.join(paths)}")
     return [f"path=[{','.join(map(quoted, paths))}]", *rest]
 
@@ -100,6 +121,11 @@ def _is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """A warning as a sentence for whoever typed the command, who has no use for a line of our source."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _fail(message: str, code: int) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +32,6 @@ def build_trainer(config: RunConfig, opened: list[LoggedEpisodes], run: Path) ->
         run,
         eval_env=validation_env(config),
         sinks=[TensorBoard(run / "tensorboard", _resumed_step(run))],
-        progress=sys.stderr.isatty(),
     )
     parameters = sum(p.numel() for p in trainer.learner.network.parameters())
     stats = dataset.stats
@@ -88,14 +86,17 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: 
 
 def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] = lambda: None) -> int:
     """Train (see `Trainer.fit`); an end asked for by a signal is told apart by the shell's usual exit codes (143, 130)."""
-    began = perf_counter()
+    began, before = perf_counter(), _resumed_step(trainer.directory)
     with arrived_signals() as last:
         run = trainer.fit(resume, describe)
         number = last()
     if run.stopped:
         print(f"stopped after step {run.step}, saved; go on with: qtransformer resume run={run.directory}", flush=True)
         return 128 + number
-    print(f"{run.directory}: trained to step {run.step} in {perf_counter() - began:.0f} s", flush=True)
+    if run.step == before:
+        print(f"{run.directory}: was trained to step {run.step} already; train init={run.directory} run=... goes on from there")
+    else:
+        print(f"{run.directory}: trained to step {run.step} in {perf_counter() - began:.0f} s", flush=True)
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from qtransformer.checkpoint import complete_checkpoints, resolve_checkpoint
+from qtransformer.checks import check_specs
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.log_evaluation import scores
 from qtransformer.log_evaluation.behaviour import CriticConfig, critic_config, fit_behaviour
@@ -17,7 +18,7 @@ from qtransformer.log_evaluation.fitted_q import Transitions, action_values, enc
 from qtransformer.log_evaluation.replay import Replay, replay
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
-from qtransformer.trainer import TrainingData, check_specs
+from qtransformer.trainer import TrainingData
 
 SELECTION = ("likelihood_gap", "match_gap")
 """The score that chooses: the first one that all checkpoints have. Why this one: docs/log_evaluation.md."""

@@ -99,6 +99,12 @@ class ArmResult:
     def seeds(self) -> str:
         return _counted(len(self.outcomes))
 
+    @property
+    def validated(self) -> str:
+        """Which of its seeds its curve stands for, where it is not all of them."""
+        missing = len(self.outcomes) - len(self.curves)
+        return f"seed {', '.join(map(str, sorted(self.curves)))} of {len(self.outcomes)}" if missing and self.curves else ""
+
 
 def build_study_report(
     name: str, question: str, arms: Sequence[ArmResult], pairs: Sequence[tuple[str, str]], out: Path, pages: Path
@@ -166,9 +172,8 @@ def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
     colors = _colors(arms)
     for arm in drawn:
         steps, values = _aligned(arm)
-        ax.plot(
-            steps, values.mean(0), color=colors[arm.name], linewidth=2, marker="o", markersize=3.5, label=plots.literal(_name(arm))
-        )
+        label = plots.literal(_name(arm) + (f" ({arm.validated})" if arm.validated else ""))
+        ax.plot(steps, values.mean(0), color=colors[arm.name], linewidth=2, marker="o", markersize=3.5, label=label)
         ax.fill_between(steps, values.min(0), values.max(0), color=colors[arm.name], alpha=0.13, linewidth=0)
     ax.set(ylim=(0, 1.03), xlabel="gradient steps", ylabel="success, validation objects")
     ax.set_xlim(left=0)
@@ -188,7 +193,8 @@ def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
         ax.plot(*_mean_curve(first), color=theme.muted, linewidth=1.1, linestyle=(0, (3, 2)))
         ax.plot(steps, values.mean(0), color=COLORS[0], linewidth=1.8, marker="o", markersize=2.8)
         ax.fill_between(steps, values.min(0), values.max(0), color=COLORS[0], alpha=0.15, linewidth=0)
-        ax.set_title(plots.literal(_name(arm)), size=8.5, color=theme.ink, loc="left", pad=3)
+        name = _name(arm) + (f" ({arm.validated})" if arm.validated else "")
+        ax.set_title(plots.literal(name), size=8.5, color=theme.ink, loc="left", pad=3)
     for ax in panels:
         ax.patch.set_alpha(0)
         ax.spines[:].set_visible(False)
@@ -290,7 +296,7 @@ def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
             f"{arm.estimate.mean:.3f}",
             f"[{arm.estimate.low:.3f}, {arm.estimate.high:.3f}]",
             " ".join(f"{arm.outcomes[seed].mean():.2f}" for seed in sorted(arm.outcomes)),
-            _number(arm.best_validation, ".2f"),
+            _number(arm.best_validation, ".2f") + (f" ({arm.validated})" if arm.validated else ""),
             _number(arm.minutes, ".1f"),
             f"{arm.data_success:.3f}",
         ]

@@ -12,8 +12,10 @@ from console import TINY, qtransformer
 
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import evaluate as verb
+from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.main import main
 from qtransformer.cli.settings import EvalSettings, Split
+from qtransformer.errors import SpecMismatchError
 from qtransformer.evaluate import Evaluation
 from qtransformer.policy import Policy
 
@@ -131,6 +133,14 @@ def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
     result = qtransformer("eval", f"run={tmp_path}/run", "episodes=2")
     assert result.code == 1
     assert "model.safetensors differs from its manifest" in result.error
+
+
+def test_a_policy_of_another_robot_is_told_where_it_can_act() -> None:
+    pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
+    foreign: Any = object()
+    world = EnvFactory(SIMULATOR, {"cameras": {"agentview": [16, 16]}})
+    with pytest.raises(SpecMismatchError, match=r"runs/x is no policy of the simulator.*agentview.*env=your\.module:make_env"):
+        verb.check_fit(world, foreign, "runs/x")
 
 
 def test_the_simulator_is_built_as_the_data_saw_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,21 @@ def test_a_description_is_replaced_whole_or_not_at_all(trained: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_a_finished_run_is_not_said_to_be_trained_again(trained: Path) -> None:
+    result = qtransformer("resume", f"run={trained}")
+    assert result.code == 0
+    assert f"was trained to step 4 already; train init={trained}" in result.out
+
+
+def test_a_training_that_never_began_is_in_nobody_s_way(dataset: Path, tmp_path: Path) -> None:
+    """There is one instruction: no batch can be drawn that is balanced by it."""
+    words = [f"dataset={dataset}", f"run={tmp_path / 'run'}", "steps=2", *TINY]
+    first = qtransformer("train", "data.balance=instruction", *words)
+    assert first.code == 1
+    assert "balance 'instruction' expected two groups" in first.error
+    assert qtransformer("train", *words).code == 0
+
+
 def test_a_run_is_not_overwritten(trained: Path, dataset: Path) -> None:
     before = (trained / "config.yaml").read_text()
     result = qtransformer("train", f"dataset={dataset}", f"run={trained}", "steps=9", *TINY)

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from qtransformer import ObservationSpec, Policy, Trainer
+from qtransformer.checks import check_specs, mirrored_dims
 from qtransformer.errors import ConfigError, SpecMismatchError
-from qtransformer.trainer import check_specs, mirrored_dims
 
 
 def test_fine_tuning_starts_from_the_checkpoints_weights_and_normalisation(

@@ -45,6 +45,14 @@ def test_an_arm_is_read_from_its_rows() -> None:
     assert np.array_equal(found.curves[3][0], [10, 20, 30])
 
 
+def test_a_curve_of_some_seeds_says_of_which(tmp_path: Path) -> None:
+    rows = [row(seed, "1100") for seed in range(3)]
+    some, all_of_them = arm("some", rows, [[], curve(0.1, 0.6), []]), arm("all", rows, [curve(0.1, 0.6)] * 3)
+    assert (some.validated, all_of_them.validated, arm("none", rows).validated) == ("seed 1 of 3", "", "")
+    build_study_report("part", "?", [some, all_of_them], [], tmp_path, tmp_path)
+    assert "| 0.60 (seed 1 of 3) |" in (tmp_path / "part.md").read_text()
+
+
 def test_a_report_says_what_was_found(tmp_path: Path) -> None:
     arms = [
         arm("q", [row(0, "1" * 40), row(1, "1" * 40)], [curve(0.5, 0.9), curve(0.7, 0.8)]),
@@ -54,7 +62,7 @@ def test_a_report_says_what_was_found(tmp_path: Path) -> None:
     pairs = [("q", "bc"), ("q", "rate_<b>"), ("q", "none")]
     page = build_study_report("tiny", "Is <it> so?", arms, pairs, tmp_path, tmp_path / "runs")
     table = (tmp_path / "tiny.md").read_text()
-    assert "| the q | 2 | 1.000 | [1.000, 1.000] | 1.00 1.00 | 0.85 | 1.5 | 0.200 |" in table
+    assert "| the q | 2 | 1.000 | [0.954, 1.000] | 1.00 1.00 | 0.85 | 1.5 | 0.200 |" in table
     assert "| the bc | 1 seed | 0.500 |" in table
     assert "the rate_<b> (validation)" in table
     assert "| the q − the bc | +0.500 |" in table, "over the seed that both have"
