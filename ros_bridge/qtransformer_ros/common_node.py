@@ -31,6 +31,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from qtransformer.errors import QTransformerError
+from qtransformer_ros.parameter_names import check_names, check_places
 
 T = TypeVar("T")
 
@@ -91,21 +92,29 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not any(name in os.environ for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         os.environ["ROS_LOG_DIR"] = tempfile.gettempdir()  # containers: rclpy refuses to start where it cannot log
-    if others := rclpy.utilities.remove_ros_args(sys.argv if args is None else args)[1:]:
+    arguments = sys.argv if args is None else args
+    if others := rclpy.utilities.remove_ros_args(arguments)[1:]:
         print(f"{make_node.__doc__}\nSettings are ROS parameters: --ros-args -p NAME:=VALUE; found {' '.join(others)}")
         return 0 if others[0] in ("-h", "--help") else 2
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return _live(make_node, stop)
+        return _live(make_node, stop, arguments)
     finally:
         rclpy.try_shutdown()
 
 
-def _live(make_node: Callable[[], Any], stop: threading.Event) -> int:
+def _live(make_node: Callable[[], Any], stop: threading.Event, arguments: Sequence[str]) -> int:
     try:
         node = make_node()
     except (QTransformerError, InvalidParameterValueException) as error:
         get_logger("qtransformer").fatal(str(error))  # one sentence that says what mends it
+        return 1
+    try:
+        check_places(node.get_fully_qualified_name(), arguments)
+    except QTransformerError as error:
+        node.get_logger().fatal(str(error))
+        node.on_stop()
+        node.destroy_node()
         return 1
     # Other executors of rclpy lose messages (several threads) or deliver none (events) in the releases we run on.
     executor = SingleThreadedExecutor()
@@ -148,6 +157,18 @@ def publish_last(publisher: Publisher, message: Any) -> None:
 def time_message(ns: int) -> TimeMessage:
     """Nanoseconds of ROS time as a stamp."""
     return TimeMessage(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def declared(node: Node, declare: Callable[[Node], T]) -> T:
+    """Declare all parameters of a node, before anything is made of them. Returns what `declare` does.
+
+    Raises:
+        ConfigError: the node was given one that it does not have.
+    """
+    settings = declare(node)
+    given = node._parameter_overrides  # rclpy has no other word for what a node was given
+    check_names(node.get_fully_qualified_name(), given, node.get_parameters_by_prefix(""))
+    return settings
 
 
 class Setting(Generic[T]):

@@ -35,7 +35,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_policy")
-        self.settings = Parameters(self)
+        self.settings = common.declared(self, Parameters)
         self.session: PolicySession | None = None
         self._refusal = ""
         """Why the last transition failed."""
