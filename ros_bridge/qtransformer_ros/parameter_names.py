@@ -45,8 +45,8 @@ def check_places(node: str, arguments: Sequence[str]) -> None:
 
 
 def _check_place(node: str, given: str, named: Sequence[str]) -> None:
-    # `*` here reaches over slashes, and so further than ROS's own: rather too silent than to refuse what does apply.
-    if not any(fnmatchcase(node, pattern) for pattern in named):
+    # `/**` is any number of names, none too. `*` here reaches over slashes, further than ROS's own: what applies is never refused.
+    if not any(fnmatchcase(node, pattern.replace("/**", "*")) for pattern in named):
         raise ConfigError(
             f"{given}: nothing in it is for {node}: expected '{node}:' or '/**:' above the parameters, found "
             f"{', '.join(named) or 'no node'}. Correct the node's name, with its namespace, or leave it out"
