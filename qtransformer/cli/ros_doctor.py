@@ -14,7 +14,6 @@ from typing import Any
 
 from qtransformer.cli.findings import Finding
 from qtransformer.errors import ConfigError
-from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 DISTRIBUTIONS = {"7": "Jazzy", "9": "Kilted"}
 """Major version of the rclpy wheel to the ROS release."""
@@ -113,6 +112,8 @@ def _leftovers(shared_memory: Path) -> Iterator[Finding]:
 
 def graph(contract: Path) -> Iterator[Finding]:
     """Who talks on the contract's topics right now, and whether images are too large for the transport."""
+    from qtransformer_datasets.rosbag.topic_contract import TopicContract  # here: a doctor must live where packages are missing
+
     try:
         TopicContract.load(contract)
     except ConfigError as error:
