@@ -1,7 +1,7 @@
 """What every node of ours shares: how it starts, spins and stops, how it declares parameters, and its qualities of service.
 
 def main(args: list[str] | None = None) -> int:
-    return run(PolicyNode, args)
+    return run(PolicyNode, args, Parameters)
 """
 
 import math
@@ -31,7 +31,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from qtransformer.errors import QTransformerError
-from qtransformer_ros.parameter_names import check_names, check_places
+from qtransformer_ros.parameter_names import check_names, check_places, help_line
 
 T = TypeVar("T")
 
@@ -80,8 +80,10 @@ class Stoppable(Protocol):
         ...
 
 
-def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
+def run(make_node: Callable[[], Any], args: list[str] | None = None, declare: Callable[[Any], Any] = lambda node: None) -> int:
     """Initialise ROS, make the node (`Stoppable`), spin it until SIGINT or SIGTERM, stop it. Returns the exit code.
+
+    With --help nothing is initialised: the parameters that `declare` declares are printed.
 
     rclpy's own signal handlers would invalidate the context before the last message is out; ours only set a flag, and stay
     installed to the end, for `ros2 launch` sends SIGINT twice. An exception of a callback is logged, and the node lives on;
@@ -94,13 +96,37 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         os.environ["ROS_LOG_DIR"] = tempfile.gettempdir()  # containers: rclpy refuses to start where it cannot log
     arguments = sys.argv if args is None else args
     if others := rclpy.utilities.remove_ros_args(arguments)[1:]:
-        print(f"{make_node.__doc__}\nSettings are ROS parameters: --ros-args -p NAME:=VALUE; found {' '.join(others)}")
-        return 0 if others[0] in ("-h", "--help") else 2
+        return _explain(make_node, declare, others)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         return _live(make_node, stop, arguments)
     finally:
         rclpy.try_shutdown()
+
+
+def _explain(make_node: Callable[[], Any], declare: Callable[[Any], Any], found: Sequence[str]) -> int:
+    """Print the help, or why the program takes no such words."""
+    if found[0] not in ("-h", "--help"):
+        print(f"expected parameters as --ros-args -p NAME:=VALUE, found {' '.join(found)}; --help lists them", file=sys.stderr)
+        return 2
+    listing = _Listing()
+    declare(listing)
+    about = (sys.modules[make_node.__module__].__doc__ or "").split("\n\n")[0].strip()
+    print("\n".join([about, "", "Parameters (--ros-args -p NAME:=VALUE, or --ros-args --params-file FILE):", *listing.lines]))
+    return 0
+
+
+class _Listing:
+    """What declarations take for a node when nothing else is made of them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add_on_set_parameters_callback(self, check: Callable[..., Any]) -> None:
+        """No value is set here."""
+
+    def declare_parameter(self, name: str, default: Any, descriptor: ParameterDescriptor) -> None:
+        self.lines.append(help_line(name, default, descriptor.description, descriptor.additional_constraints))
 
 
 def _live(make_node: Callable[[], Any], stop: threading.Event, arguments: Sequence[str]) -> int:
@@ -236,7 +262,7 @@ def text(
             raise ValueError(f"expected one of {', '.join(choices)}, found '{value}'")
         return value
 
-    return _declare(node, name, default, description, convert, read_only)
+    return _declare(node, name, default, description, convert, read_only, choices=choices)
 
 
 def numbers(
@@ -279,6 +305,7 @@ def _declare(
     read_only: bool,
     low: float = -np.inf,
     high: float = np.inf,
+    choices: Sequence[str] = (),
 ) -> Setting[T]:
     """Values are checked here rather than by rclpy: at declaration it takes no int for a double, and ends the node."""
 
@@ -293,6 +320,7 @@ def _declare(
 
     node.add_on_set_parameters_callback(check)  # before the declaration: what the command line gives is checked, too
     descriptor = ParameterDescriptor(description=description, read_only=read_only, dynamic_typing=True)
+    descriptor.additional_constraints = f"one of {', '.join(filter(None, choices))}" if choices else ""
     if np.isfinite([low, high]).all():
         descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
     node.declare_parameter(name, default, descriptor)

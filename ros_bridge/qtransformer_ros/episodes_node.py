@@ -273,8 +273,7 @@ def main(args: list[str] | None = None) -> int:
     made: list[EpisodesNode] = []
 
     def make() -> EpisodesNode:
-        """qtransformer-episodes: runs the episodes of a demonstration and counts how they end."""
         made.append(EpisodesNode())
         return made[0]
 
-    return run(make, args) or (made[0].code if made else 0)
+    return run(make, args, settings) or (made[0].code if made else 0)

@@ -1,4 +1,4 @@
-"""Whether the parameters that a node was given are its own: ROS drops in silence those that are not, speed limits among them."""
+"""The parameters of a node by name: whether it has those that it was given, which ROS would drop in silence, and what help says."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -15,6 +15,8 @@ QOS = "qos_overrides."
 """Parameters of this prefix rclpy declares itself, and only with the topic that they are of."""
 OF_ROS = frozenset({"use_sim_time", "start_type_description_service"})
 """Declared by rclpy in every node: taken, but no names to suggest."""
+TYPES = {bool: "bool", int: "int", float: "double", str: "string", list: "list"}
+"""As the README's tables name them."""
 
 
 def check_names(node: str, given: Collection[str], declared: Collection[str]) -> None:
@@ -42,6 +44,12 @@ def check_places(node: str, arguments: Sequence[str]) -> None:
             _check_place(node, value, named)
         elif option in ("-p", "--param") and ":" in (name := value.partition(":=")[0]):
             _check_place(node, f"-p {value}", ["/" + name.rpartition(":")[0].lstrip("/")])
+
+
+def help_line(name: str, default: Any, description: str, choices: str = "") -> str:
+    """A parameter in a line: name, type, default, and what it is."""
+    shown = str(default).lower() if isinstance(default, bool) else default if default not in ("", []) else "empty"
+    return f"  {name} ({TYPES[type(default)]}, {shown}): {description}{f' ({choices})' if choices else ''}"
 
 
 def _check_place(node: str, given: str, named: Sequence[str]) -> None:

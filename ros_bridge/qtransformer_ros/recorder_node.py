@@ -299,4 +299,4 @@ def _version(name: str) -> str:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-recorder`. Returns the exit code."""
-    return run(RecorderNode, args)
+    return run(RecorderNode, args, settings)

@@ -391,4 +391,4 @@ def _xyz(vector: Any) -> tuple[float, float, float]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-sim`. Returns the exit code."""
-    return run(SimNode, args)
+    return run(SimNode, args, settings)

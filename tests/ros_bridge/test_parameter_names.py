@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.parameter_names import check_names, check_places
+from qtransformer_ros.parameter_names import check_names, check_places, help_line
 
 DECLARED = ["checkpoint", "max_joint_velocity_scale", "use_sim_time", "start_type_description_service"]
 
@@ -60,3 +60,12 @@ def test_a_parameter_of_the_command_line_may_name_its_node() -> None:
     check_places("/policy", ["--ros-args", "-p", "policy:a:=1", "--param", "b:=x:=y", "-p", "box:=[1, 2]"])
     with pytest.raises(ConfigError, match="-p polcy:a:=1: nothing in it is for /policy"):
         check_places("/policy", ["--ros-args", "-p", "polcy:a:=1"])
+
+
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [(0.5, "double, 0.5"), (3, "int, 3"), (True, "bool, true"), ("", "string, empty"), ([], "list, empty"), (["a"], "list, ['a']")],
+)
+def test_a_line_of_help_has_type_and_default(default: object, shown: str) -> None:
+    assert help_line("x", default, "what [unit]") == f"  x ({shown}): what [unit]"
+    assert help_line("x", default, "what", "one of a, b").endswith(": what (one of a, b)")

@@ -9,10 +9,14 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from tests.ros_nodes.harness import Graph
+from tests.ros_nodes.test_readme import documented
 
 STARTED_S = 60.0
 """How long a node may take to start and to refuse, on a busy machine [s]."""
-TOY = """
+TOY = """\"\"\"A toy for tests.
+
+Not told.\"\"\"
+
 from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -47,7 +51,7 @@ def settings(node):
     ]
 
 def main():
-    return run(Toy)
+    return run(Toy, declare=settings)
 """
 
 
@@ -136,8 +140,39 @@ def test_a_file_of_parameters_for_the_node_among_others_counts(graph: Graph, tmp
     assert graph.probe.get_parameter("toy", "rate_hz") == 1.0
 
 
-@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("seed=3", 2)])
-def test_other_arguments_are_not_taken_for_settings(graph: Graph, word: str, code: int) -> None:
-    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", word], "toy")
-    assert toy.wait() == code
-    assert "--ros-args -p NAME:=VALUE" in toy.output
+def test_words_are_not_taken_for_settings(graph: Graph) -> None:
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", "seed=3"], "toy")
+    assert toy.wait(STARTED_S) == 2
+    assert "expected parameters as --ros-args -p NAME:=VALUE, found seed=3; --help lists them" in toy.output
+
+
+def test_help_says_what_the_program_is_and_what_may_be_set(graph: Graph) -> None:
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", "--help"], "toy")
+    assert toy.wait(STARTED_S) == 0
+    assert toy.output.splitlines() == [
+        "A toy for tests.",
+        "",
+        "Parameters (--ros-args -p NAME:=VALUE, or --ros-args --params-file FILE):",
+        "  rate_hz (double, 5.0): rate [Hz]",
+        "  count (int, 3): how many",
+        "  names (list, empty): names",
+        "  box_m (list, [0.0, 1.0]): box [m]",
+        "  mode (string, a): mode (one of a, b)",
+        "  frozen (bool, false): frozen",
+    ]
+
+
+@pytest.mark.parametrize("name", ["policy", "sim", "recorder", "episodes"])
+def test_help_lists_every_parameter_of_the_readme(graph: Graph, name: str) -> None:
+    words = f"import sys; from qtransformer_ros.{name}_node import main; sys.exit(main())"
+    node = graph.run([sys.executable, "-c", words, "--help"], name)
+    assert node.wait(STARTED_S) == 0, node.output
+    assert f"`qtransformer-{name}`: " in node.output  # pybullet speaks first
+    listed = {line.split()[0] for line in node.output.splitlines() if line.startswith("  ")}
+    assert listed == set(documented(f"qtransformer_{name}"))
+
+
+def test_the_policy_says_that_it_waits(graph: Graph) -> None:
+    node = graph.start("qtransformer_ros.policy_node")
+    graph.probe.wait_for(lambda: "does nothing before `configure`" in node.output, "the line", STARTED_S)
+    assert "ros2 lifecycle set /qtransformer_policy configure" in node.output
