@@ -28,6 +28,7 @@ from qtransformer.evaluate import wilson
 from qtransformer.files import fingerprint, write_json
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
+from qtransformer_ros.policy.matching import matched
 
 STOP_S = 20.0
 """How long a program may take to end after SIGINT [s]."""
@@ -92,10 +93,15 @@ def outcomes_of(out: Path, seeds: Container[int]) -> dict[int, bool]:
 
 
 def node_parameters(settings: RosDemoSettings, contract: str, out: Path) -> dict[str, Any]:
-    """A parameter file for all nodes."""
+    """A parameter file for all nodes.
+
+    Raises:
+        SpecMismatchError: the checkpoint is of another robot than the contract's; the node would refuse it, too, but in its log.
+    """
     asked = _evaluation(settings)
     policy = load_policy(asked)
     assert policy
+    matched(TopicContract.load(contract), policy.action_spec, policy.observation_spec)
     kwargs = {"arm": "kuka", "max_steps": 24, "num_objects": 3} | dict(env_factory(asked, policy).kwargs)
     spec = policy.observation_spec
     wanted = {

@@ -2,16 +2,18 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from qtransformer.cli.findings import Finding
+from qtransformer.errors import ConfigError
 
 DISTRIBUTIONS = {"7": "Jazzy", "9": "Kilted"}
 """Major version of the rclpy wheel to the ROS release."""
@@ -110,19 +112,33 @@ def _leftovers(shared_memory: Path) -> Iterator[Finding]:
 
 def graph(contract: Path) -> Iterator[Finding]:
     """Who talks on the contract's topics right now, and whether images are too large for the transport."""
+    from qtransformer_datasets.rosbag.topic_contract import TopicContract  # here: a doctor must live where packages are missing
+
+    try:
+        TopicContract.load(contract)
+    except ConfigError as error:
+        yield Finding("topic contract", str(error), "name a contract that can be read: contract=FILE", fatal=True)
+        return
+    if find_spec("rclpy") is None:
+        yield Finding("topics", "cannot be looked at: this Python cannot import rclpy", BOTH_WAYS, fatal=True)
+        return
     command = [sys.executable, "-m", "qtransformer_ros.graph_node", str(contract)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=GRAPH_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         state = f"cannot be looked at: no answer within {GRAPH_SECONDS} s"
-        yield Finding("topics", state, "this machine is busy: stop what else runs, and look again", fatal=True)
+        yield Finding("topics", state, f"{_in_the_open(command)}; or look again when less runs on this machine", fatal=True)
         return
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Finding("topics", f"cannot be looked at: {last}", BOTH_WAYS, fatal=True)
+        last = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode} and no message"])[-1]
+        yield Finding("topics", f"cannot be looked at: {last}", _in_the_open(command), fatal=True)
         return
     for topic in json.loads(done.stdout.splitlines()[-1]):
         yield _topic(topic)
+
+
+def _in_the_open(command: Sequence[str]) -> str:
+    return f"see all that it says: {shlex.join(command)}"
 
 
 def _topic(seen: dict[str, Any]) -> Finding:

@@ -1,7 +1,7 @@
 """What every node of ours shares: how it starts, spins and stops, how it declares parameters, and its qualities of service.
 
 def main(args: list[str] | None = None) -> int:
-    return run(PolicyNode, args)
+    return run(PolicyNode, args, Parameters)
 """
 
 import math
@@ -31,6 +31,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 
 from qtransformer.errors import QTransformerError
+from qtransformer_ros.parameter_names import check_names, check_places, help_line
 
 T = TypeVar("T")
 
@@ -79,8 +80,10 @@ class Stoppable(Protocol):
         ...
 
 
-def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
+def run(make_node: Callable[[], Any], args: list[str] | None = None, declare: Callable[[Any], Any] = lambda node: None) -> int:
     """Initialise ROS, make the node (`Stoppable`), spin it until SIGINT or SIGTERM, stop it. Returns the exit code.
+
+    With --help nothing is initialised: the parameters that `declare` declares are printed.
 
     rclpy's own signal handlers would invalidate the context before the last message is out; ours only set a flag, and stay
     installed to the end, for `ros2 launch` sends SIGINT twice. An exception of a callback is logged, and the node lives on;
@@ -91,21 +94,53 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not any(name in os.environ for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         os.environ["ROS_LOG_DIR"] = tempfile.gettempdir()  # containers: rclpy refuses to start where it cannot log
-    if others := rclpy.utilities.remove_ros_args(sys.argv if args is None else args)[1:]:
-        print(f"{make_node.__doc__}\nSettings are ROS parameters: --ros-args -p NAME:=VALUE; found {' '.join(others)}")
-        return 0 if others[0] in ("-h", "--help") else 2
+    arguments = sys.argv if args is None else args
+    if others := rclpy.utilities.remove_ros_args(arguments)[1:]:
+        return _explain(make_node, declare, others)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return _live(make_node, stop)
+        return _live(make_node, stop, arguments)
     finally:
         rclpy.try_shutdown()
 
 
-def _live(make_node: Callable[[], Any], stop: threading.Event) -> int:
+def _explain(make_node: Callable[[], Any], declare: Callable[[Any], Any], found: Sequence[str]) -> int:
+    """Print the help, or why the program takes no such words."""
+    if found[0] not in ("-h", "--help"):
+        print(f"expected parameters as --ros-args -p NAME:=VALUE, found {' '.join(found)}; --help lists them", file=sys.stderr)
+        return 2
+    listing = _Listing()
+    declare(listing)
+    about = (sys.modules[make_node.__module__].__doc__ or "").split("\n\n")[0].strip()
+    print("\n".join([about, "", "Parameters (--ros-args -p NAME:=VALUE, or --ros-args --params-file FILE):", *listing.lines]))
+    return 0
+
+
+class _Listing:
+    """What declarations take for a node when nothing else is made of them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add_on_set_parameters_callback(self, check: Callable[..., Any]) -> None:
+        """No value is set here."""
+
+    def declare_parameter(self, name: str, default: Any, descriptor: ParameterDescriptor) -> None:
+        self.lines.append(help_line(name, default, descriptor.description, descriptor.additional_constraints))
+
+
+def _live(make_node: Callable[[], Any], stop: threading.Event, arguments: Sequence[str]) -> int:
     try:
         node = make_node()
     except (QTransformerError, InvalidParameterValueException) as error:
         get_logger("qtransformer").fatal(str(error))  # one sentence that says what mends it
+        return 1
+    try:
+        check_places(node.get_fully_qualified_name(), arguments)
+    except QTransformerError as error:
+        node.get_logger().fatal(str(error))
+        node.on_stop()
+        node.destroy_node()
         return 1
     # Other executors of rclpy lose messages (several threads) or deliver none (events) in the releases we run on.
     executor = SingleThreadedExecutor()
@@ -148,6 +183,18 @@ def publish_last(publisher: Publisher, message: Any) -> None:
 def time_message(ns: int) -> TimeMessage:
     """Nanoseconds of ROS time as a stamp."""
     return TimeMessage(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def declared(node: Node, declare: Callable[[Node], T]) -> T:
+    """Declare all parameters of a node, before anything is made of them. Returns what `declare` does.
+
+    Raises:
+        ConfigError: the node was given one that it does not have.
+    """
+    settings = declare(node)
+    given = node._parameter_overrides  # rclpy has no other word for what a node was given
+    check_names(node.get_fully_qualified_name(), given, node.get_parameters_by_prefix(""))
+    return settings
 
 
 class Setting(Generic[T]):
@@ -215,7 +262,7 @@ def text(
             raise ValueError(f"expected one of {', '.join(choices)}, found '{value}'")
         return value
 
-    return _declare(node, name, default, description, convert, read_only)
+    return _declare(node, name, default, description, convert, read_only, choices=choices)
 
 
 def numbers(
@@ -258,6 +305,7 @@ def _declare(
     read_only: bool,
     low: float = -np.inf,
     high: float = np.inf,
+    choices: Sequence[str] = (),
 ) -> Setting[T]:
     """Values are checked here rather than by rclpy: at declaration it takes no int for a double, and ends the node."""
 
@@ -272,6 +320,7 @@ def _declare(
 
     node.add_on_set_parameters_callback(check)  # before the declaration: what the command line gives is checked, too
     descriptor = ParameterDescriptor(description=description, read_only=read_only, dynamic_typing=True)
+    descriptor.additional_constraints = f"one of {', '.join(filter(None, choices))}" if choices else ""
     if np.isfinite([low, high]).all():
         descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
     node.declare_parameter(name, default, descriptor)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.ros_messages import word_of
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import EVERY, LATCHED, UNHEARD, integer, number, run, text
+from qtransformer_ros.common_node import EVERY, LATCHED, UNHEARD, declared, integer, number, run, text
 from qtransformer_ros.episode_counts import FILE, EpisodeCounts, EpisodeOutcome
 
 TICK_S = 0.01
@@ -37,6 +37,7 @@ ATTEMPTS = 2
 SETTLE_S = 0.1
 """How long the last control step may take to be heard of [s]."""
 TRANSITIONS = {State.PRIMARY_STATE_UNCONFIGURED: "configure", State.PRIMARY_STATE_INACTIVE: "activate"}
+ROLES = ("policy", "sim", "recorder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,16 @@ class EpisodesNode(Node):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_episodes")
-        contract = text(self, "contract", "", "YAML file of the topic contract", read_only=True).value
-        self.count = integer(self, "episodes", 10, "how many", low=1, read_only=True).value
-        self.first_seed = integer(self, "first_seed", 0, "seed of the first; the others count up", low=0, read_only=True).value
-        folder = text(self, "folder", "episodes", f"where {FILE} goes; what is in it is not done again", read_only=True).value
-        self.limit_s = number(self, "episode_timeout_s", 60.0, "longest an episode may take [s]", low=0.1, high=86_400).value
-        self.wait_s = number(self, "service_timeout_s", 60.0, "longest a node may take to answer [s]", low=0.1, high=3600).value
-        self.names = {
-            role: text(self, role, f"qtransformer_{role}", f"name of the {role} node", read_only=True).value
-            for role in ("policy", "sim", "recorder")
-        }
+        given = {name: setting.value for name, setting in declared(self, settings).items()}
+        contract, self.count, self.first_seed = given["contract"], given["episodes"], given["first_seed"]
+        self.limit_s, self.wait_s = given["episode_timeout_s"], given["service_timeout_s"]
+        self.names = {role: given[role] for role in ROLES}
         if not contract:
             raise ConfigError("contract: expected the YAML file that says what the topics mean, found none; -p contract:=FILE")
         self.contract = TopicContract.load(contract).resolved(self.get_namespace())
         if self.contract.outcome is None or not self.contract.outcome.topic:
             raise ConfigError(f"{contract}: expected `outcome: {{topic: ...}}`, which says how an episode ends, found none; add it")
-        self.counts = EpisodeCounts.open(Path(folder) / FILE)
+        self.counts = EpisodeCounts.open(Path(given["folder"]) / FILE)
         self.outcome, self.steps, self.policy_state, self.policy_reason = "", 0, "", ""
         self.records = self.is_recording = False
         self.unheard: str | None = None
@@ -254,6 +249,20 @@ class EpisodesNode(Node):
         return self._asked[name]
 
 
+def settings(node: Node) -> dict[str, Any]:
+    """Every parameter of the node, declared."""
+    made = [
+        text(node, "contract", "", "YAML file of the topic contract", read_only=True),
+        integer(node, "episodes", 10, "how many", low=1, read_only=True),
+        integer(node, "first_seed", 0, "seed of the first; the others count up", low=0, read_only=True),
+        text(node, "folder", "episodes", f"where {FILE} goes; what is in it is not done again", read_only=True),
+        number(node, "episode_timeout_s", 60.0, "longest an episode may take [s]", low=0.1, high=86_400),
+        number(node, "service_timeout_s", 60.0, "longest a node may take to answer [s]", low=0.1, high=3600),
+        *(text(node, role, f"qtransformer_{role}", f"name of the {role} node", read_only=True) for role in ROLES),
+    ]
+    return {setting.name: setting for setting in made}
+
+
 def value_of(status: DiagnosticStatus, key: str) -> str | None:
     """None where the status does not have the key."""
     return next((value.value for value in status.values if value.key == key), None)
@@ -264,8 +273,7 @@ def main(args: list[str] | None = None) -> int:
     made: list[EpisodesNode] = []
 
     def make() -> EpisodesNode:
-        """qtransformer-episodes: runs the episodes of a demonstration and counts how they end."""
         made.append(EpisodesNode())
         return made[0]
 
-    return run(make, args) or (made[0].code if made else 0)
+    return run(make, args, settings) or (made[0].code if made else 0)

@@ -35,7 +35,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_policy")
-        self.settings = Parameters(self)
+        self.settings = common.declared(self, Parameters)
         self.session: PolicySession | None = None
         self._refusal = ""
         """Why the last transition failed."""
@@ -53,6 +53,8 @@ class PolicyNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self.publish_status()
+        name = self.get_fully_qualified_name()
+        self.get_logger().info(f"unconfigured: does nothing before `configure` (ros2 lifecycle set {name} configure)")
 
     # Lifecycle. rclpy swallows what a transition raises, so it is caught, logged and shown here.
 
@@ -196,7 +198,7 @@ def _is_refused_transition(error: Exception) -> bool:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-policy`. Returns the exit code."""
-    return common.run(PolicyNode, args)
+    return common.run(PolicyNode, args, Parameters)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, CONSUMED_TYPE, VECTOR_TYPES
 from qtransformer_datasets.rosbag.storage import RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import LATCHED, UNHEARD, flag, integer, number, publish_last, run, text, texts
+from qtransformer_ros.common_node import LATCHED, UNHEARD, declared, flag, integer, number, publish_last, run, text, texts
 from qtransformer_ros.recorder.recorded_bag import TopicInfo, check_folder, distribution_types, offered
 from qtransformer_ros.recorder.recording import Recorder, RecorderSettings
 
@@ -47,21 +47,10 @@ class RecorderNode(Node):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_recorder")
-        self.contract_path = text(self, "contract", "", "YAML file of the topic contract", read_only=True).value
-        folder = text(self, "folder", "bags", "where the bags go", read_only=True).value
-        auto = flag(self, "auto", False, "begin and end with the contract's `episodes`, not by request", read_only=True).value
-        pre = number(self, "pre_roll_s", 1.0, "with auto: kept from before the start [s]", low=0, high=60, read_only=True).value
-        post = number(self, "post_roll_s", 0.3, "kept from after the end [s]", low=0, high=60, read_only=True).value
-        self.extra = texts(self, "topics", [], "further topics to record", read_only=True).value
-        self.words = {
-            name: text(self, name, "", description)
-            for name, description in (
-                ("task", "label: what was to be done; by default the instruction"),
-                ("outcome", "label: how it ended, where the contract's outcome is no topic"),
-                ("checkpoint_sha256", "label: checkpoint of the policy"),
-            )
-        }
-        self.seed = integer(self, "seed", -1, "label: seed of the episode; -1: none", low=-1)
+        self.settings = declared(self, settings)
+        fixed = {name: setting.value for name, setting in self.settings.items()}
+        self.contract_path, folder, auto = fixed["contract"], fixed["folder"], fixed["auto"]
+        self.extra = fixed["topics"]
         if not self.contract_path:
             raise ConfigError("contract: expected the YAML file that says what the topics mean, found none; -p contract:=FILE")
         self.contract = TopicContract.load(self.contract_path).resolved(self.get_namespace())
@@ -77,7 +66,7 @@ class RecorderNode(Node):
             Path(folder),
             self.contract,
             distribution_types(distribution()),
-            RecorderSettings(auto=auto, pre_roll_s=pre, post_roll_s=post),
+            RecorderSettings(auto=auto, pre_roll_s=fixed["pre_roll_s"], post_roll_s=fixed["post_roll_s"]),
             self._describe,
             self._log,
         )
@@ -202,12 +191,12 @@ class RecorderNode(Node):
 
     def _describe(self) -> dict[str, str]:
         """The label's own words."""
-        seed = self.seed.value
+        seed = self.settings["seed"].value
         return {
-            "task": self.words["task"].value,
-            "outcome": self.words["outcome"].value,
+            "task": self.settings["task"].value,
+            "outcome": self.settings["outcome"].value,
             "seed": str(seed) if seed >= 0 else "",
-            "checkpoint_sha256": self.words["checkpoint_sha256"].value,
+            "checkpoint_sha256": self.settings["checkpoint_sha256"].value,
             **self.source,
             "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -227,6 +216,23 @@ class RecorderNode(Node):
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
         publish(self.status, message)
+
+
+def settings(node: Node) -> dict[str, Any]:
+    """Every parameter of the node, declared; the labels may change between episodes."""
+    made = [
+        text(node, "contract", "", "YAML file of the topic contract", read_only=True),
+        text(node, "folder", "bags", "where the bags go", read_only=True),
+        flag(node, "auto", False, "begin and end with the contract's `episodes`, not by request", read_only=True),
+        number(node, "pre_roll_s", 1.0, "with auto: kept from before the start [s]", low=0, high=60, read_only=True),
+        number(node, "post_roll_s", 0.3, "kept from after the end [s]", low=0, high=60, read_only=True),
+        texts(node, "topics", [], "further topics to record", read_only=True),
+        text(node, "task", "", "label: what was to be done; by default the instruction"),
+        text(node, "outcome", "", "label: how it ended, where the contract's outcome is no topic"),
+        text(node, "checkpoint_sha256", "", "label: checkpoint of the policy"),
+        integer(node, "seed", -1, "label: seed of the episode; -1: none", low=-1),
+    ]
+    return {setting.name: setting for setting in made}
 
 
 def expected_types(contract: TopicContract) -> dict[str, str]:
@@ -293,4 +299,4 @@ def _version(name: str) -> str:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-recorder`. Returns the exit code."""
-    return run(RecorderNode, args)
+    return run(RecorderNode, args, settings)

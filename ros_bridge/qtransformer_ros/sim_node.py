@@ -22,7 +22,20 @@ from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS, stamp_ns
-from qtransformer_ros.common_node import CLOCK, EVERY, IMAGE, LATCHED, flag, integer, number, run, text, texts, time_message
+from qtransformer_ros.common_node import (
+    CLOCK,
+    EVERY,
+    IMAGE,
+    LATCHED,
+    declared,
+    flag,
+    integer,
+    number,
+    run,
+    text,
+    texts,
+    time_message,
+)
 from qtransformer_ros.simulated.faults import Faults
 from qtransformer_ros.simulated.lockstep import LockstepRobot
 from qtransformer_ros.simulated.real_time import RealTimeRobot
@@ -46,7 +59,7 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_sim")
-        self._declare()
+        self.settings = declared(self, settings)
         self.cameras = dict(camera_size(entry) for entry in self.settings["cameras"].value)
         self.robot = self._make_robot()
         self.faults = Faults()
@@ -66,36 +79,6 @@ class SimNode(Node):
     def on_stop(self) -> None:
         """Free the physics world."""
         self.robot.env.close()
-
-    def _declare(self) -> None:
-        self.settings: dict[str, Any] = {}
-
-        def declare(kind: Callable[..., Any], name: str, *rest: Any, **options: Any) -> None:
-            self.settings[name] = kind(self, name, *rest, **options)
-
-        declare(text, "arm", "kuka", "which arm", choices=sorted(ARMS), read_only=True)
-        declare(texts, "cameras", ["wrist:64x64"], "cameras as name:HEIGHTxWIDTH [px]", read_only=True)
-        declare(number, "control_hz", 4.0, "control steps per second [Hz]", low=0.1, high=120.0, read_only=True)
-        declare(number, "physics_hz", 120.0, "physics steps per second [Hz]", low=60.0, high=1000.0, read_only=True)
-        declare(integer, "max_steps", 24, "control steps after which an episode times out", low=1, read_only=True)
-        declare(flag, "lockstep", False, "one control step per complete command", read_only=True)
-        declare(number, "joint_state_hz", 100.0, "rate of states [Hz]", low=1.0, high=500.0, read_only=True)
-        declare(number, "image_hz", 10.0, "rate of images [Hz]", low=0.1, high=100.0, read_only=True)
-        declare(number, "real_time_factor", 1.0, "simulated per real second; 0: as fast as possible", low=0.0, high=100.0)
-        declare(number, "twist_timeout_s", 0.25, "age at which a twist runs out [s]", low=0.01, high=10.0)
-        declare(number, "cmd_timeout_s", 0.0, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
-        declare(integer, "seed", -1, "seed of the next episode; -1: a drawn one", low=-1, high=2**31 - 1)
-        declare(text, "split", "train", "objects of the next episode", choices=("train", "validation", "test"))
-        declare(integer, "num_objects", 3, "objects of the next episode", low=1, high=10)
-        joints = [f"joint_{i + 1}" for i in range(7)]
-        declare(flag, "camera_freeze", False, "fault: cameras repeat their last image under its old stamp")
-        declare(flag, "camera_stick", False, "fault: cameras repeat their last image under new stamps")
-        declare(number, "image_delay_ms", 0.0, "fault: images come late [ms of real time]", low=0.0, high=60_000.0)
-        declare(number, "drop_prob", 0.0, "fault: probability that an image or a state is lost", low=0.0, high=1.0)
-        declare(text, "nan_joint", "", "fault: this joint is measured as NaN", choices=("", *joints))
-        declare(number, "joint_noise", 0.0, "fault: deviation of measured joints [rad]", low=0.0, high=10.0)
-        declare(flag, "shuffle_joints", False, "fault: joints come in a random order")
-        declare(number, "clock_jump_s", 0.0, "fault: ROS time is off by this [s]", low=-1e6, high=1e6)
 
     def _make_robot(self) -> LockstepRobot | RealTimeRobot:
         s = self.settings
@@ -345,6 +328,39 @@ class SimNode(Node):
         )
 
 
+def settings(node: Node) -> dict[str, Any]:
+    """Every parameter of the node, declared; see ros_bridge/README.md for the table."""
+    made: dict[str, Any] = {}
+
+    def declare(kind: Callable[..., Any], name: str, *rest: Any, **options: Any) -> None:
+        made[name] = kind(node, name, *rest, **options)
+
+    declare(text, "arm", "kuka", "which arm", choices=sorted(ARMS), read_only=True)
+    declare(texts, "cameras", ["wrist:64x64"], "cameras as name:HEIGHTxWIDTH [px]", read_only=True)
+    declare(number, "control_hz", 4.0, "control steps per second [Hz]", low=0.1, high=120.0, read_only=True)
+    declare(number, "physics_hz", 120.0, "physics steps per second [Hz]", low=60.0, high=1000.0, read_only=True)
+    declare(integer, "max_steps", 24, "control steps after which an episode times out", low=1, read_only=True)
+    declare(flag, "lockstep", False, "one control step per complete command", read_only=True)
+    declare(number, "joint_state_hz", 100.0, "rate of states [Hz]", low=1.0, high=500.0, read_only=True)
+    declare(number, "image_hz", 10.0, "rate of images [Hz]", low=0.1, high=100.0, read_only=True)
+    declare(number, "real_time_factor", 1.0, "simulated per real second; 0: as fast as possible", low=0.0, high=100.0)
+    declare(number, "twist_timeout_s", 0.25, "age at which a twist runs out [s]", low=0.01, high=10.0)
+    declare(number, "cmd_timeout_s", 0.0, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
+    declare(integer, "seed", -1, "seed of the next episode; -1: a drawn one", low=-1, high=2**31 - 1)
+    declare(text, "split", "train", "objects of the next episode", choices=("train", "validation", "test"))
+    declare(integer, "num_objects", 3, "objects of the next episode", low=1, high=10)
+    joints = [f"joint_{i + 1}" for i in range(7)]
+    declare(flag, "camera_freeze", False, "fault: cameras repeat their last image under its old stamp")
+    declare(flag, "camera_stick", False, "fault: cameras repeat their last image under new stamps")
+    declare(number, "image_delay_ms", 0.0, "fault: images come late [ms of real time]", low=0.0, high=60_000.0)
+    declare(number, "drop_prob", 0.0, "fault: probability that an image or a state is lost", low=0.0, high=1.0)
+    declare(text, "nan_joint", "", "fault: this joint is measured as NaN", choices=("", *joints))
+    declare(number, "joint_noise", 0.0, "fault: deviation of measured joints [rad]", low=0.0, high=10.0)
+    declare(flag, "shuffle_joints", False, "fault: joints come in a random order")
+    declare(number, "clock_jump_s", 0.0, "fault: ROS time is off by this [s]", low=-1e6, high=1e6)
+    return made
+
+
 def camera_size(entry: str) -> tuple[str, tuple[int, int]]:
     """`wrist:64x48` as ("wrist", (64, 48)): height, then width [px]."""
     match = re.fullmatch(r"(\w+):(\d{1,4})x(\d{1,4})", entry)
@@ -375,4 +391,4 @@ def _xyz(vector: Any) -> tuple[float, float, float]:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-sim`. Returns the exit code."""
-    return run(SimNode, args)
+    return run(SimNode, args, settings)

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,9 @@ def test_a_package_that_does_not_import_is_fatal(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(doctor.NEEDED, "torch", "no_such_module")
     assert main(["doctor"]) == 1
     assert "import no_such_module` fails" in capsys.readouterr().out
+
+
+def test_the_doctor_itself_needs_none_of_what_it_looks_for() -> None:
+    words = "import sys, qtransformer.cli.doctor; sys.exit(str({'h5py', 'cv2', 'av', 'matplotlib', 'pybullet'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"

@@ -39,6 +39,20 @@ def test_the_nodes_are_told_what_the_policy_was_trained_in(trained: Path, capsys
     assert len({node["contract"] for name, node in plan.items() if name != "qtransformer_sim"}) == 1
 
 
+def test_a_checkpoint_of_another_robot_is_refused_before_anything_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    data = write_dataset(tmp_path / "tiny.hdf5")
+    assert main(["train", f"dataset={data}", f"run={run}", "steps=2", "save_every=2", *TINY]) == 0
+    capsys.readouterr()
+    assert main(["ros-demo", f"run={run}", "dry_run=true"]) == 1
+    told = capsys.readouterr()
+    assert "the checkpoint and the contract differ in" in told.err
+    assert "action: the contract lacks" in told.err
+    assert told.out == ""
+
+
 @pytest.fixture
 def acted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the nodes had acted what was asked of them, and every second episode had succeeded."""

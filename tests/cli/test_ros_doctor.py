@@ -1,10 +1,12 @@
 """The traps of ROS environments, each found without ROS: from variables, installed wheels and files."""
 
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from qtransformer.cli import ros_doctor
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 
 def findings(
@@ -63,11 +65,47 @@ def test_segments_of_killed_nodes_are_counted(monkeypatch: pytest.MonkeyPatch, t
     assert findings(monkeypatch, tmp_path)["ROS shared memory"].state.startswith("1 segments")
 
 
-def test_a_graph_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+CONTRACT = TopicContract.shipped("simulated_kuka")
+
+
+@pytest.fixture
+def with_rclpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ros_doctor, "find_spec", lambda name: object())
+
+
+@pytest.mark.usefixtures("with_rclpy")
+def test_a_graph_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ros_doctor, "GRAPH_SECONDS", 0)
-    [found] = ros_doctor.graph(tmp_path / "contract.yaml")
+    [found] = ros_doctor.graph(CONTRACT)
     assert found.fatal
     assert found.state == "cannot be looked at: no answer within 0 s"
+    assert "qtransformer_ros.graph_node" in found.remedy
+
+
+@pytest.mark.usefixtures("with_rclpy")
+def test_a_contract_that_cannot_be_read_is_what_is_wrong(tmp_path: Path) -> None:
+    """Whether ROS is here is not the question then."""
+    [found] = ros_doctor.graph(tmp_path / "nothere.yaml")
+    assert found.fatal
+    assert "nothere.yaml: cannot be read" in found.state
+    (tmp_path / "odd.yaml").write_text("control_hz: fast\n")
+    [odd] = ros_doctor.graph(tmp_path / "odd.yaml")
+    assert "odd.yaml" in odd.state
+    assert not any("pip install" in f.remedy or "cannot be looked at" in f.state for f in (found, odd))
+
+
+def test_how_to_install_ros_is_told_where_rclpy_is_missing_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = CompletedProcess([], 1, stdout="", stderr="Traceback\nRuntimeError: no participant")
+    monkeypatch.setattr(ros_doctor.subprocess, "run", lambda *_, **__: broken)
+    monkeypatch.setattr(ros_doctor, "find_spec", lambda name: object())
+    [found] = ros_doctor.graph(CONTRACT)
+    assert found.fatal
+    assert found.state == "cannot be looked at: RuntimeError: no participant"
+    assert "pip install" not in found.remedy
+    monkeypatch.setattr(ros_doctor, "find_spec", lambda name: None)
+    [missing] = ros_doctor.graph(CONTRACT)
+    assert missing.fatal
+    assert missing.remedy == ros_doctor.BOTH_WAYS
 
 
 SEEN = {"topic": "/t", "type": "Image", "publishers": 1, "subscribers": 1, "bytes": 0}

@@ -9,24 +9,23 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from tests.ros_nodes.harness import Graph
+from tests.ros_nodes.test_readme import documented
 
-TOY = """
+STARTED_S = 60.0
+"""How long a node may take to start and to refuse, on a busy machine [s]."""
+TOY = """\"\"\"A toy for tests.
+
+Not told.\"\"\"
+
 from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from qtransformer_ros.common_node import EVERY, flag, integer, number, numbers, publish_last, run, text, texts
+from qtransformer_ros.common_node import EVERY, declared, flag, integer, number, numbers, publish_last, run, text, texts
 
 class Toy(Node):
     def __init__(self):
         super().__init__("toy")
-        self.settings = [
-            number(self, "rate_hz", 5.0, "rate [Hz]", low=0.1, high=100),
-            integer(self, "count", 3, "how many", low=0),
-            texts(self, "names", [], "names"),
-            numbers(self, "box_m", [0.0, 1.0], "box [m]", length=2),
-            text(self, "mode", "a", "mode", choices=("a", "b")),
-            flag(self, "frozen", False, "frozen", read_only=True),
-        ]
+        self.settings = declared(self, settings)
         self.last = self.create_publisher(String, "last", EVERY)
         self.create_service(Trigger, "~/fail", self.fail)
         self.create_service(Trigger, "~/show", self.show)
@@ -41,8 +40,18 @@ class Toy(Node):
     def on_stop(self):
         publish_last(self.last, String(data="bye"))
 
+def settings(node):
+    return [
+        number(node, "rate_hz", 5.0, "rate [Hz]", low=0.1, high=100),
+        integer(node, "count", 3, "how many", low=0),
+        texts(node, "names", [], "names"),
+        numbers(node, "box_m", [0.0, 1.0], "box [m]", length=2),
+        text(node, "mode", "a", "mode", choices=("a", "b")),
+        flag(node, "frozen", False, "frozen", read_only=True),
+    ]
+
 def main():
-    return run(Toy)
+    return run(Toy, declare=settings)
 """
 
 
@@ -92,8 +101,78 @@ def test_a_parameter_that_does_not_fit_ends_the_node_with_a_sentence(graph: Grap
     assert "Traceback" not in toy.output
 
 
-@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("seed=3", 2)])
-def test_other_arguments_are_not_taken_for_settings(graph: Graph, word: str, code: int) -> None:
-    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", word], "toy")
-    assert toy.wait() == code
-    assert "--ros-args -p NAME:=VALUE" in toy.output
+@pytest.mark.parametrize("module", ["policy_node", "sim_node", "recorder_node", "episodes_node"])
+def test_a_parameter_that_a_node_does_not_have_ends_it(graph: Graph, module: str) -> None:
+    """A limit that ROS drops in silence does not limit."""
+    node = graph.start(f"qtransformer_ros.{module}", contrakt="x", checkpont="x", episods=1, fold="x", archm="x")
+    assert node.wait(STARTED_S) == 1
+    nearest = {"sim": "'archm' (did you mean 'arm'?)", "policy": "'checkpont' (did you mean 'checkpoint'?)"}
+    assert nearest.get(module.split("_")[0], "'contrakt' (did you mean 'contract'?)") in node.output
+    assert "Traceback" not in node.output
+
+
+def test_what_rclpy_declares_itself_is_taken(graph: Graph) -> None:
+    depth = {"qos_overrides./clock.subscription.depth": 3}
+    graph.start("toy_node", use_sim_time=True, start_type_description_service=False, **depth)
+    assert graph.probe.get_parameter("toy", "use_sim_time") is True
+
+
+@pytest.mark.parametrize(("name", "namespace"), [("toi", ""), ("toy", "/arm")])
+def test_a_file_of_parameters_for_other_nodes_ends_the_node(graph: Graph, tmp_path: Path, name: str, namespace: str) -> None:
+    (tmp_path / "careful.yaml").write_text(f"{name}:\n  ros__parameters: {{rate_hz: 1.0}}\n")
+    arguments = [
+        "--ros-args",
+        "--params-file",
+        str(tmp_path / "careful.yaml"),
+        *(["-r", f"__ns:={namespace}"] if namespace else []),
+    ]
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", *arguments], "toy")
+    assert toy.wait(STARTED_S) == 1
+    assert f"nothing in it is for {namespace}/toy: expected '{namespace}/toy:'" in toy.output
+    assert f"found /{name}" in toy.output
+    assert "Traceback" not in toy.output
+
+
+def test_a_file_of_parameters_for_the_node_among_others_counts(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "careful.yaml").write_text("toy:\n  ros__parameters: {rate_hz: 1.0}\nsim:\n  ros__parameters: {arm: kuka}\n")
+    arguments = ["--ros-args", "--params-file", str(tmp_path / "careful.yaml")]
+    graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", *arguments], "toy")
+    assert graph.probe.get_parameter("toy", "rate_hz") == 1.0
+
+
+def test_words_are_not_taken_for_settings(graph: Graph) -> None:
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", "seed=3"], "toy")
+    assert toy.wait(STARTED_S) == 2
+    assert "expected parameters as --ros-args -p NAME:=VALUE, found seed=3; --help lists them" in toy.output
+
+
+def test_help_says_what_the_program_is_and_what_may_be_set(graph: Graph) -> None:
+    toy = graph.run([sys.executable, "-c", "import sys, toy_node; sys.exit(toy_node.main())", "--help"], "toy")
+    assert toy.wait(STARTED_S) == 0
+    assert toy.output.splitlines() == [
+        "A toy for tests.",
+        "",
+        "Parameters (--ros-args -p NAME:=VALUE, or --ros-args --params-file FILE):",
+        "  rate_hz (double, 5.0): rate [Hz]",
+        "  count (int, 3): how many",
+        "  names (list, empty): names",
+        "  box_m (list, [0.0, 1.0]): box [m]",
+        "  mode (string, a): mode (one of a, b)",
+        "  frozen (bool, false): frozen",
+    ]
+
+
+@pytest.mark.parametrize("name", ["policy", "sim", "recorder", "episodes"])
+def test_help_lists_every_parameter_of_the_readme(graph: Graph, name: str) -> None:
+    words = f"import sys; from qtransformer_ros.{name}_node import main; sys.exit(main())"
+    node = graph.run([sys.executable, "-c", words, "--help"], name)
+    assert node.wait(STARTED_S) == 0, node.output
+    assert f"`qtransformer-{name}`: " in node.output  # pybullet speaks first
+    listed = {line.split()[0] for line in node.output.splitlines() if line.startswith("  ")}
+    assert listed == set(documented(f"qtransformer_{name}"))
+
+
+def test_the_policy_says_that_it_waits(graph: Graph) -> None:
+    node = graph.start("qtransformer_ros.policy_node")
+    graph.probe.wait_for(lambda: "does nothing before `configure`" in node.output, "the line", STARTED_S)
+    assert "ros2 lifecycle set /qtransformer_policy configure" in node.output
