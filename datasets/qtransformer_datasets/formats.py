@@ -5,7 +5,7 @@ Adapters are imported when they are used, so that a format's libraries are neede
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -183,17 +183,7 @@ def create_writer(
 
     With `resume`, one that goes on after what a killed run of the same specs and attributes left, where the format can.
     """
-    kind = format_of(path, format)
-    if kind.writer is None:
-        writable = ", ".join(f.name for f in FORMATS if f.writer)
-        raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")
-    writer = kind.load(kind.writer)
-    known = [
-        name
-        for name in inspect.signature(writer).parameters
-        if name not in ("path", "action_spec", "observation_spec", "attributes")
-    ]
-    _check_options(options, known, f"{path}: {kind.name}")
+    _, writer = _checked_writer(path, format, options)
     create = getattr(writer, "open_or_resume", writer) if resume else writer
     return create(path, action_spec, observation_spec, attributes, **options)
 
@@ -205,12 +195,32 @@ def writer_losses(
     format: str = "auto",
     **options: Any,
 ) -> dict[str, str]:
-    """What would be lost by writing there, part by part; see `Format.losses`."""
-    kind = format_of(path, format)
+    """What would be lost by writing there, part by part; see `Format.losses`. What cannot be written is refused already here."""
+    kind, _ = _checked_writer(path, format, options)
     return dict(kind.load(kind.losses)(action_spec, observation_spec, **options)) if kind.losses else {}
 
 
-def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def check_writing(path: str | os.PathLike[str], format: str, options: Mapping[str, Any]) -> None:
+    """Raise where a format cannot be written, or its writer lacks an option: before anything is said to be written."""
+    _checked_writer(path, format, options)
+
+
+def _checked_writer(
+    path: str | os.PathLike[str], format: str, options: Mapping[str, Any]
+) -> tuple[Format, Callable[..., EpisodeWriter]]:
+    """The format and its writer, for options that it has. They are named as the command line has them: `out.images`."""
+    kind = format_of(path, format)
+    if kind.writer is None:
+        writable = ", ".join(f.name for f in FORMATS if f.writer)
+        raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")
+    writer = kind.load(kind.writer)
+    own = ("path", "action_spec", "observation_spec", "attributes")
+    known = [f"out.{name}" for name in inspect.signature(writer).parameters if name not in own]
+    _check_options([f"out.{name}" for name in options], known, f"{path}: {kind.name}")
+    return kind, writer
+
+
+def _check_options(options: Iterable[str], known: Sequence[str], where: str) -> None:
     for name in options:
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -197,6 +197,23 @@ def test_what_a_format_loses_is_said_first_and_what_it_hides_is_an_error(
     assert "it differs from what was written (images: camera wrist)" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["format=lerobot", "out.image=av1"], "lerobot has no option 'out.image'; did you mean out.images?"),
+        (["format=lerobot", "out.images=video"], "out.images expected png, av1 or h264, found video"),
+        (["format=robomimic", "out.images=png"], "robomimic has no option 'out.images'; there are: none"),
+        (["format=minari"], "minari can be read but not written; choose one of robomimic, lerobot"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_said(
+    run, dataset: Path, tmp_path: Path, words: list[str], answer: str
+) -> None:
+    code, told, err = run("convert", str(dataset), f"out={tmp_path}/x", "dry_run=true", *words)
+    assert (code, told) == (1, "")
+    assert answer in err
+
+
 def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
     big = write_dataset(tmp_path / "big.hdf5", replace(OBSERVATION, cameras={"wrist": (256, 256, 3)}))
     out = tmp_path / "out.hdf5"
