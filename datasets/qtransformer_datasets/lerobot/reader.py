@@ -291,7 +291,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         if self._extras is None and self._success is None and not {REWARD, SUCCESS} & set(self._layout.features):
             warnings.warn(
                 f"{self.path}: has no rewards; every episode is taken for a successful demonstration. "
-                "Say so (success='all'), or say otherwise: success='none' or a list of episode indices",
+                "Say so (success=all), or say otherwise: success=none or a list of episode indices",
                 stacklevel=3,
             )
 
