@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets.episodes.missing import refuse_missing
 from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
 
@@ -113,20 +114,38 @@ FILE_OPTIONS = ("contract",)
 """Options of readers that name a file. Another may be a file's name by chance, as a mask is: `filter_key=train`."""
 
 
-def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:
-    """The format of a path by its name, or by what lies there."""
+MAX_LISTED = 6
+"""Datasets of a folder that are named before the rest is only counted."""
+
+
+def format_of(path: str | os.PathLike[str], name: str = "auto", *, writing: bool = False) -> Format:
+    """The format of a path by its name, or by what lies there. For `writing`, import-only ones are not offered."""
     path = Path(path)
     if name != "auto":
-        found = [f for f in FORMATS if f.name == name]
-        if not found:
-            raise ConfigError(f"format expected one of auto, {', '.join(f.name for f in FORMATS)}, found {name!r}")
-        return found[0]
+        return _named(name, [f.name for f in FORMATS if f.writer or not writing])
     for candidate in FORMATS:
         if candidate.recognises(path):
             return candidate
     if not path.exists():
-        raise DatasetError(f"{path}: expected a dataset, found nothing; check the path")
+        refuse_missing(path)
+    held = [entry for entry in sorted(path.iterdir()) if any(f.recognises(entry) for f in FORMATS)] if path.is_dir() else []
+    if held:
+        more = f" and {len(held) - MAX_LISTED} more" if len(held) > MAX_LISTED else ""
+        names = ", ".join(entry.name for entry in held[:MAX_LISTED])
+        several = f", or in a training a list: dataset=[{held[0]},{held[1]}]" if len(held) > 1 else ""
+        raise DatasetError(
+            f"{path}: expected a dataset, found a folder that holds {names}{more}; name one, such as {held[0]}{several}"
+        )
     raise DatasetError(f"{path}: expected one of {', '.join(f.name for f in FORMATS)}, found none of them; name it by format=...")
+
+
+def _named(name: str, offered: Sequence[str]) -> Format:
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    close = get_close_matches(name, offered, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"format expected one of auto, {', '.join(offered)}, found {name!r}{hint}")
 
 
 def open_episodes(
@@ -209,7 +228,7 @@ def _checked_writer(
     path: str | os.PathLike[str], format: str, options: Mapping[str, Any]
 ) -> tuple[Format, Callable[..., EpisodeWriter]]:
     """The format and its writer, for options that it has. They are named as the command line has them: `out.images`."""
-    kind = format_of(path, format)
+    kind = format_of(path, format, writing=True)
     if kind.writer is None:
         writable = ", ".join(f.name for f in FORMATS if f.writer)
         raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")

@@ -67,6 +67,21 @@ def test_inspect_prints_and_saves(run, dataset: Path, tmp_path: Path) -> None:
     assert [column["name"] for column in numbers["actions"]] == ["dx", "close"]
 
 
+def test_inspect_of_what_cannot_be_read_fails(run, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "low.hdf5").write_bytes(dataset.read_bytes())
+    code, out, _ = run("inspect", str(tmp_path))
+    assert code == 1
+    assert "found a folder that holds low.hdf5; name one" in out
+    code, _, err = run("inspect", f"{tmp_path}/lwo.hdf5")
+    assert code == 1
+    assert f"found nothing; did you mean {tmp_path}/low.hdf5?" in err
+    (tmp_path / "ci2.hdf5.partial").mkdir()
+    (tmp_path / "ci2.hdf5.partial" / "recipe.json").write_text("{}")
+    code, _, err = run("inspect", f"{tmp_path}/ci2.hdf5")
+    assert code == 1
+    assert "ci2.hdf5: not finished, its episodes lie in" in err
+
+
 def test_stats_of_dimensions_in_robot_units(run, dataset: Path, tmp_path: Path) -> None:
     code, out, _ = run("stats", str(dataset), f"json={tmp_path}/s.json")
     assert code == 0

@@ -31,7 +31,6 @@ from qtransformer_datasets.episodes.hdf5_guard import (
     text_attribute,
     text_rows,
 )
-from qtransformer_datasets.episodes.parts import parts_folder
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding, success_of_rewards
 from qtransformer_datasets.episodes.unsaid import ask_for, check_rate, refuse_said
@@ -83,10 +82,6 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.dones: Dones | None = dones
         self.clip_actions = clip_actions
         self._kept: list[int] | None = None
-        if not self.path.exists() and parts_folder(self.path).exists():
-            raise DatasetError(
-                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume the collection to publish it"
-            )
         if dones not in (None, "terminated", "truncated"):
             raise DatasetError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
         with open_hdf5(self.path) as file:
