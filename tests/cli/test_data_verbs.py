@@ -253,9 +253,24 @@ def test_split_writes_parts_once(run, dataset: Path, tmp_path: Path) -> None:
     parts[2].unlink()
     assert run(*words)[0] == 0, "the same command goes on with what is missing"
     assert parts[2].exists()
-    code, _, err = run(*words, "seed=1")
-    assert code == 1
-    assert "made otherwise" in err
+    parts[0].unlink()
+    for more in ([], ["dry_run=true"]):
+        code, told, err = run(*words, "seed=1", *more)
+        assert code == 1
+        assert "made otherwise" in err
+        assert not told, "nothing is told of parts that are not written"
+    assert not parts[0].exists()
+
+
+def test_a_part_without_a_success_is_warned_of(run, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "rare.hdf5")
+    with h5py.File(data, "r+") as file:
+        for index in (2, 4, 6):
+            file[f"data/demo_{index}"].attrs["success"] = False
+    words = ["split", str(data), f"out={tmp_path}/parts", "dry_run=true", "train=.5", "validation=.25", "test=.25"]
+    for masks in ("false", "true"):
+        with pytest.warns(UserWarning, match="no success among the episodes of train and test, though the dataset has 1: `eval"):
+            assert run(*words, f"masks={masks}")[0] == 0
 
 
 def test_split_by_masks_copies_the_file_and_names_the_parts(run, dataset: Path, tmp_path: Path) -> None:
