@@ -147,21 +147,22 @@ class DataSource:
         return f"{self.path} ({said})" if said else self.path
 
 
-def check_options(source: DataSource, beside: Sequence[str] = ()) -> None:
+def check_options(source: DataSource, beside: Sequence[str] = ("format", "weight")) -> None:
     """Raise ConfigError at an option that the format's reader does not have.
 
-    The answer takes the options of all datasets and the names `beside` into account, of which the reader knows nothing.
+    The answer takes the options of all datasets and the names `beside` into account, of which the reader knows nothing: the
+    settings of a verb, or else the other keys of the mapping that says a dataset of a training.
     """
     if not source.options:
         return
     kind = format_of(source.path, source.format)
     own = [*reader_options(kind), *opening_options()]
-    known = [*own, *COMMON_OPTIONS]
+    known = list(dict.fromkeys([*own, *COMMON_OPTIONS, *beside]))
     for name, value in source.options.items():
         if name == "success" and name not in own:
             raise ConfigError(f"{source.path}: success expected true or false, found {value!r}")
         if name not in own:
-            close = get_close_matches(name, [*known, *beside], n=1)
+            close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
             raise ConfigError(f"{source.path}: {kind.name} has no option '{name}'; {hint}")
 

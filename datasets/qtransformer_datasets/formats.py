@@ -5,7 +5,7 @@ Adapters are imported when they are used, so that a format's libraries are neede
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets.episodes.missing import refuse_missing
 from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
 
@@ -113,20 +114,38 @@ FILE_OPTIONS = ("contract",)
 """Options of readers that name a file. Another may be a file's name by chance, as a mask is: `filter_key=train`."""
 
 
-def format_of(path: str | os.PathLike[str], name: str = "auto") -> Format:
-    """The format of a path by its name, or by what lies there."""
+MAX_LISTED = 6
+"""Datasets of a folder that are named before the rest is only counted."""
+
+
+def format_of(path: str | os.PathLike[str], name: str = "auto", *, writing: bool = False) -> Format:
+    """The format of a path by its name, or by what lies there. For `writing`, import-only ones are not offered."""
     path = Path(path)
     if name != "auto":
-        found = [f for f in FORMATS if f.name == name]
-        if not found:
-            raise ConfigError(f"format expected one of auto, {', '.join(f.name for f in FORMATS)}, found {name!r}")
-        return found[0]
+        return _named(name, [f.name for f in FORMATS if f.writer or not writing])
     for candidate in FORMATS:
         if candidate.recognises(path):
             return candidate
     if not path.exists():
-        raise DatasetError(f"{path}: expected a dataset, found nothing; check the path")
+        refuse_missing(path)
+    held = [entry for entry in sorted(path.iterdir()) if any(f.recognises(entry) for f in FORMATS)] if path.is_dir() else []
+    if held:
+        more = f" and {len(held) - MAX_LISTED} more" if len(held) > MAX_LISTED else ""
+        names = ", ".join(entry.name for entry in held[:MAX_LISTED])
+        several = f", or in a training a list: dataset=[{held[0]},{held[1]}]" if len(held) > 1 else ""
+        raise DatasetError(
+            f"{path}: expected a dataset, found a folder that holds {names}{more}; name one, such as {held[0]}{several}"
+        )
     raise DatasetError(f"{path}: expected one of {', '.join(f.name for f in FORMATS)}, found none of them; name it by format=...")
+
+
+def _named(name: str, offered: Sequence[str]) -> Format:
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    close = get_close_matches(name, offered, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"format expected one of auto, {', '.join(offered)}, found {name!r}{hint}")
 
 
 def open_episodes(
@@ -183,17 +202,7 @@ def create_writer(
 
     With `resume`, one that goes on after what a killed run of the same specs and attributes left, where the format can.
     """
-    kind = format_of(path, format)
-    if kind.writer is None:
-        writable = ", ".join(f.name for f in FORMATS if f.writer)
-        raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")
-    writer = kind.load(kind.writer)
-    known = [
-        name
-        for name in inspect.signature(writer).parameters
-        if name not in ("path", "action_spec", "observation_spec", "attributes")
-    ]
-    _check_options(options, known, f"{path}: {kind.name}")
+    _, writer = _checked_writer(path, format, options)
     create = getattr(writer, "open_or_resume", writer) if resume else writer
     return create(path, action_spec, observation_spec, attributes, **options)
 
@@ -205,12 +214,32 @@ def writer_losses(
     format: str = "auto",
     **options: Any,
 ) -> dict[str, str]:
-    """What would be lost by writing there, part by part; see `Format.losses`."""
-    kind = format_of(path, format)
+    """What would be lost by writing there, part by part; see `Format.losses`. What cannot be written is refused already here."""
+    kind, _ = _checked_writer(path, format, options)
     return dict(kind.load(kind.losses)(action_spec, observation_spec, **options)) if kind.losses else {}
 
 
-def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def check_writing(path: str | os.PathLike[str], format: str, options: Mapping[str, Any]) -> None:
+    """Raise where a format cannot be written, or its writer lacks an option: before anything is said to be written."""
+    _checked_writer(path, format, options)
+
+
+def _checked_writer(
+    path: str | os.PathLike[str], format: str, options: Mapping[str, Any]
+) -> tuple[Format, Callable[..., EpisodeWriter]]:
+    """The format and its writer, for options that it has. They are named as the command line has them: `out.images`."""
+    kind = format_of(path, format, writing=True)
+    if kind.writer is None:
+        writable = ", ".join(f.name for f in FORMATS if f.writer)
+        raise DatasetError(f"{path}: {kind.name} can be read but not written; choose one of {writable}")
+    writer = kind.load(kind.writer)
+    own = ("path", "action_spec", "observation_spec", "attributes")
+    known = [f"out.{name}" for name in inspect.signature(writer).parameters if name not in own]
+    _check_options([f"out.{name}" for name in options], known, f"{path}: {kind.name}")
+    return kind, writer
+
+
+def _check_options(options: Iterable[str], known: Sequence[str], where: str) -> None:
     for name in options:
         if name not in known:
             close = get_close_matches(name, known, n=1)

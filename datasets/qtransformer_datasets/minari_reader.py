@@ -35,6 +35,7 @@ from qtransformer_datasets.episodes.hdf5_guard import (
     text_rows,
 )
 from qtransformer_datasets.episodes.reader import EpisodeReader
+from qtransformer_datasets.episodes.unsaid import ask_for, check_rate
 from qtransformer_datasets.robomimic.specs import SIMULATOR_TRUTH, image_shape, is_camera
 
 MAIN_FILE = "main_data.hdf5"
@@ -67,17 +68,21 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
         clip_actions: bool = False,
     ) -> None:
         self.path, self.clip_actions = main_file(Path(path)), clip_actions
-        if control_hz is None or not 0 < control_hz < float("inf"):
-            raise DatasetError(
-                f"{self.path}: Minari does not tell the rate of control, found control_hz={control_hz}; "
-                "say so: MinariEpisodes(path, control_hz=20.0)"
-            )
+        if control_hz is not None:
+            check_rate(control_hz, self.path)
         with open_hdf5(self.path) as file:
             metadata = _metadata(file, self.path)
             self.names = _episode_names(file, self.path)
             where = self._where(0)
             first = child_group(file, self.names[0], where)
-            self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), action_limits, where)
+            limits_unsaid = ""
+            try:
+                self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), action_limits, where)
+            except _LimitsError as error:
+                limits_unsaid = str(error)
+            unsaid = ["control_hz"] * (control_hz is None) + ["action_limits"] * bool(limits_unsaid)
+            ask_for(unsaid, self.path, limits_unsaid)
+            assert control_hz is not None
             leaves = dict(_leaves(child(first, "observations", where), "", where))
         self._cameras, self._proprio, self._text, ignored = _roles(leaves, proprio, where)
         self.observation_spec = ObservationSpec(
@@ -260,6 +265,10 @@ def _roles(
     return cameras, proprio, text, [key for key in leaves if key not in (*cameras, *proprio, text)]
 
 
+class _LimitsError(ValueError):
+    """The action space does not tell the limits."""
+
+
 def _action_spec(
     node: h5py.Group | h5py.Dataset,
     space: Any,
@@ -281,7 +290,7 @@ def _action_spec(
     try:
         return ActionSpec(names=names, low=low, high=high, units=("1",) * width, discrete=(discrete,) * width)
     except SpecMismatchError as error:
-        raise DatasetError(f"{where}: {error}; give them: MinariEpisodes(path, action_limits=[(low, high), ...])") from error
+        raise _LimitsError(str(error)) from error
 
 
 def _limits(space: dict[str, Any], width: int, where: str) -> tuple[list[tuple[float, float]], int]:
@@ -293,12 +302,8 @@ def _limits(space: dict[str, Any], width: int, where: str) -> tuple[list[tuple[f
             low, high = (np.broadcast_to(np.asarray(space[end], np.float64), (width,)) for end in ("low", "high"))
             return [(float(a), float(b)) for a, b in zip(low, high, strict=True)], 0
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"{where}: its action space cannot be read ({error!r}); give action_limits=[(low, high), ...]"
-        ) from error
-    raise DatasetError(
-        f"{where}: action space expected Box or Discrete, found {space.get('type')}; give action_limits=[(low, high), ...]"
-    )
+        raise _LimitsError(f"its action space cannot be read: {error!r}") from error
+    raise _LimitsError(f"action space expected Box or Discrete, found {space.get('type')}")
 
 
 def _numbers(group: h5py.Group, name: str, where: str, kind: type[Any] = np.float32) -> np.ndarray:

@@ -23,7 +23,7 @@ class ReadSettings:
 
 @dataclass(kw_only=True, slots=True)
 class InspectSettings(ReadSettings):
-    """Show what is in a dataset, and everything that is wrong with it. One screen."""
+    """Show what is in a dataset, and everything that is wrong with it. One screen. Exits with 1 if nothing can be read."""
 
     json: str = ""
     """File for the same as numbers."""

@@ -1,5 +1,6 @@
 """Environments and actors as picklable recipes, so that worker processes can make their own."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qtransformer.cli.compose import UsageError
+from qtransformer.cli.compose import UsageError, suggest
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import EpisodeResult, run_episode
 from qtransformer.policy import Policy
@@ -32,8 +33,10 @@ class EnvFactory:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Env:
+        make = _load(self.target)
+        _check_arguments(make, self.kwargs, self.target)
         try:
-            return _load(self.target)(**self.kwargs)
+            return make(**self.kwargs)
         except TypeError as error:
             raise ConfigError(f"{self.target} cannot be called with {dict(self.kwargs)}: {error}") from error
 
@@ -139,6 +142,20 @@ def _load(target: str) -> Callable[..., Any]:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"env={target} cannot be found ({error}); write it as package.module:function") from error
+
+
+def _check_arguments(function: Callable[..., Any], kwargs: Mapping[str, Any], target: str) -> None:
+    """Refuse an argument that a function does not have, with the likely one. What tells no signature is called as it is."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for name in kwargs:
+        if name not in known:
+            raise ConfigError(f"env_kwargs: {target} has no argument '{name}'; {suggest(name, known)}")
 
 
 def run_directory(path: Path) -> Path:

@@ -72,9 +72,9 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: 
     bare = [i for i, source in enumerate(sources) if (frames.rewards[steps[i]] == np.float32(source.step_reward)).all()]
     if len(bare) == len(sources):
         raise ConfigError(
-            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn; clone "
-            "with algo=bc, or derive rewards: "
-            "dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end"
+            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn; derive "
+            "rewards: dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end; or clone: "
+            f"{_how_to_clone(dataset)}"
         )
     worthless = [sources[i].path for i in bare if frames.success[steps[i]].any()]
     if worthless:
@@ -82,6 +82,11 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: 
             f"{', '.join(worthless)}: holds successes, but no step carries a reward, so beside the other data they would count as "
             "failures; clone with algo=bc, or derive rewards: {path:...,rewards:success} makes every success worth 1 at its end"
         )
+
+
+def _how_to_clone(dataset: EpisodeDataset) -> str:
+    """Cloning imitates successes alone, so where none is marked the remedy says what else it takes."""
+    return "algo=bc" if dataset.frames().success.any() else "algo=bc dataset={path:...,success:true}"
 
 
 def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] = lambda: None) -> int:

@@ -94,6 +94,21 @@ def test_inspect_prints_and_saves(run, dataset: Path, tmp_path: Path) -> None:
     assert [column["name"] for column in numbers["actions"]] == ["dx", "close"]
 
 
+def test_inspect_of_what_cannot_be_read_fails(run, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "low.hdf5").write_bytes(dataset.read_bytes())
+    code, out, _ = run("inspect", str(tmp_path))
+    assert code == 1
+    assert "found a folder that holds low.hdf5; name one" in out
+    code, _, err = run("inspect", f"{tmp_path}/lwo.hdf5")
+    assert code == 1
+    assert f"found nothing; did you mean {tmp_path}/low.hdf5?" in err
+    (tmp_path / "ci2.hdf5.partial").mkdir()
+    (tmp_path / "ci2.hdf5.partial" / "recipe.json").write_text("{}")
+    code, _, err = run("inspect", f"{tmp_path}/ci2.hdf5")
+    assert code == 1
+    assert "ci2.hdf5: not finished, its episodes lie in" in err
+
+
 def test_stats_of_dimensions_in_robot_units(run, dataset: Path, tmp_path: Path) -> None:
     code, out, _ = run("stats", str(dataset), f"json={tmp_path}/s.json")
     assert code == 0
@@ -224,6 +239,23 @@ def test_what_a_format_loses_is_said_first_and_what_it_hides_is_an_error(
     assert "it differs from what was written (images: camera wrist)" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["format=lerobot", "out.image=av1"], "lerobot has no option 'out.image'; did you mean out.images?"),
+        (["format=lerobot", "out.images=video"], "out.images expected png, av1 or h264, found video"),
+        (["format=robomimic", "out.images=png"], "robomimic has no option 'out.images'; there are: none"),
+        (["format=minari"], "minari can be read but not written; choose one of robomimic, lerobot"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_said(
+    run, dataset: Path, tmp_path: Path, words: list[str], answer: str
+) -> None:
+    code, told, err = run("convert", str(dataset), f"out={tmp_path}/x", "dry_run=true", *words)
+    assert (code, told) == (1, "")
+    assert answer in err
+
+
 def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
     big = write_dataset(tmp_path / "big.hdf5", replace(OBSERVATION, cameras={"wrist": (256, 256, 3)}))
     out = tmp_path / "out.hdf5"
@@ -248,9 +280,24 @@ def test_split_writes_parts_once(run, dataset: Path, tmp_path: Path) -> None:
     parts[2].unlink()
     assert run(*words)[0] == 0, "the same command goes on with what is missing"
     assert parts[2].exists()
-    code, _, err = run(*words, "seed=1")
-    assert code == 1
-    assert "made otherwise" in err
+    parts[0].unlink()
+    for more in ([], ["dry_run=true"]):
+        code, told, err = run(*words, "seed=1", *more)
+        assert code == 1
+        assert "made otherwise" in err
+        assert not told, "nothing is told of parts that are not written"
+    assert not parts[0].exists()
+
+
+def test_a_part_without_a_success_is_warned_of(run, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "rare.hdf5")
+    with h5py.File(data, "r+") as file:
+        for index in (2, 4, 6):
+            file[f"data/demo_{index}"].attrs["success"] = False
+    words = ["split", str(data), f"out={tmp_path}/parts", "dry_run=true", "train=.5", "validation=.25", "test=.25"]
+    for masks in ("false", "true"):
+        with pytest.warns(UserWarning, match="no success among the episodes of train and test, though the dataset has 1: `eval"):
+            assert run(*words, f"masks={masks}")[0] == 0
 
 
 def test_split_by_masks_copies_the_file_and_names_the_parts(run, dataset: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_objects_of_the_data_are_not_called_held_out(logged: str, split: str, sa
     ("arguments", "code", "answer"),
     [
         (["env_kwargs={camera: front}", *TOY], 1, "cameras: expected {'wrist'"),
-        (["env_kwargs={stepz: 3}", *TOY], 1, "unexpected keyword argument 'stepz'"),
+        (["env_kwargs={stepz: 3}", *TOY], 1, "toy_env:ToyEnv has no argument 'stepz'; "),
         (["env_kwargs={blind: true}", "workers=1", *TOY], 1, "finite values"),
         (["env=toy_env:Nothing"], 2, "package.module:function"),
         (["env=toy_env"], 2, "package.module:function"),

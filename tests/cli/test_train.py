@@ -290,7 +290,11 @@ def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             demo.attrs["success"] = False
     words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
     assert main([*words, f"dataset={path}"]) == 1
-    assert "no step carries a reward" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no step carries a reward" in told
+    assert "or clone: algo=bc dataset={path:...,success:true}" in told, "algo=bc alone finds no success to imitate"
+    assert main([*words, "algo=bc", f"dataset={{path:{path},success:true}}"]) == 0
+    capsys.readouterr()
     assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 0
     assert "success 1.000" in capsys.readouterr().out
     assert main([*words, f"dataset={{path:{path},step_reward:-1}}"]) == 1

@@ -97,8 +97,11 @@ def test_options_are_refused_with_the_likely_one_of_reader_dataset_or_verb(write
     for name, answer in {"done": "dones", "camera": "cameras", "sucess": "success", "jsn": "json"}.items():
         with pytest.raises(ConfigError, match=f"no option '{name}'; did you mean {answer}"):
             check_options(DataSource(path=path, options={name: 1}), beside=["json"])
-    with pytest.raises(ConfigError, match=r"there are: dones, .*rewards"):
+    with pytest.raises(ConfigError, match=r"there are: dones, .*rewards.*format, weight"):
         DataSource(path=path, options={"zzz": 1}).open()
+    for name, answer in {"wieght": "weight", "fromat": "format"}.items():
+        with pytest.raises(ConfigError, match=f"no option '{name}'; did you mean {answer}"):
+            DataSource.parse({"path": path, name: 2}).open()
 
 
 class PickyReader:

@@ -137,10 +137,13 @@ def test_a_lost_final_observation_is_marked(tmp_path: Path) -> None:
 
 def test_what_minari_leaves_unsaid_is_asked_for(tmp_path: Path) -> None:
     path = write_minari(tmp_path / "a", [minari_episode()], action_space=None)
-    with pytest.raises(DatasetError, match=r"control_hz=20\.0"):
+    both = r"say so: control_hz=20 action_limits=\[\[-1,1\],\[0,1\]\], or dataset={path:.*,control_hz:20,action_limits:"
+    with pytest.raises(DatasetError, match=both):
         MinariEpisodes(path)
-    with pytest.raises(DatasetError, match="action_limits"):
+    with pytest.raises(DatasetError, match="say so: action_limits="):
         MinariEpisodes(path, control_hz=5.0)
+    with pytest.raises(DatasetError, match="control_hz expected a number above 0, found -1"):
+        MinariEpisodes(path, control_hz=-1)
     source = MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4), (0, 1)], proprio=["direction", "object"])
     assert source.action_spec.low == (-4.0, 0.0)
     assert source.observation_spec.proprio_names == ("direction", *(f"object[{i}]" for i in range(5)))

@@ -15,11 +15,12 @@ from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.episodes.unsaid import UnsaidError
 from qtransformer_datasets.formats import format_of
 
 HISTOGRAM_BINS = 16
 
-STAND_INS: Mapping[str, Mapping[str, Any]] = {"robomimic": {"dones": "terminated", "control_hz": 1.0}}
+STAND_INS: Mapping[str, Any] = {"dones": "terminated", "control_hz": 1}
 """Options under which a dataset that leaves things unsaid is read all the same, with a note."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -74,14 +75,17 @@ def open_anyway(source: DataSource, problems: list[str]) -> LoggedEpisodes | Non
         raise
     except QTransformerError as error:
         problems.append(str(error))
-    try:
-        stand_ins = {**STAND_INS.get(format_of(source.path, source.format).name, {}), **source.options}
-        episodes = replace(source, options=stand_ins).open() if stand_ins != source.options else None
-    except QTransformerError:
+        unsaid = error.options if isinstance(error, UnsaidError) else ()
+    if not unsaid or not set(unsaid) <= set(STAND_INS):
         return None
-    if episodes is not None:
-        shown = ", ".join(f"{name}={value!r}" for name, value in stand_ins.items())
-        problems.append(f"shown as if {shown}, wherever it does not say so itself")
+    stand_ins = {name: STAND_INS[name] for name in unsaid}
+    try:
+        episodes = replace(source, options={**source.options, **stand_ins}).open()
+    except QTransformerError as error:
+        problems.append(str(error))
+        return None
+    shown = " ".join(f"{name}={value}" for name, value in stand_ins.items())
+    problems.append(f"shown as if {shown}, wherever it does not say so itself")
     return episodes
 
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer_datasets.episodes.missing import refuse_missing
 
 MAX_RATIO = 1100
 """Declared over stored bytes beyond which an array is a bomb: deflate reaches 1032, LZF 88."""
@@ -153,8 +154,10 @@ def _patiently(path: Path) -> h5py.File:
 
 def _check_signature(path: Path) -> None:
     """One clear sentence for each way in which a path is not a readable HDF5 file."""
+    if not path.exists():
+        refuse_missing(path, "an HDF5 file")
     if not path.is_file():
-        raise DatasetError(f"{path}: expected an HDF5 file, found {'a folder' if path.is_dir() else 'nothing'}; check the path")
+        raise DatasetError(f"{path}: expected an HDF5 file, found {'a folder' if path.is_dir() else 'none'}; check the path")
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -105,6 +105,11 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether only parts of a dataset lie there; what a recorder of bags leaves under that name is none of ours."""
+    return not path.exists() and (parts_folder(path) / _RECIPE).exists()
+
+
 def refuse_unfinished(path: Path, writer: str) -> None:
     """Raise if a killed run left parts: starting afresh would mix two runs."""
     if parts_folder(path).exists():

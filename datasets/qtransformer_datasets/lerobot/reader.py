@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode, ObservationSpec
-from qtransformer_datasets.episodes.parts import parts_folder
+from qtransformer_datasets.episodes.missing import refuse_missing
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
@@ -85,8 +85,8 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         clip_actions: bool = False,
     ) -> None:
         self.path, self.clip_actions = Path(path), clip_actions
-        if not self.path.exists() and parts_folder(self.path).exists():
-            raise DatasetError(f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume to publish it")
+        if not self.path.exists():
+            refuse_missing(self.path)
         self._layout = Layout(self.path)
         self._extras = find_extras(self._layout)
         if self._extras is not None:
@@ -291,7 +291,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         if self._extras is None and self._success is None and not {REWARD, SUCCESS} & set(self._layout.features):
             warnings.warn(
                 f"{self.path}: has no rewards; every episode is taken for a successful demonstration. "
-                "Say so (success='all'), or say otherwise: success='none' or a list of episode indices",
+                "Say so (success=all), or say otherwise: success=none or a list of episode indices",
                 stacklevel=3,
             )
 

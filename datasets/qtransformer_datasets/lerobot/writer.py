@@ -43,7 +43,13 @@ Images = Literal["png", "av1", "h264"]
 def losses(action_spec: ActionSpec, observation_spec: ObservationSpec, images: Images = "png") -> dict[str, str]:
     """What `LeRobotWriter` cannot keep; see `formats.Format.losses`."""
     del action_spec, observation_spec
+    _check_images(images)
     return {} if images == "png" else {"images": f"{images} video is not lossless; out.images=png keeps every pixel"}
+
+
+def _check_images(images: str) -> None:
+    if images not in ("png", "av1", "h264"):
+        raise ConfigError(f"out.images expected png, av1 or h264, found {images}; choose one")
 
 
 class LeRobotWriter(PartsWriter):
@@ -88,8 +94,7 @@ class LeRobotWriter(PartsWriter):
         attributes: Mapping[str, Any] | None,
         images: Images,
     ) -> None:
-        if images not in ("png", "av1", "h264"):
-            raise ConfigError(f"{path}: images expected 'png', 'av1' or 'h264', found {images!r}; choose one")
+        _check_images(images)
         for camera in observation_spec.cameras:
             if not is_plain_key(camera):
                 raise DatasetError(f"{path}: LeRobot cannot hold a camera named '{camera}': no slashes or braces; rename it")

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,10 +31,16 @@ from qtransformer_datasets.episodes.hdf5_guard import (
     text_attribute,
     text_rows,
 )
-from qtransformer_datasets.episodes.parts import parts_folder
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding, success_of_rewards
-from qtransformer_datasets.robomimic.specs import infer_action_spec, infer_observation_spec, proprio_keys
+from qtransformer_datasets.episodes.unsaid import ask_for, check_rate, refuse_said
+from qtransformer_datasets.robomimic.specs import (
+    check_proprio,
+    infer_action_spec,
+    infer_observation_spec,
+    proprio_keys,
+    told_control_hz,
+)
 
 Dones = Literal["terminated", "truncated"]
 
@@ -41,7 +48,7 @@ Dones = Literal["terminated", "truncated"]
 class HDF5Episodes(EpisodeReader[h5py.File]):
     """The episodes of one robomimic HDF5 file, in numerical order of their demos; an `EpisodeSource`.
 
-    The options serve files that do not say these things themselves, and are ignored by files that do:
+    The options serve files that do not say these things themselves, and are refused by files that do:
 
     `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
     without any is truncated at its end, and so is one that ends without success: robomimic's conversion scripts set `dones` at
@@ -50,11 +57,11 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
     where rewards are 0 and 1; without rewards, those that `dones` terminated. Other rewards do not tell, so it must be said;
     and it is refused for a file that says it itself.
     `control_hz`: rate of control [Hz], where `env_args` has no `control_freq`.
-    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
-    is the simulator's truth and not a robot's.
 
     These serve every file:
 
+    `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
+    is the simulator's truth and not a robot's. Of files of `writer`: the names of their values, by default all.
     `filter_key`: read only the demos that are listed in /mask/<filter_key>, such as "train" or "valid".
     `clip_actions`: move actions beyond [-1, 1] to the limit instead of refusing their episode; `info["clipped_actions"]` then
     says which share of the steps of each dimension that was.
@@ -67,19 +74,16 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         dones: Dones | None = None,
         success: Successes | None = None,
         control_hz: float | None = None,
-        proprio: Sequence[str] | None = None,
+        proprio: Sequence[str] | str | None = None,
         filter_key: str | None = None,
         clip_actions: bool = False,
     ) -> None:
         self.path = Path(path)
         self.dones: Dones | None = dones
         self.clip_actions = clip_actions
-        if not self.path.exists() and parts_folder(self.path).exists():
-            raise DatasetError(
-                f"{self.path}: not finished, its episodes lie in {parts_folder(self.path)}; resume the collection to publish it"
-            )
+        self._kept: list[int] | None = None
         if dones not in (None, "terminated", "truncated"):
-            raise DatasetError(f"{self.path}: dones expected 'terminated' or 'truncated', found {dones!r}; choose one")
+            raise DatasetError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
         with open_hdf5(self.path) as file:
             data = child_group(file, "data", str(self.path))
             self.names = _demo_names(data, self.path)
@@ -88,15 +92,18 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             first = child_group(data, self.names[0], str(self.path))
             self.declared_total = data.attrs.get("total")
             self.is_foreign = "observation_spec" not in data.attrs
+            told = self._read_env_args(data) if self.is_foreign else self._read_specs(data)
+            ends_unsaid = dones is None and not _says_how_it_ended(first)
+            ask_for(["control_hz"] * (told is control_hz is None) + ["dones"] * ends_unsaid, self.path)
+            if told is not None and control_hz not in (None, told):
+                refuse_said("control_hz", control_hz, self.path, f"{told:g}")
+            if dones is not None and all(_says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):
+                refuse_said("dones", dones, self.path, "of every demo how it ended")
+            chosen = [proprio] if isinstance(proprio, str) else proprio
             if self.is_foreign:
-                self._infer(data, first, control_hz, proprio)
-            else:
-                self._read_specs(data)
-            if dones is None and not _says_how_it_ended(first):
-                raise DatasetError(
-                    f"{self.path}: the file does not say whether `dones` means success or a time limit; "
-                    "say so: HDF5Episodes(path, dones='terminated') or dones='truncated'"
-                )
+                self._infer(first, control_hz if told is None else told, chosen)
+            elif chosen is not None:
+                self._choose_proprio(chosen)
             if success is not None and "success" in first.attrs:
                 refuse_success(success, str(self.path))
         self._successes = succeeding(success, [_number(name) for name in self.names], str(self.path))
@@ -135,7 +142,8 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
     def _open(self) -> AbstractContextManager[h5py.File]:
         return open_hdf5(self.path)
 
-    def _read_specs(self, data: h5py.Group) -> None:
+    def _read_specs(self, data: h5py.Group) -> float:
+        """What the file says of itself; also its rate of control."""
         where = str(self.path)
         try:
             self.action_spec = ActionSpec.from_dict(json_attribute(data, "action_spec", where))
@@ -145,15 +153,30 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             raise DatasetError(f"{where}: its specs cannot be read ({error!r}); restore the file from its source") from error
         self._camera_keys = {camera: f"{camera}_image" for camera in self.observation_spec.cameras}
         self._proprio_keys: tuple[str, ...] = ("proprio",)
+        return self.observation_spec.control_hz
 
-    def _infer(self, data: h5py.Group, first: h5py.Group, control_hz: float | None, proprio: Sequence[str] | None) -> None:
-        where = f"{self.path}, {self.names[0]}"
+    def _read_env_args(self, data: h5py.Group) -> float | None:
+        """The rate of control, where a foreign file says it."""
         env_args = json_attribute(data, "env_args", str(self.path)) if "env_args" in data.attrs else {}
         self.attributes = {"env_args": env_args}
+        return told_control_hz(env_args)
+
+    def _infer(self, first: h5py.Group, control_hz: Any, proprio: Sequence[str] | None) -> None:
+        where = f"{self.path}, {self.names[0]}"
+        check_rate(control_hz, self.path)
         obs = child_group(first, "obs", where)
         self.action_spec = infer_action_spec(child_dataset(first, "actions", where), where)
         self._proprio_keys = proprio_keys(obs, proprio, where)
-        self.observation_spec, self._camera_keys = infer_observation_spec(obs, self._proprio_keys, env_args, control_hz, where)
+        self.observation_spec, self._camera_keys = infer_observation_spec(obs, self._proprio_keys, float(control_hz), where)
+
+    def _choose_proprio(self, chosen: Sequence[str]) -> None:
+        """Keep some of the values that the file names, in this order."""
+        spec = self.observation_spec
+        check_proprio(chosen, spec.proprio_names, str(self.path))
+        self._kept = [spec.proprio_names.index(name) for name in chosen]
+        self._width = len(spec.proprio_names)
+        units = tuple(spec.proprio_units[i] for i in self._kept)
+        self.observation_spec = replace(spec, proprio_names=tuple(chosen), proprio_units=units)
 
     def _demo(self, file: h5py.File, index: int) -> h5py.Group:
         where = self._where(index)
@@ -195,7 +218,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         frames = _FrameReader(demo, recorded, length, where)
         return Episode(
             images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
-            proprio=frames.read_joined(self._proprio_keys),
+            proprio=self._chosen(frames.read_joined(self._proprio_keys), where),
             actions=actions[:length],
             rewards=rewards[:length],
             terminated=_last_only(length, terminated),
@@ -206,6 +229,14 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             has_final_observation=frames.has_final,
             info=_info(demo, where),
         )
+
+    def _chosen(self, proprio: np.ndarray, where: str) -> np.ndarray:
+        """The values that are kept. Of others than the file names, columns would be wrong ones."""
+        if self._kept is None:
+            return proprio
+        if proprio.shape[1] != self._width:
+            raise DatasetError(f"{where}: proprio expected {self._width} values, found {proprio.shape[1]}; remove the episode")
+        return proprio[:, self._kept]
 
     def _success(self, demo: h5py.Group, rewards: np.ndarray, terminated: bool, index: int) -> bool:
         """What the file says; else the option; else the rewards; without any, whether the task ended."""
@@ -295,7 +326,7 @@ def _ends(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> t
     if _says_how_it_ended(demo):
         return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
     if dones is None:
-        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: HDF5Episodes(path, dones=...)")
+        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: dones=terminated or truncated")
     terminated = dones == "terminated" and bool(_dones(demo, recorded, where).any())
     return terminated, not terminated
 
@@ -311,7 +342,7 @@ def _last_step(demo: h5py.Group, recorded: int, dones: Dones | None, where: str)
     if dones == "truncated":
         raise DatasetError(
             f"{where}: dones read as a time limit is set at step {done[0]} of {last + 1}, before the end; "
-            "it probably means success: use dones='terminated'"
+            "it probably means success: use dones=terminated"
         )
     return int(done[0])
 

@@ -28,17 +28,22 @@ def proprio_keys(obs: h5py.Group, chosen: Sequence[str] | None, where: str) -> t
     available = [key for key in child_names(obs) if child_dataset(obs, key, where).ndim in (1, 2)]
     if chosen is None:
         return tuple(key for key in available if key not in SIMULATOR_TRUTH)
-    missing = [key for key in chosen if key not in available]
-    if missing:
-        raise DatasetError(f"{where}: proprio keys {missing} are not in obs, which has {available}; choose among these")
+    check_proprio(chosen, available, where)
     return tuple(chosen)
+
+
+def check_proprio(chosen: Sequence[str], available: Sequence[str], where: str) -> None:
+    """Raise where something is chosen that is not there, or chosen twice."""
+    missing = [key for key in chosen if key not in available]
+    if missing or len(set(chosen)) < len(chosen):
+        found = f"{missing}, not among them" if missing else "one of them twice"
+        raise DatasetError(f"{where}: proprio expected some of {', '.join(available)}, found {found}; choose among these")
 
 
 def infer_observation_spec(
     obs: h5py.Group,
     proprio: Sequence[str],
-    env_args: Any,
-    control_hz: float | None,
+    control_hz: float,
     where: str,
 ) -> tuple[ObservationSpec, dict[str, str]]:
     """The spec, and for each camera the key under which its images lie."""
@@ -52,7 +57,7 @@ def infer_observation_spec(
         cameras=cameras,
         proprio_names=tuple(names),
         proprio_units=("unknown",) * len(names),
-        control_hz=_control_hz(env_args, control_hz, where),
+        control_hz=control_hz,
     )
     return spec, keys
 
@@ -74,12 +79,8 @@ def image_shape(images: h5py.Dataset, where: str) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _control_hz(env_args: Any, control_hz: float | None, where: str) -> float:
-    """What the file says; else the option."""
+def told_control_hz(env_args: Any) -> float | None:
+    """Rate of control [Hz], where the file says it."""
     kwargs = env_args.get("env_kwargs") if isinstance(env_args, Mapping) else None
     frequency = kwargs.get("control_freq") if isinstance(kwargs, Mapping) else None
-    if isinstance(frequency, int | float) and 0 < frequency < float("inf"):
-        return float(frequency)
-    if control_hz is None:
-        raise DatasetError(f"{where}: the file does not tell its control rate; say so: HDF5Episodes(path, control_hz=20.0)")
-    return float(control_hz)
+    return float(frequency) if isinstance(frequency, int | float) and 0 < frequency < float("inf") else None

@@ -31,7 +31,10 @@ def grouped(
         raise DatasetError("balance 'source' gives every source the same weight, but weights were given; leave one of them out")
     drawn = frames.success if filter == "success" else np.ones(len(frames), bool)
     if not drawn.any():
-        raise DatasetError(f"filter 'success' found none among {_episodes(frames)} episodes; use filter='all' or other data")
+        raise DatasetError(
+            f"expected successful episodes to imitate, found none among {_episodes(frames)}; mark them "
+            "(dataset={path:...,success:true}, or `qtransformer data relabel`), or imitate all of them with bc_filter_success=false"
+        )
     labels = _labels(frames, balance)
     if balance != "none" and len(np.unique(labels)) < 2:
         raise DatasetError(f"balance {balance!r} expected two groups or more, found one; use balance='none' or other data")

@@ -15,7 +15,7 @@ from qtransformer_datasets.data_source import DataSource, check_options
 def data_source(path: str, format: str, settings: Any) -> DataSource:
     """The dataset at a path, read as the settings say; an option that nobody knows is refused here."""
     source = DataSource.parse({"path": path, "format": format, **settings.options}, where=path)
-    check_options(source, beside=[item.name for item in fields(settings)])
+    check_options(source, beside=[item.name for item in fields(settings) if item.name not in ("options", "out_options")])
     return source
 
 

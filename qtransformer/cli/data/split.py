@@ -3,7 +3,8 @@
 With `masks=true`, one robomimic file whose masks name the parts.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qtransformer.cli.compose import UsageError
@@ -14,7 +15,7 @@ from qtransformer.errors import DatasetError
 from qtransformer_datasets.curation.split import group_keys, split_episodes
 from qtransformer_datasets.curation.survey import survey
 from qtransformer_datasets.data_source import COMMON_OPTIONS, DataSource
-from qtransformer_datasets.formats import format_of, opening_options
+from qtransformer_datasets.formats import check_writing, format_of, opening_options
 from qtransformer_datasets.robomimic.masks import copy_with_masks
 from qtransformer_datasets.robomimic.reader import HDF5Episodes
 from qtransformer_datasets.views import select_episodes
@@ -48,19 +49,34 @@ def run(settings: SplitSettings) -> int:
         masks = {_mask(name, source): indices for name, indices in parts.items()}
         for name, indices in masks.items():
             _tell(f"{settings.out}, mask {name}", indices, success)
+        _warn_of_parts_without_success(masks, success)
         if not settings.dry_run:
             named = {name: [episodes.names[i] for i in indices] for name, indices in masks.items()}
             own = [_mask(name, source) for name in PARTS]
             copy_with_masks(episodes.path, Path(settings.out), named, provenance("split", [source], **settled), own)
         return 0
     format = output_format(settings, source)
+    check_writing(settings.out, format, settings.out_options)
+    outs = {name: Path(settings.out) / f"{name}{SUFFIXES.get(format, '')}" for name in parts}
+    derived = {name: provenance("split", [source], part=name, **settled) for name in parts}
+    missing = [name for name, out in outs.items() if not is_written(out, format, derived[name])]  # all, before a word is said
     for name, indices in parts.items():
-        out = Path(settings.out) / f"{name}{SUFFIXES.get(format, '')}"
-        _tell(str(out), indices, success)
-        derived = provenance("split", [source], part=name, **settled)
-        if not settings.dry_run and not is_written(out, format, derived):
-            write(settings, select_episodes(episodes, indices), out, format, derived)
+        _tell(str(outs[name]), indices, success)
+        if name in missing and not settings.dry_run:
+            write(settings, select_episodes(episodes, indices), outs[name], format, derived[name])
+    _warn_of_parts_without_success(parts, success)
     return 0
+
+
+def _warn_of_parts_without_success(parts: Mapping[str, Sequence[int]], success: Sequence[bool]) -> None:
+    """A part of failures alone cannot tell how good a policy is."""
+    bare = [name for name, indices in parts.items() if not any(success[i] for i in indices)]
+    if bare and any(success):
+        warnings.warn(
+            f"no success among the episodes of {' and '.join(bare)}, though the dataset has {sum(success)}: `eval dataset=` refuses "
+            "such a part; give it a larger share (validation=0.3), or name fewer parts (test=0)",
+            stacklevel=3,
+        )
 
 
 def check_copied_as_it_is(source: DataSource, settings: SplitSettings) -> None:

@@ -35,7 +35,7 @@ def is_written(out: Path, format: str, derived: Mapping[str, Any]) -> bool:
 def output_format(settings: WriteSettings, source: DataSource) -> str:
     """The name of the format asked for, else of the one that the path's name belongs to, else of the input."""
     if settings.format != "auto":
-        return format_of(settings.out, settings.format).name
+        return format_of(settings.out, settings.format, writing=True).name
     try:
         return format_of(settings.out).name
     except DatasetError:

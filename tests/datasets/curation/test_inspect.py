@@ -59,6 +59,15 @@ def test_all_problems_are_listed(tmp_path, write_foreign, foreign_demo):
     assert "at 20 Hz" in report, "it tells its rate, so that no stand-in takes its place"
 
 
+def test_stand_ins_stand_only_for_what_is_unsaid(tmp_path, write_foreign, foreign_demo):
+    unsaid = write_foreign(tmp_path / "f.hdf5", [foreign_demo(3)], {"env_name": "x"})
+    assert "shown as if control_hz=1 dones=terminated" in inspect_dataset(unsaid)
+    cameras = foreign_demo(3) | {"obs/agentview_image": np.zeros((3, 6, 8, 4), np.uint8)}
+    report = inspect_dataset(write_foreign(tmp_path / "g.hdf5", [cameras]))
+    for text in ("problems      2", "does not say whether `dones`", "expected images (h, w, 3)"):
+        assert text in report, "one problem does not hide the other"
+
+
 def test_a_wrong_total_is_a_problem(write_file, make_episode):
     path = write_file([make_episode(3)])
     with h5py.File(path, "r+") as file:

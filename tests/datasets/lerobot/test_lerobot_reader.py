@@ -189,7 +189,7 @@ def test_demonstrations_succeed_unless_somebody_says_otherwise(tmp_path, write, 
     assert failed.truncated[-1]
     assert not failed.terminated.any()
     assert EpisodeDataset(LeRobotEpisodes(path, success="none")).frames().lost_final.sum() == 3
-    with pytest.raises(DatasetError, match="success expected 'all', 'none' or a list"):
+    with pytest.raises(DatasetError, match="success expected all, none or a list"):
         LeRobotEpisodes(path, success="some")
 
 

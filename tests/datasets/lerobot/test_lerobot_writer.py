@@ -347,7 +347,7 @@ def test_resuming_needs_the_same_settings(tmp_path, action_spec, observation_spe
 
 
 def test_what_lerobot_or_a_codec_cannot_hold_is_refused(tmp_path, action_spec, observation_spec, make_episode):
-    with pytest.raises(ConfigError, match="images expected 'png', 'av1' or 'h264', found 'gif'"):
+    with pytest.raises(ConfigError, match=r"out\.images expected png, av1 or h264, found gif"):
         LeRobotWriter(tmp_path / "a", action_spec, observation_spec, images="gif")  # pyright: ignore[reportArgumentType]
     slashed = ObservationSpec({"a/b": (6, 8, 3)}, (), (), 10.0)
     with pytest.raises(DatasetError, match="camera named 'a/b'"):

@@ -36,7 +36,7 @@ def test_foreign_proprio_can_be_chosen(tmp_path, write_foreign, foreign_demo):
 
 def test_the_meaning_of_dones_is_never_guessed(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()])
-    with pytest.raises(DatasetError, match="dones='terminated'"):
+    with pytest.raises(DatasetError, match=r"whether `dones` means .*: dones=terminated, or dataset={path:.*,dones:terminated}"):
         HDF5Episodes(path)
     with pytest.raises(DatasetError, match="'done'"):
         HDF5Episodes(path, dones="done")  # pyright: ignore[reportArgumentType]
@@ -76,7 +76,7 @@ def test_dones_at_the_end_of_every_log_are_no_success(tmp_path, write_foreign, f
 @pytest.mark.parametrize("dones", ["terminated", "truncated"])
 def test_success_is_not_guessed_from_dense_rewards(tmp_path, write_foreign, foreign_demo, dones):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4, seed) | {"rewards": np.full(4, 0.01)} for seed in range(3)])
-    with pytest.raises(DatasetError, match=r"f\.hdf5, demo_0: rewards other than 0 and 1 .*say so: success='all'"):
+    with pytest.raises(DatasetError, match=r"f\.hdf5, demo_0: rewards other than 0 and 1 .*say so: success=all"):
         HDF5Episodes(path, dones=dones).read(0)
     for said, expected in {"all": [1, 1, 1], "none": [0, 0, 0]}.items():
         assert [episode.success for episode in HDF5Episodes(path, dones=dones, success=said)] == expected
@@ -97,7 +97,7 @@ def test_success_names_demos_by_their_number(tmp_path, write_foreign, foreign_de
 
 def test_success_is_refused_where_the_file_says_it(write_file, make_episode):
     path = write_file([make_episode()])
-    with pytest.raises(DatasetError, match=r"success='all' is for datasets that do not say .*data relabel"):
+    with pytest.raises(DatasetError, match=r"success=all is for datasets that do not say .*data relabel"):
         HDF5Episodes(path, success="all")
 
 
@@ -112,11 +112,52 @@ def test_a_lost_final_observation_is_marked(tmp_path, write_foreign, foreign_dem
 
 def test_control_rate_is_asked_for(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()], {"env_name": "x", "env_kwargs": {}})
-    with pytest.raises(DatasetError, match=r"control_hz=20\.0"):
+    with pytest.raises(DatasetError, match=r"say so: control_hz=20, or dataset="):
         HDF5Episodes(path, dones="terminated")
     assert HDF5Episodes(path, dones="terminated", control_hz=5.0).observation_spec.control_hz == 5.0
     said = write_foreign(tmp_path / "said.hdf5", [foreign_demo()])
-    assert HDF5Episodes(said, dones="terminated", control_hz=5.0).observation_spec.control_hz == 20.0
+    assert HDF5Episodes(said, dones="terminated", control_hz=20).observation_spec.control_hz == 20.0
+    with pytest.raises(DatasetError, match=r"control_hz=5\.0 is for datasets that do not say .* this one says 20; leave it out"):
+        HDF5Episodes(said, dones="terminated", control_hz=5.0)
+
+
+def test_all_that_is_unsaid_is_asked_for_at_once(tmp_path, write_foreign, foreign_demo):
+    path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()], {"env_name": "x"})
+    both = r"say so: control_hz=20 dones=terminated, or dataset={path:.*,control_hz:20,dones:terminated}"
+    with pytest.raises(DatasetError, match=both):
+        HDF5Episodes(path)
+    with pytest.raises(DatasetError, match="control_hz expected a number above 0, found 'fast'"):
+        HDF5Episodes(path, dones="terminated", control_hz="fast")  # pyright: ignore[reportArgumentType]
+
+
+def test_what_our_files_say_is_not_said_again(write_file, make_episode):
+    path = write_file([make_episode()])
+    with pytest.raises(DatasetError, match=r"dones=terminated is for datasets that do not say .*leave it out"):
+        HDF5Episodes(path, dones="terminated")
+    with pytest.raises(DatasetError, match=r"control_hz=4 .* this one says 10"):
+        HDF5Episodes(path, control_hz=4)
+    assert HDF5Episodes(path, control_hz=10).observation_spec.control_hz == 10
+
+
+def test_proprio_of_our_files_can_be_chosen(write_file, make_episode):
+    path = write_file([make_episode(3)])
+    whole, some, one = HDF5Episodes(path), HDF5Episodes(path, proprio=["z", "x"]), HDF5Episodes(path, proprio="y")
+    assert some.observation_spec.proprio_names == ("z", "x")
+    assert some.observation_spec.proprio_units == ("m", "m")
+    assert np.array_equal(some.read(0).proprio, whole.read(0).proprio[:, [2, 0]])
+    assert np.array_equal(one.read(0).proprio, whole.read(0).proprio[:, [1]])
+    for chosen, found in (["joint_9"], "joint_9"), (["x", "x"], "twice"):
+        with pytest.raises(DatasetError, match=f"proprio expected some of x, y, z, found .*{found}"):
+            HDF5Episodes(path, proprio=chosen)
+    with h5py.File(path, "r+") as file:
+        rows = file["data/demo_0/obs/proprio"][:, :2]
+        del file["data/demo_0/obs/proprio"]
+        file["data/demo_0/obs/proprio"] = rows
+        rows = file["data/demo_0/next_obs/proprio"][:, :2]
+        del file["data/demo_0/next_obs/proprio"]
+        file["data/demo_0/next_obs/proprio"] = rows
+    with pytest.raises(DatasetError, match="proprio expected 3 values, found 2"):
+        HDF5Episodes(path, proprio=["x"]).read(0)
 
 
 BAD_ARRAYS = {
