@@ -63,7 +63,7 @@ def test_options_of_the_writer_are_set_apart() -> None:
 def test_a_result_takes_no_dataset_s_place(run, dataset: Path, tmp_path: Path, words: list[str]) -> None:
     kept = tmp_path / "precious.hdf5"
     shutil.copy(dataset, kept)
-    code, _, err = run("data", words[0], str(dataset), f"{words[1]}{kept}")
+    code, _, err = run(words[0], str(dataset), f"{words[1]}{kept}")
     assert code == 2
     assert f"{words[1]}{kept}: exists, and is no " in err
     assert kept.read_bytes() == dataset.read_bytes()
@@ -73,14 +73,14 @@ def test_a_path_may_look_like_a_setting(run, dataset: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "date=2026-11-30").mkdir()
     shutil.copy(dataset, tmp_path / "date=2026-11-30" / "a.hdf5")
-    code, out, _ = run("data", "inspect", "date=2026-11-30/a.hdf5")
+    code, out, _ = run("inspect", "date=2026-11-30/a.hdf5")
     assert (code, "episodes" in out) == (0, True)
-    code, _, err = run("data", "inspect", "date=2026-12-01/a.hdf5")
-    assert (code, "'date'" in err) == (2, True)
+    code, _, err = run("inspect", "date=2026-12-01/a.hdf5")
+    assert (code, "data inspect needs path=" in err) == (2, True)
 
 
 def test_without_a_verb_the_verbs_are_listed(run) -> None:
-    code, out, _ = run("data")
+    code, out, _ = run()
     assert code == 0
     assert all(f"data {verb}" in out for verb in ("inspect", "validate", "convert", "view", "stats", "split", "merge", "relabel"))
 
