@@ -73,8 +73,8 @@ def _warn_of_parts_without_success(parts: Mapping[str, Sequence[int]], success: 
     bare = [name for name, indices in parts.items() if not any(success[i] for i in indices)]
     if bare and any(success):
         warnings.warn(
-            f"no success among the episodes of {' and '.join(bare)}, though the dataset has {sum(success)}: `eval dataset=` refuses "
-            "such a part; give it a larger share (validation=0.3), or name fewer parts (test=0)",
+            f"no success among the episodes of {' and '.join(bare)}, though the dataset has {sum(success)}: `eval dataset=` "
+            "refuses such a part; give it a larger share (validation=0.3), or name fewer parts (test=0)",
             stacklevel=3,
         )
 
