@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qtransformer.config import Algo, TrainConfig
+from qtransformer.config import Algo, TrainConfig, ValueConfig
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec, rename_hint
 
@@ -36,6 +36,13 @@ def refuse_nothing_to_imitate(config: TrainConfig, success_rate: float) -> None:
             "them (`success=` of the dataset, `qtransformer data relabel`), or set targets.behavior_success_only=false and "
             "bc_filter_success=false to imitate all of them"
         )
+
+
+def refuse_initial_beyond_the_range(asked: ValueConfig) -> None:
+    """Of what is asked for; of a range that has moved since, the first value may lie outside."""
+    low, high, initial = asked.v_min, asked.v_max, asked.initial
+    if initial is not None and ((low is not None and initial < low) or (high is not None and initial > high)):
+        raise ConfigError(f"value.initial={initial} must lie in the range of values, found [{low}, {high}]")
 
 
 def refuse_shifts_beyond_the_image(max_shift: int, spec: ObservationSpec) -> None:

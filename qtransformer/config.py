@@ -146,9 +146,6 @@ class ValueConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "value.")
-        low, high = self.v_min, self.v_max
-        if self.initial is not None and not (low is None or low <= self.initial) & (high is None or self.initial <= high):
-            raise ConfigError(f"value.initial={self.initial} must lie in the range of values, found [{low}, {high}]")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -34,6 +34,7 @@ from qtransformer.checkpoint import (
 from qtransformer.checks import (
     check_specs,
     mirrored_dims,
+    refuse_initial_beyond_the_range,
     refuse_nothing_to_imitate,
     refuse_several_processes,
     refuse_shifts_beyond_the_image,
@@ -147,6 +148,7 @@ class Trainer:
                 "use dataset.with_discount(targets.discount)"
             )
         refuse_several_processes()
+        refuse_initial_beyond_the_range(config.value)
         refuse_nothing_to_imitate(config, float(dataset.stats.success_rate))
         refuse_shifts_beyond_the_image(config.optim.max_shift, dataset.observation_spec)
         warn_of_no_surprise(config, dataset.stats)

@@ -35,7 +35,7 @@ def test_lines_fit_a_terminal() -> None:
     assert max(len(line) for verb in SCHEMAS for line in verb_help(verb).splitlines()) <= 130
 
 
-@pytest.mark.parametrize("words", [["train", "--help"], ["data", "inspect", "-h"], ["data"]])
+@pytest.mark.parametrize("words", [["train", "--help"], ["data", "inspect", "-h"]])
 def test_help_of_a_verb_needs_no_settings(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("usage: qtransformer")

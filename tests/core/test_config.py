@@ -104,11 +104,6 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"targets": {"behavior_weight": 0.0}}, "targets.behavior_mask=0.3 asks a classifier that targets.behavior_weight=0 never"),
         ({"targets": {"conservative_weight": -1.0}}, "targets.conservative_weight=-1.0 must be at least 0"),
         ({"targets": {"surprise": float("nan"), "proposals": 4}}, "targets.surprise=nan must be a finite number"),
-        (
-            {"value": {"initial": 5.0, "v_min": 0.0, "v_max": 1.0}},
-            "value.initial=5.0 must lie in the range of values, found [0.0",
-        ),
-        ({"value": {"initial": -1.0, "v_min": 0.0}}, "value.initial=-1.0 must lie in the range of values, found [0.0, None]"),
         ({"value": {"sigma_ratio": float("nan")}}, "value.sigma_ratio=nan must be a finite number"),
         ({"value": {"num_bins": 0}}, "value.num_bins=0 must be at least 1"),
         ({"seed": 2**64}, "must be below 2**63"),

@@ -124,6 +124,12 @@ def test_what_is_imitated_must_have_succeeded_once(settings, make_config, make_d
     Trainer(make_config(targets={"behavior_success_only": True, "behavior_mask": 0.0}), failures, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("asked", [{"initial": 5.0, "v_min": 0.0, "v_max": 1.0}, {"initial": -1.0, "v_min": 0.0}])
+def test_a_first_value_lies_in_the_range_asked_for(asked, make_config, dataset, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"value\.initial=.* must lie in the range of values, found \[0\.0, "):
+        Trainer(make_config(value=asked), dataset, tmp_path, progress=False)
+
+
 def test_images_are_not_shifted_away(make_config, dataset, tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"max_shift=16 .* camera 'front' .* 24 x 16 pixels"):
         Trainer(make_config(optim={"max_shift": 16}), dataset, tmp_path, progress=False)

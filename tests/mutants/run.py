@@ -247,8 +247,8 @@ OURS = [
     Mutant(
         "windows cross into the episode before",
         "models/q_transformer.py",
-        "index = torch.maximum(now[:, None] - ages, starts)",
-        "index = (now[:, None] - ages).clamp_min(0) + 0 * starts",
+        "return torch.maximum(frames[..., None] - ages, episode_start[..., None])",
+        "return (frames[..., None] - ages).clamp_min(0) + 0 * episode_start[..., None]",
         "models/test_q_transformer.py windows",
     ),
     Mutant(

@@ -184,7 +184,7 @@ def test_relative_topics_follow_the_namespace(contract_file: Callable[..., Path]
 
 PURE = [
     *(f"rosbag.{name}" for name in ("topic_contract", "ros_messages", "message_types", "strict_yaml", "tick_sync")),
-    "image_header",
+    "episodes.image_header",
 ]
 
 
