@@ -157,6 +157,7 @@ def test_without_observations_or_a_controller_it_does_not_start(deployed, graph)
     d.probe.listen(ARM, JointTrajectory)
     d.probe.listen(GRIPPER, Bool)
     rival = d.probe.publisher(ARM, JointTrajectory)
+    d.probe.spin_for(0.5)  # until it is discovered
     assert not d.probe.transition(NODE, "activate")
     d.probe.wait_for(lambda: "1 other publisher" in d.status.message, "the rival named")
     d.probe.node.destroy_publisher(rival)
