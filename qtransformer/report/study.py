@@ -172,7 +172,7 @@ def curves_plot(arms: Sequence[ArmResult], theme: Theme) -> Figure:
     colors = _colors(arms)
     for arm in drawn:
         steps, values = _aligned(arm)
-        label = plots.literal(_name(arm) + (f" ({arm.validated})" if arm.validated else ""))
+        label = plots.literal(_of_seeds(_name(arm), arm))
         ax.plot(steps, values.mean(0), color=colors[arm.name], linewidth=2, marker="o", markersize=3.5, label=label)
         ax.fill_between(steps, values.min(0), values.max(0), color=colors[arm.name], alpha=0.13, linewidth=0)
     ax.set(ylim=(0, 1.03), xlabel="gradient steps", ylabel="success, validation objects")
@@ -193,8 +193,7 @@ def _small_curves(arms: Sequence[ArmResult], theme: Theme) -> Figure:
         ax.plot(*_mean_curve(first), color=theme.muted, linewidth=1.1, linestyle=(0, (3, 2)))
         ax.plot(steps, values.mean(0), color=COLORS[0], linewidth=1.8, marker="o", markersize=2.8)
         ax.fill_between(steps, values.min(0), values.max(0), color=COLORS[0], alpha=0.15, linewidth=0)
-        name = _name(arm) + (f" ({arm.validated})" if arm.validated else "")
-        ax.set_title(plots.literal(name), size=8.5, color=theme.ink, loc="left", pad=3)
+        ax.set_title(plots.literal(_of_seeds(_name(arm), arm)), size=8.5, color=theme.ink, loc="left", pad=3)
     for ax in panels:
         ax.patch.set_alpha(0)
         ax.spines[:].set_visible(False)
@@ -287,6 +286,11 @@ def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
             writer.writerow((arm.name, arm.split, arm.data, len(arm.outcomes), *numbers, *last))
 
 
+def _of_seeds(text: str, arm: ArmResult) -> str:
+    """What is known of validations, with the seeds that it is of."""
+    return f"{text} ({arm.validated})" if arm.validated else text
+
+
 def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
     """The table, under `HEADS`."""
     return [
@@ -296,7 +300,7 @@ def _cells(arms: Sequence[ArmResult]) -> list[list[str]]:
             f"{arm.estimate.mean:.3f}",
             f"[{arm.estimate.low:.3f}, {arm.estimate.high:.3f}]",
             " ".join(f"{arm.outcomes[seed].mean():.2f}" for seed in sorted(arm.outcomes)),
-            _number(arm.best_validation, ".2f") + (f" ({arm.validated})" if arm.validated else ""),
+            _of_seeds(_number(arm.best_validation, ".2f"), arm),
             _number(arm.minutes, ".1f"),
             f"{arm.data_success:.3f}",
         ]

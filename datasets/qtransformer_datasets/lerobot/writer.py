@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -48,8 +48,9 @@ def losses(action_spec: ActionSpec, observation_spec: ObservationSpec, images: I
 
 
 def _check_images(images: str) -> None:
-    if images not in ("png", "av1", "h264"):
-        raise ConfigError(f"out.images expected png, av1 or h264, found {images}; choose one")
+    *others, last = get_args(Images)
+    if images not in (*others, last):
+        raise ConfigError(f"out.images expected {', '.join(others)} or {last}, found {images}; choose one")
 
 
 class LeRobotWriter(PartsWriter):
