@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.episodes.missing import refuse_missing
+from qtransformer_datasets.episodes.missing import check_file
 
 MAX_RATIO = 1100
 """Declared over stored bytes beyond which an array is a bomb: deflate reaches 1032, LZF 88."""
@@ -153,20 +153,7 @@ def _patiently(path: Path) -> h5py.File:
 
 
 def _check_signature(path: Path) -> None:
-    """One clear sentence for each way in which a path is not a readable HDF5 file."""
-    if not path.exists():
-        refuse_missing(path, "an HDF5 file")
-    if not path.is_file():
-        raise DatasetError(f"{path}: expected an HDF5 file, found {'a folder' if path.is_dir() else 'none'}; check the path")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); check its permissions") from error
-    if not head:
-        raise DatasetError(f"{path}: expected an HDF5 file, found an empty one; copy or collect it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise DatasetError(f"{path}: expected an HDF5 file, found a git-lfs pointer to it; run `git lfs pull`")
+    head = check_file(path, "an HDF5 file")
     if not h5py.is_hdf5(path):
         raise DatasetError(f"{path}: expected an HDF5 file, found something else (starts with {head[:8]!r}); check the path")
 

@@ -1,4 +1,4 @@
-"""What to answer where a path leads nowhere: a dataset that is not finished, or a name that was meant otherwise."""
+"""What to answer where a path leads nowhere, or to no file of the expected kind: one clear sentence for each way."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,28 @@ def refuse_missing(path: Path, expected: str = "a dataset") -> NoReturn:
         )
     near = _neighbour(path)
     raise DatasetError(f"{path}: expected {expected}, found nothing; {f'did you mean {near}?' if near else 'check the path'}")
+
+
+def check_file(path: Path, kind: str) -> bytes:
+    """The first bytes of a file, at most 64. `kind` says in messages what it should be, as "an HDF5 file".
+
+    Raises:
+        DatasetError: nothing there, a folder, unreadable, empty, or a git-lfs pointer.
+    """
+    if not path.exists():
+        refuse_missing(path, kind)
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected {kind}, found {'a folder' if path.is_dir() else 'none'}; check the path")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); check its permissions") from error
+    if not head:
+        raise DatasetError(f"{path}: expected {kind}, found an empty one; copy it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise DatasetError(f"{path}: expected {kind}, found a git-lfs pointer to it; run `git lfs pull`")
+    return head
 
 
 def _neighbour(path: Path) -> Path | None:

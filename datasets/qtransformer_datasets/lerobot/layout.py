@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.lerobot.parquet_guard import check_signature
+from qtransformer_datasets.episodes.missing import check_file
 
 CAMERA_PREFIX = "observation.images."
 ACTION, STATE = "action", "observation.state"
@@ -146,7 +146,7 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def _text(path: Path) -> str:
-    check_signature(path, "JSON")
+    check_file(path, "a JSON file")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DatasetError(f"{path}: expected at most {MAX_JSON_BYTES} bytes; the file is damaged or hostile: do not use it")
     try:

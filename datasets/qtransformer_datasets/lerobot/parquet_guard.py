@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer_datasets.episodes.missing import check_file
 from qtransformer_datasets.lerobot.parquet_footer import declared_sizes
 
 MAX_RATIO = 1100
@@ -38,26 +39,11 @@ def parquet_errors(where: str) -> Iterator[None]:
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """The file, with its signature and the sizes that it declares checked."""
-    check_signature(path, "parquet")
+    check_file(path, "a parquet file")
     with parquet_errors(str(path)):
         file = pq.ParquetFile(path, page_checksum_verification=True)
         _check_sizes(path)
         return file
-
-
-def check_signature(path: Path, kind: str) -> None:
-    """One clear sentence for each way in which a path holds no file of this kind at all."""
-    if not path.is_file():
-        raise DatasetError(f"{path}: expected a {kind} file, found {'a folder' if path.is_dir() else 'nothing'}; copy it again")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); check its permissions") from error
-    if not head:
-        raise DatasetError(f"{path}: expected a {kind} file, found an empty one; copy it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise DatasetError(f"{path}: expected a {kind} file, found a git-lfs pointer to it; run `git lfs pull`")
 
 
 def numbers(table: pa.Table, name: str, width: int, where: str) -> np.ndarray:

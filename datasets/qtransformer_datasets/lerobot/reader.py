@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode, ObservationSpec
-from qtransformer_datasets.episodes.missing import refuse_missing
+from qtransformer_datasets.episodes.missing import check_file, refuse_missing
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding
 from qtransformer_datasets.lerobot.episode_rows import RowReader, index_rows, row_reader
@@ -27,7 +27,7 @@ from qtransformer_datasets.lerobot.image_bytes import decode_image
 from qtransformer_datasets.lerobot.layout import ACTION, STATE, Feature, Layout
 from qtransformer_datasets.lerobot.outcome import COLUMNS as OUTCOME_COLUMNS
 from qtransformer_datasets.lerobot.outcome import REWARD, SUCCESS, outcome
-from qtransformer_datasets.lerobot.parquet_guard import MAX_RATIO, check_signature, integers, numbers, values
+from qtransformer_datasets.lerobot.parquet_guard import MAX_RATIO, integers, numbers, values
 from qtransformer_datasets.lerobot.specs import (
     ColumnRange,
     action_spec,
@@ -259,7 +259,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         if not isinstance(path, str):
             raise DatasetError(f"{where}: expected an image, found none; restore it, or remove the episode")
         file = self._layout.inside(path, where)
-        check_signature(file, "PNG or JPEG")
+        check_file(file, "a PNG or JPEG file")
         return file.read_bytes()
 
     def _video(self, feature: Feature, episode: int, where: str) -> tuple[Path, float]:

@@ -16,7 +16,7 @@ import av.error
 import numpy as np
 
 from qtransformer.errors import DatasetError, QTransformerError
-from qtransformer_datasets.lerobot.parquet_guard import check_signature
+from qtransformer_datasets.episodes.missing import check_file
 
 Codec = Literal["av1", "h264"]
 _ENCODERS = {
@@ -135,7 +135,7 @@ def _decode(path: Path, start: float, size: tuple[int, ...], where: str) -> Gene
 
 @contextmanager
 def _open(path: Path, where: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream, Fraction]]:
-    check_signature(path, "video")
+    check_file(path, "a video file")
     with video_errors(where if str(path) in where else f"{where}, {path.name}"), av.open(str(path), format="mov") as container:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None or stream.time_base is None:
