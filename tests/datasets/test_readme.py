@@ -10,8 +10,7 @@ import pytest
 
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import FORMATS, open_episodes, opening_options
-from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
-from qtransformer_datasets.rosbag.topic_contract import (
+from qtransformer_datasets.rosbag.contract_entries import (
     ActionTopic,
     CameraTopic,
     EpisodeRule,
@@ -19,9 +18,10 @@ from qtransformer_datasets.rosbag.topic_contract import (
     NextState,
     OutcomeRule,
     TextRule,
-    TopicContract,
     VectorTopic,
 )
+from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 README = (Path(__file__).parents[2] / "datasets" / "README.md").read_text()
 PLAIN = (bool, int, float, str, Enum)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.motion import Command, JointMotion
 from qtransformer_ros.arm.safety_limits import JointRange, SafetyLimits
 from qtransformer_ros.control.effects import Decided, Effects, Request

@@ -7,7 +7,8 @@ import pybullet_data
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.commands import CommandMaker, Output
 from qtransformer_ros.arm.ik import IkSettings, InverseKinematics, UnreachableError
 from qtransformer_ros.arm.motion import JointMotion

@@ -6,8 +6,8 @@ from std_msgs.msg import Bool, Float64MultiArray, Int32
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer.errors import SpecMismatchError
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic
 from qtransformer_datasets.rosbag.ros_messages import encode_vector, stamp_ns
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic
 from qtransformer_ros.arm.motion import JointMotion, PoseMotion, TwistMotion
 from qtransformer_ros.policy import messages
 

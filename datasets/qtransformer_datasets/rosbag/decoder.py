@@ -8,10 +8,11 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ObservationSpec
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, NextStateMode, VectorTopic
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, deserialize, timed_messages
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_vector
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, NextStateMode, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 _Place = Callable[[Any, int, Sequence[int]], None]
 """Takes a message, its time [ns] and the rows it fills."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.consumed_ticks import Decision, Samples, Span, UnseenSample, follow
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, Clock, EpisodeRule, VectorTopic
 from qtransformer_datasets.rosbag.message_types import (
     BY_ROS_NAME,
     CAMERA_TYPES,
@@ -25,7 +26,7 @@ from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, 
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
 from qtransformer_datasets.rosbag.strict_yaml import nearest
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, CameraTopic, Clock, EpisodeRule, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")

@@ -13,13 +13,14 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
 from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
 from qtransformer_datasets.episodes.reader import EpisodeReader
+from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
 from qtransformer_datasets.rosbag.decoder import decode
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
 from qtransformer_datasets.rosbag.storage import find_bags
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
-from qtransformer_datasets.rosbag.topic_contract import OUTCOMES, TextRule, TopicContract
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 OnGap = Literal["error", "split"]
 Outcome = Literal["success", "failure", "timeout"]

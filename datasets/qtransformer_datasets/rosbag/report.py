@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.rosbag.contract_entries import Clock
 from qtransformer_datasets.rosbag.index import BagIndex, TopicTimes, timed_messages
 from qtransformer_datasets.rosbag.storage import Bag, find_bags, open_bag, salvaged
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
-from qtransformer_datasets.rosbag.topic_contract import Clock
 
 MAX_GAPS = 5
 """Gaps named in an error before the rest is only counted."""

@@ -15,8 +15,9 @@ import numpy as np
 from qtransformer.errors import DatasetError
 from qtransformer.types import Observation
 from qtransformer_datasets.episodes.image_header import PNG, declared_size
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic, JointField, VectorTopic
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 DIGEST_KEY = "observation_sha256"
 """Beside its topics, what a policy's report of the samples it consumed calls the digest of what they became."""

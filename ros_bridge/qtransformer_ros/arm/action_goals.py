@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from qtransformer.errors import ConfigError
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, JointField, NextState, NextStateMode
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, JOINT_TYPES, NUMBER_TYPES
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, JointField, NextState, NextStateMode, TopicContract
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 METRIC = ("rad", "m")
 QUATERNION = ("qx", "qy", "qz", "qw")

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, NextState, TopicContract
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, NextState
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.action_goals import QUATERNION, TOOL_TYPES, Goal, JointGoal, PoseGoal, TwistGoal, read_action, where
 from qtransformer_ros.arm.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
 from qtransformer_ros.arm.rotation import from_vector, inverse, multiply, rotate, to_vector

@@ -9,10 +9,11 @@ import numpy as np
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Observation
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import Clock as ContractClock
 from qtransformer_datasets.rosbag.message_types import VECTOR_TYPES
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, sent_size, word_of
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic, TopicContract, VectorTopic
-from qtransformer_datasets.rosbag.topic_contract import Clock as ContractClock
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.control.buffer import Clock, LatestSamples
 

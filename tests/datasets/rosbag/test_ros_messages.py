@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic, JointField, VectorTopic
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, resize, stamp_ns, word_of
 from qtransformer_datasets.rosbag.strict_yaml import parse
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic, JointField, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 RGB = CameraTopic(topic="/c")

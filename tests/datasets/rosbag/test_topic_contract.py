@@ -9,8 +9,9 @@ import pytest
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag import topic_contract as module
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, Clock
 from qtransformer_datasets.rosbag.strict_yaml import parse
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, Clock, TopicContract
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 EXAMPLE = Path(__file__).parents[3] / "datasets" / "contracts" / "ur5e_two_cameras.yaml"
 POSE = "proprio:\n  - {topic: /pose, type: PoseStamped}\n"
@@ -183,7 +184,10 @@ def test_relative_topics_follow_the_namespace(contract_file: Callable[..., Path]
 
 
 PURE = [
-    *(f"rosbag.{name}" for name in ("topic_contract", "ros_messages", "message_types", "strict_yaml", "tick_sync")),
+    *(
+        f"rosbag.{name}"
+        for name in ("topic_contract", "contract_entries", "ros_messages", "message_types", "strict_yaml", "tick_sync")
+    ),
     "episodes.image_header",
 ]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, NextState, NextStateMode, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, NextState, NextStateMode, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.commands import CommandMaker, Output
 from qtransformer_ros.arm.motion import JointMotion, PoseMotion, TwistMotion
 from qtransformer_ros.arm.rotation import from_vector

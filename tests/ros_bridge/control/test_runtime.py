@@ -27,7 +27,7 @@ from hand_robot import (
 )
 
 from qtransformer.errors import ConfigError, SpecMismatchError
-from qtransformer_datasets.rosbag.topic_contract import Clock, TextRule, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import Clock, TextRule, VectorTopic
 from qtransformer_ros.arm.motion import Command, TwistMotion
 from qtransformer_ros.arm.safety_limits import OutOfBounds, SafetyLimits
 from qtransformer_ros.control.effects import Effects

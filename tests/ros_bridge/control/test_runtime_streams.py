@@ -28,7 +28,7 @@ from hand_robot import (
     tool_pose,
 )
 
-from qtransformer_datasets.rosbag.topic_contract import CameraTopic
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic
 from qtransformer_ros.control.effects import Effects
 
 NAN = math.nan

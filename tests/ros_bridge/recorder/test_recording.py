@@ -16,8 +16,9 @@ from rosbags.rosbag2 import Reader
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
 from qtransformer_datasets import open_episodes
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, OutcomeRule, VectorTopic
 from qtransformer_datasets.rosbag.storage import open_bag
-from qtransformer_datasets.rosbag.topic_contract import ActionTopic, OutcomeRule, TopicContract, VectorTopic
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.recorder import recorded_bag
 from qtransformer_ros.recorder.recorded_bag import check_folder, next_name, offered
 from tests.ros_bridge.kuka_bags import CONTRACT, MS, PERIOD, START, Playback, Sent, header, make, messages, word
