@@ -1,4 +1,4 @@
-"""For `colcon build` in a ROS 2 workspace. The core comes from pip: `pip install qtransformer` into the same Python."""
+"""For `colcon build` in a ROS 2 workspace. The core comes from pip: `pip install .` in the checkout, into the same Python."""
 
 from glob import glob
 

@@ -38,7 +38,7 @@ class Format:
     writer: str | None
     """`module:Class` called with a path, the two specs, attributes and options; None where the format is import-only."""
     extra: str
-    """What to install for it: `pip install 'qtransformer[extra]'`; empty if nothing."""
+    """What to install for it: `pip install -e '.[extra]'`; empty if nothing."""
     recognises: Callable[[Path], bool]
     slow: bool = False
     """Whether reading decodes video: then even a small dataset is worth a cache."""
@@ -55,7 +55,7 @@ class Format:
             return getattr(import_module(f"qtransformer_datasets.{module}"), name)
         except ImportError as error:
             raise DatasetError(
-                f"reading or writing {self.name} needs more packages ({error}); pip install 'qtransformer[{self.extra}]'"
+                f"reading or writing {self.name} needs more packages ({error}); pip install -e '.[{self.extra}]' in the checkout"
             ) from error
 
 

@@ -21,7 +21,7 @@ SEGMENT_BYTES = 512 * 1024
 """Fast DDS's shared memory by default: larger messages that are sent best-effort are lost in silence."""
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 BOTH_WAYS = (
-    "without ROS on this machine: pip install 'qtransformer[ros]' (x86-64 Linux; `make ros-demo` does it in .venv-ros); "
+    "without ROS on this machine: pip install -e '.[ros]' in the checkout (x86-64 Linux; `make ros-demo` does it in .venv-ros); "
     "with ROS 2 from packages: source /opt/ros/<distro>/setup.bash and install without that extra into a venv "
     "made with --system-site-packages"
 )
