@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec
 from qtransformer_sim.controller import GripperPose
 from qtransformer_sim.env import ACTION_SPEC, RobotEnv
@@ -39,7 +40,7 @@ class ScriptedExpert:
 
     def __init__(self, env: RobotEnv) -> None:
         if not isinstance(env.task, GraspTask):
-            raise TypeError(f"the expert knows only the task 'grasp', found {type(env.task).__name__}")
+            raise ConfigError(f"the expert knows only the task 'grasp', found {type(env.task).__name__}; choose task=grasp, or another actor")
         self.env = env
         self.task: GraspTask = env.task
         self.grasp: Grasp | None = None
