@@ -75,12 +75,14 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
             self.names = _episode_names(file, self.path)
             where = self._where(0)
             first = child_group(file, self.names[0], where)
-            limits_unsaid = ""
+            unsaid, limits_unsaid = list[str](), ""
+            if control_hz is None:
+                unsaid.append("control_hz")
             try:
                 self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), action_limits, where)
             except _LimitsError as error:
+                unsaid.append("action_limits")
                 limits_unsaid = str(error)
-            unsaid = ["control_hz"] * (control_hz is None) + ["action_limits"] * bool(limits_unsaid)
             ask_for(unsaid, self.path, limits_unsaid)
             assert control_hz is not None
             leaves = dict(_leaves(child(first, "observations", where), "", where))

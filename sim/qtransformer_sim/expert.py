@@ -40,7 +40,9 @@ class ScriptedExpert:
 
     def __init__(self, env: RobotEnv) -> None:
         if not isinstance(env.task, GraspTask):
-            raise ConfigError(f"the expert knows only the task 'grasp', found {type(env.task).__name__}; choose task=grasp, or another actor")
+            raise ConfigError(
+                f"the expert knows only the task 'grasp', found {type(env.task).__name__}; choose task=grasp, or another actor"
+            )
         self.env = env
         self.task: GraspTask = env.task
         self.grasp: Grasp | None = None

@@ -12,7 +12,7 @@ import numpy as np
 
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.formats import FILE_OPTIONS
-from qtransformer_datasets.stream.frames import Layout, row_layout
+from qtransformer_datasets.stream.frames import ArrayLayout, row_layout
 
 MANIFEST, EPISODES, PROGRESS = "manifest.json", "episodes.jsonl", "progress.json"
 
@@ -22,7 +22,7 @@ def image_names(source: LoggedEpisodes) -> dict[str, str]:
     return {camera: f"image_{i}" for i, camera in enumerate(sorted(source.observation_spec.cameras))}
 
 
-def stored_arrays(source: LoggedEpisodes) -> Layout:
+def stored_arrays(source: LoggedEpisodes) -> ArrayLayout:
     """All arrays of a source's cache."""
     cameras = source.observation_spec.cameras
     images = {name: (cameras[camera], np.uint8) for camera, name in image_names(source).items()}

@@ -93,8 +93,12 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             self.declared_total = data.attrs.get("total")
             self.is_foreign = "observation_spec" not in data.attrs
             told = self._read_env_args(data) if self.is_foreign else self._read_specs(data)
-            ends_unsaid = dones is None and not _says_how_it_ended(first)
-            ask_for(["control_hz"] * (told is control_hz is None) + ["dones"] * ends_unsaid, self.path)
+            unsaid = list[str]()
+            if told is None and control_hz is None:
+                unsaid.append("control_hz")
+            if dones is None and not _says_how_it_ended(first):
+                unsaid.append("dones")
+            ask_for(unsaid, self.path)
             if told is not None and control_hz not in (None, told):
                 refuse_said("control_hz", control_hz, self.path, f"{told:g}")
             if dones is not None and all(_says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):

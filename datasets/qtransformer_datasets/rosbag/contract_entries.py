@@ -25,7 +25,7 @@ T = TypeVar("T")
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
 
 
-class Clock(Enum):
+class StampSource(Enum):
     """What a message is timed by. Messages without a stamp, or with stamp 0, are timed by their receipt."""
 
     header = "header"

@@ -15,15 +15,15 @@ from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
+from qtransformer_datasets.rosbag.index import BagIndex, Piece, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
 from qtransformer_datasets.rosbag.storage import find_bags
-from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Window
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 OnGap = Literal["error", "split"]
-Outcome = Literal["success", "failure", "timeout"]
+OutcomeLabel = Literal["success", "failure", "timeout"]
 
 
 class BagEpisodes(EpisodeReader[None]):
@@ -51,7 +51,7 @@ class BagEpisodes(EpisodeReader[None]):
         contract: TopicContract | str | os.PathLike[str] | None = None,
         on_gap: OnGap = "error",
         partial: bool = False,
-        outcome: Outcome | None = None,
+        outcome: OutcomeLabel | None = None,
         limits_from_data: bool = False,
         clip_actions: bool = False,
     ) -> None:

@@ -30,12 +30,12 @@ from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets.rosbag.contract_entries import (
     ActionTopic,
     CameraTopic,
-    Clock,
     EpisodeRule,
     NextState,
     NextStateMode,
     OutcomeRule,
     RewardRule,
+    StampSource,
     TextRule,
     TickRule,
     VectorTopic,
@@ -61,7 +61,7 @@ class TopicContract:
     action: tuple[ActionTopic | NextState, ...]
     cameras: Mapping[str, CameraTopic] = field(default_factory=dict)
     proprio: tuple[VectorTopic, ...] = ()
-    clock: Clock = Clock.header
+    clock: StampSource = StampSource.header
     instruction: TextRule | None = None
     episodes: EpisodeRule | None = None
     outcome: OutcomeRule | None = None
@@ -183,7 +183,7 @@ class TopicContract:
             yield from (self.proprio_units[self.proprio_names.index(name)] for name in entry.of)
 
     def _check_ticks(self) -> None:
-        if self.clock is not Clock.header:
+        if self.clock is not StampSource.header:
             raise ConfigError("ticks that a policy reports name samples by their header stamps: use clock: header")
         bare = [source.topic for source in self.observed if not (CAMERA_TYPES | VECTOR_TYPES)[source.type].stamped]
         if bare:

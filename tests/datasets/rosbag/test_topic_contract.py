@@ -9,7 +9,7 @@ import pytest
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag import topic_contract as module
-from qtransformer_datasets.rosbag.contract_entries import ActionTopic, Clock
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, StampSource
 from qtransformer_datasets.rosbag.strict_yaml import parse
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -38,7 +38,7 @@ def test_a_contract_survives_json(contract_file: Callable[..., Path]) -> None:
 
 def test_defaults(contract_file: Callable[..., Path]) -> None:
     contract = TopicContract.load(contract_file(("clock: header\n", "")))
-    assert contract.clock is Clock.header
+    assert contract.clock is StampSource.header
     assert contract.cameras["wrist"].size is None
     assert contract.cameras["wrist"].type == "Image"
 
