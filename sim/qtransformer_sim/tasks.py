@@ -34,7 +34,7 @@ class Task(Protocol):
 
     instruction: str
     proprio_names: tuple[str, ...]
-    """Values that the task adds to proprioception, for a policy must see what decides the episode."""
+    """Values that the task adds to proprioception, because a policy must see what decides the episode."""
     proprio_units: tuple[str, ...]
     objects: list[SceneObject]
 
