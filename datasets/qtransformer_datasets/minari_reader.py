@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import (
     MAX_TEXT_BYTES,
@@ -208,7 +208,7 @@ def main_file(path: Path) -> Path:
             return candidate
     if path.is_dir():
         raise DatasetError(
-            f"{path}: expected data/{MAIN_FILE}, found none; a dataset in Arrow or Parquet is brought into HDF5 by minari itself"
+            f"{path}: expected data/{MAIN_FILE}, found none; a dataset in Arrow or Parquet must be converted to HDF5 with minari"
         )
     return path
 
@@ -261,7 +261,7 @@ def _roles(
     texts = [key for key, leaf in leaves.items() if leaf.is_text]
     for key in chosen or ():
         if key not in vectors:
-            raise DatasetError(f"{where}: proprio '{key}' is not among the observations that can serve: {vectors}; choose of these")
+            raise ConfigError(f"{where}: proprio expected some of {vectors}, found '{key}'; choose among these")
     proprio = [key for key in vectors if key not in SIMULATOR_TRUTH] if chosen is None else list(chosen)
     text = texts[0] if len(texts) == 1 else None
     return cameras, proprio, text, [key for key in leaves if key not in (*cameras, *proprio, text)]

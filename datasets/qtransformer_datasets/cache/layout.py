@@ -42,14 +42,6 @@ def open_own(path: Path, flags: int) -> BinaryIO:
     return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666), "rb" if flags == os.O_RDONLY else "r+b")
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def source_stamps(path: Path, options: Mapping[str, Any]) -> list[str]:
     """Of a dataset, and of each file that an option names (a topic contract): see `stamp`."""
     said = [options[name] for name in FILE_OPTIONS if name in options]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import (
     MAX_RATIO,
@@ -83,7 +83,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.clip_actions = clip_actions
         self._kept: list[int] | None = None
         if dones not in (None, "terminated", "truncated"):
-            raise DatasetError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
+            raise ConfigError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
         with open_hdf5(self.path) as file:
             data = child_group(file, "data", str(self.path))
             self.names = _demo_names(data, self.path)
@@ -312,7 +312,7 @@ def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> li
     masks = child_group(file, "mask", where) if has_child(file, "mask") else None
     if masks is None or not has_child(masks, key):
         there = sorted(child_names(masks)) if masks is not None else []
-        raise DatasetError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
+        raise ConfigError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
     wanted = set(text_rows(masks, key, where))
     missing = sorted(wanted.difference(names))
     if missing or not wanted:

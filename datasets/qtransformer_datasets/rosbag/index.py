@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.episodes.suggest import suggest
 from qtransformer_datasets.rosbag.consumed_ticks import Samples, TickReport, UnseenSample, follow
 from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, EpisodeRule, StampSource, VectorTopic
 from qtransformer_datasets.rosbag.message_types import (
@@ -24,7 +25,6 @@ from qtransformer_datasets.rosbag.message_types import (
 )
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, stamp_ns, word_of
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
-from qtransformer_datasets.rosbag.strict_yaml import nearest
 from qtransformer_datasets.rosbag.tick_sync import FOREVER, NANOSECONDS, Gap, Stream, Ticks, Window, synchronise
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -335,7 +335,7 @@ def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> No
     optional = announced if partial else set[str]()
     missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types and topic not in optional]
     if missing:
-        hint = nearest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
+        hint = suggest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
         raise DatasetError(f"{bag.path}: has no topic {', '.join(missing)}; {hint}: correct the contract, or leave this bag out")
     for topic, kinds in expected.items():
         if bag.types.get(topic, min(kinds)) not in kinds:

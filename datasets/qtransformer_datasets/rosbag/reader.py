@@ -41,9 +41,6 @@ class BagEpisodes(EpisodeReader[None]):
     says which share of the steps of each dimension that was.
     """
 
-    reports: list[BagReport]
-    """Per bag and topic: counts, rates, gaps, and what is wrong."""
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -65,11 +62,11 @@ class BagEpisodes(EpisodeReader[None]):
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
         self.clip_actions, self._outcome = clip_actions, outcome
-        self.reports, self._plans = [], list[_Plan]()
+        self._reports, self._plans = list[BagReport](), list[_Plan]()
         for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
             self._take(bag, on_gap, partial)
         if not self._plans:
-            problems = "; ".join(problem for report in self.reports for problem in report.problems)
+            problems = "; ".join(problem for report in self._reports for problem in report.problems)
             raise DatasetError(f"{self.path}: no episode can be read: {problems}")
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())
@@ -86,7 +83,12 @@ class BagEpisodes(EpisodeReader[None]):
     @property
     def problems(self) -> list[str]:
         """What `partial` passed over."""
-        return [problem for report in self.reports for problem in report.problems]
+        return [problem for report in self._reports for problem in report.problems]
+
+    @property
+    def reports(self) -> list[BagReport]:
+        """Per bag and topic: counts, rates, gaps, and what is wrong."""
+        return self._reports
 
     def _open(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -128,7 +130,7 @@ class BagEpisodes(EpisodeReader[None]):
                 raise
             plans, report = [], BagReport(path, problems=(str(error),))
         self._plans += plans
-        self.reports.append(report)
+        self._reports.append(report)
 
     def _plans_of(self, index: BagIndex, on_gap: OnGap) -> tuple[list["_Plan"], BagReport]:
         path, found, gaps, problems = index.bag.path, list[_Plan](), list[Gap](), list(index.bag.damage)

@@ -155,7 +155,7 @@ def _declared_size(data: memoryview) -> tuple[int, int]:
         size = declared_size(data)
     except ValueError as error:
         raise DatasetError(
-            f"compressed image expected JPEG or PNG, found {error}; the message is damaged, or wants converting before logging"
+            f"compressed image expected JPEG or PNG, found {error}; the message is damaged, or must be converted before logging"
         ) from error
     if bytes(data[: len(PNG)]) == PNG and data[24] > 8:
         raise DatasetError(f"compressed image is a PNG of {data[24]} bits; only colour and grey of 8 bits are read")

@@ -27,6 +27,7 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets.episodes.suggest import suggest
 from qtransformer_datasets.rosbag.contract_entries import (
     ActionTopic,
     CameraTopic,
@@ -44,7 +45,7 @@ from qtransformer_datasets.rosbag.contract_entries import (
     spread,
 )
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
-from qtransformer_datasets.rosbag.strict_yaml import nearest, parse, read_yaml
+from qtransformer_datasets.rosbag.strict_yaml import parse, read_yaml
 
 CONTRACTS = (Path(__file__).parents[2] / "contracts", Path(sys.prefix) / "share" / "qtransformer_ros" / "contracts")
 """Where contracts are that come with the project: in a checkout, and in an environment that it is installed into."""
@@ -97,7 +98,7 @@ class TopicContract:
         """The file of a contract that comes with the project. Raises ConfigError naming those there are."""
         files = {path.stem: path for folder in reversed(CONTRACTS) for path in folder.glob("*.yaml")}
         if name not in files:
-            raise ConfigError(f"no contract '{name}' comes with the project; {nearest(name, sorted(files))}")
+            raise ConfigError(f"no contract '{name}' comes with the project; {suggest(name, sorted(files))}")
         return files[name]
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,10 +194,10 @@ class TopicContract:
 
     def _check_next_state(self, entry: NextState, name: str) -> None:
         if name not in self.proprio_names:
-            raise ConfigError(f"action of '{name}' is not among proprio; {nearest(name, self.proprio_names)}")
+            raise ConfigError(f"action of '{name}' is not among proprio; {suggest(name, self.proprio_names)}")
         quaternions = [n for s in self.proprio if s.type == "PoseStamped" for n in _quaternion_names(s)]
         if entry.next_state is NextStateMode.difference and name in quaternions:
-            raise ConfigError(f"action of '{name}': the difference of quaternions is no rotation; use next_state: absolute")
+            raise ConfigError(f"action of '{name}': the difference of quaternions is not a rotation; use next_state: absolute")
 
 
 def _quaternion_names(source: VectorTopic) -> list[str]:

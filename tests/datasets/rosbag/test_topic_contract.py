@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said_with_its_place(contract_file: Callable[..., Path]
     ("action", "message"),
     [
         ("{next_state: difference, of: [zz]}", "'zz' is not among proprio"),
-        ("{next_state: difference, of: [qw]}", "difference of quaternions is no rotation"),
+        ("{next_state: difference, of: [qw]}", "difference of quaternions is not a rotation"),
         ("{next_state: difference, of: []}", "at least one name"),
         ("{next_state: difference, of: [x, y], names: [a]}", "names expected 2 entries"),
         ("{topic: /t, type: TwistStamped, values: [vq], low: -1, high: 1}", "has no value 'vq'"),
