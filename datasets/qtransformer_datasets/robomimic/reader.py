@@ -128,7 +128,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             )
         return lengths
 
-    @cached_property
+    @property
     def problems(self) -> list[str]:
         """What is wrong with the file as a whole."""
         if self.is_foreign:
