@@ -6,19 +6,19 @@ data/low.hdf5
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets import views
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import FILE_OPTIONS, format_of, open_episodes, opening_options, reader_options
+from qtransformer_datasets.formats import FILE_OPTIONS, format_of, open_episodes, opening_options, reader_options, refuse_unknown
 
 LARGEST_IMAGE = 4096
+Number = TypeVar("Number", int, float)
 COMMON_OPTIONS = ("cameras", "image_size", "success", "rewards", "reward_scale", "step_reward", "reward_noise", "noise_seed")
 """Of every dataset, whatever its format."""
 
@@ -86,15 +86,15 @@ class DataSource:
         return cls(
             path=value["path"],
             format=_text(value.get("format", "auto"), f"{where}.format"),
-            weight=_weight(value["weight"], f"{where}.weight") if "weight" in value else None,
+            weight=_number(value, "weight", 1.0, where, "a number above 0", lambda n: n > 0) if "weight" in value else None,
             cameras=_cameras(value.get("cameras"), f"{where}.cameras"),
             image_size=_size(value.get("image_size"), f"{where}.image_size"),
             success=success if isinstance(success, bool) else None,
             rewards=_rewards(value.get("rewards", "logged"), f"{where}.rewards"),
-            reward_scale=_number(value.get("reward_scale", 1.0), f"{where}.reward_scale"),
-            step_reward=_number(value.get("step_reward", 0.0), f"{where}.step_reward"),
-            reward_noise=_noise(value.get("reward_noise", 0.0), f"{where}.reward_noise"),
-            noise_seed=_seed(value.get("noise_seed", 0), f"{where}.noise_seed"),
+            reward_scale=_number(value, "reward_scale", 1.0, where),
+            step_reward=_number(value, "step_reward", 0.0, where),
+            reward_noise=_number(value, "reward_noise", 0.0, where, "a number of at least 0", lambda n: n >= 0),
+            noise_seed=_number(value, "noise_seed", 0, where, "a whole number of at least 0", lambda n: type(n) is int and n >= 0),
             options=options,
         )
 
@@ -157,14 +157,9 @@ def check_options(source: DataSource, beside: Sequence[str] = ("format", "weight
         return
     kind = format_of(source.path, source.format)
     own = [*reader_options(kind), *opening_options()]
-    known = list(dict.fromkeys([*own, *COMMON_OPTIONS, *beside]))
-    for name, value in source.options.items():
-        if name == "success" and name not in own:
-            raise ConfigError(f"{source.path}: success expected true or false, found {value!r}")
-        if name not in own:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
-            raise ConfigError(f"{source.path}: {kind.name} has no option '{name}'; {hint}")
+    if "success" in source.options and "success" not in own:
+        raise ConfigError(f"{source.path}: success expected true or false, found {source.options['success']!r}; choose one")
+    refuse_unknown(source.options, own, f"{source.path}: {kind.name}", also=[*COMMON_OPTIONS, *beside])
 
 
 def _absolute(path: str) -> str:
@@ -185,28 +180,20 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-def _weight(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: expected a number above 0, found {value!r}")
-    return float(value)
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{where}: expected a number, found {value!r}")
-    return float(value)
-
-
-def _noise(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigError(f"{where}: expected a number of at least 0, found {value!r}")
-    return float(value)
-
-
-def _seed(value: Any, where: str) -> int:
-    if type(value) is not int or value < 0:
-        raise ConfigError(f"{where}: expected a whole number of at least 0, found {value!r}")
-    return value
+def _number(
+    said: Mapping[str, Any],
+    name: str,
+    default: Number,
+    where: str,
+    expected: str = "a number",
+    accepts: Callable[[Any], bool] = lambda number: True,
+) -> Number:
+    """What a mapping says under a name, as the type of its default. `expected` says for which finite numbers `accepts` holds."""
+    value = said.get(name, default)
+    is_finite = isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+    if not is_finite or not accepts(value):
+        raise ConfigError(f"{where}.{name}: expected {expected}, found {value!r}; say {name}=1, for instance, or leave it out")
+    return type(default)(value)
 
 
 def _cameras(value: Any, where: str) -> dict[str, str] | None:

@@ -14,13 +14,13 @@ from typing import cast
 import numpy as np
 
 from qtransformer.batch import Batch
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.memory import Memory
 from qtransformer.types import Episode, EpisodeSource
 from qtransformer_datasets.cache.frame_cache import build_cache, open_cache
 from qtransformer_datasets.episodes.check import check_same_specs
-from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import open_episodes, opening_of
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes, Opening
+from qtransformer_datasets.formats import open_episodes
 from qtransformer_datasets.stream.frames import (
     Frames,
     SourceFrames,
@@ -185,7 +185,7 @@ class EpisodeDataset:
         """
         _check_segments(batch_size=batch_size, steps=steps, lead=lead, lookahead=lookahead, seed=seed, start=start, rank=rank)
         if rank >= world_size:
-            raise DatasetError(f"segments: rank expected below world_size {world_size}, found {rank}; correct the setting")
+            raise ConfigError(f"segments: rank expected below world_size {world_size}, found {rank}; correct the setting")
         groups, shares = grouped(self._frames, filter=filter, balance=balance, weights=self._weights)
         plans = [SegmentPlan(num_frames=len(group), steps=steps, seed=seed, group=i) for i, group in enumerate(groups)]
         plan = BatchPlan(plans=plans, turns=Turns(shares), batch_size=batch_size)
@@ -214,17 +214,22 @@ def _open(source: Source) -> EpisodeSource:
 def _load(sources: Sequence[EpisodeSource], cache: str, memory_limit: int) -> list[SourceFrames]:
     """Each source from its cache or into memory; see `EpisodeDataset`."""
     if cache not in CACHES:
-        raise DatasetError(f"cache expected one of {', '.join(CACHES)}, found {cache!r}; choose one")
+        raise ConfigError(f"cache expected one of {', '.join(CACHES)}, found {cache!r}; choose one")
     bases, views = zip(*map(under_views, sources), strict=True)
-    cacheable = [i for i, base in enumerate(bases) if opening_of(base) and cache != "never"]
+    cacheable = [i for i, base in enumerate(bases) if _opening(base) and cache != "never"]
     found = {i: open_cache(cast(LoggedEpisodes, bases[i])) for i in cacheable}
     missing = [i for i in cacheable if found[i] is None]
     too_large = cache == "auto" and sum(image_bytes(sources[i]) for i in missing) > memory_limit
     for i in missing:
-        opening = opening_of(bases[i])
-        if cache == "always" or too_large or (opening and opening.format.slow):
+        opening = _opening(bases[i])
+        if cache == "always" or too_large or (opening and opening.is_slow):
             found[i] = build_cache(cast(LoggedEpisodes, bases[i]))
     return [_seen(frames, views[i]) if (frames := found.get(i)) else read_into_memory(source) for i, source in enumerate(sources)]
+
+
+def _opening(source: EpisodeSource) -> Opening | None:
+    """How a reader or a view of one was opened; None of any other source."""
+    return getattr(source, "opening", None)
 
 
 def _seen(frames: SourceFrames, views: Sequence[EpisodeView]) -> SourceFrames:
@@ -235,13 +240,13 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
     if weights is None:
         return None
     if len(weights) != count or not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise DatasetError(f"weights expected {count} positive numbers, one per source, found {list(weights)}; correct them")
+        raise ConfigError(f"weights expected {count} positive numbers, one per source, found {list(weights)}; correct them")
     return list(weights)
 
 
 def _checked_discount(discount: float) -> float:
     if not 0.0 <= discount <= 1.0:
-        raise DatasetError(f"discount expected from 0 to 1, found {discount}; choose for instance 0.98")
+        raise ConfigError(f"discount expected from 0 to 1, found {discount}; choose for instance 0.98")
     return float(discount)
 
 
@@ -252,4 +257,4 @@ def _check_segments(*, batch_size: int, steps: int, **at_least_zero: int) -> Non
         *((k, v, 0) for k, v in at_least_zero.items()),
     ]:
         if value < least:
-            raise DatasetError(f"segments: {name} expected at least {least}, found {value}; correct the setting")
+            raise ConfigError(f"segments: {name} expected at least {least}, found {value}; correct the setting")

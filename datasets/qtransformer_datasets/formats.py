@@ -7,7 +7,6 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +14,11 @@ from typing import Any, Literal
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets.episodes.missing import refuse_missing
-from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes
+from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes, Opening
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How `open_episodes` opened a reader; what may be cached of it is told apart by this."""
-
-    format: "Format"
-    options: Mapping[str, Any]
-    """Of the reader; and where a view changes pixels, what it does."""
+from qtransformer_datasets.episodes.suggest import nearest, suggest
+from qtransformer_datasets.rosbag.bag_names import is_bag
+from qtransformer_datasets.stream.memory import machine_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +75,7 @@ def _is_lerobot(path: Path) -> bool:
 
 def _is_rosbag(path: Path) -> bool:
     """A bag, its storage file, or a folder of bags, finished or not."""
-    inside = [path, *path.iterdir()] if path.is_dir() else [path]
-    return any(_is_storage(p) or (p / "metadata.yaml").is_file() or _is_unfinished_bag(p) for p in inside)
-
-
-def _is_storage(path: Path) -> bool:
-    return path.suffix in (".mcap", ".db3")
-
-
-def _is_unfinished_bag(path: Path) -> bool:
-    """What a killed recorder left: storage without metadata. Writers of other formats leave folders of that name, too."""
-    return path.suffix == ".partial" and path.is_dir() and any(map(_is_storage, path.iterdir()))
+    return any(map(is_bag, [path, *path.iterdir()] if path.is_dir() else [path]))
 
 
 FORMATS: tuple[Format, ...] = (
@@ -143,8 +126,8 @@ def _named(name: str, offered: Sequence[str]) -> Format:
     for candidate in FORMATS:
         if candidate.name == name:
             return candidate
-    close = get_close_matches(name, offered, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    near = nearest(name, offered)
+    hint = f"; did you mean {near}?" if near else ""
     raise ConfigError(f"format expected one of auto, {', '.join(offered)}, found {name!r}{hint}")
 
 
@@ -154,7 +137,7 @@ def open_episodes(
     on_bad_episode: Literal["stop", "skip"] = "stop",
     **options: Any,
 ) -> LoggedEpisodes:
-    """A reader for whatever lies at `path`. It remembers how it was opened: `opening_of`.
+    """A reader for whatever lies at `path`. It remembers how it was opened: `LoggedEpisodes.opening`.
 
     Args:
         path: file or directory.
@@ -166,17 +149,12 @@ def open_episodes(
     if on_bad_episode not in ("stop", "skip"):
         raise ConfigError(f"on_bad_episode expected 'stop' or 'skip', found {on_bad_episode!r}")
     kind = format_of(path, format)
-    _check_options(options, reader_options(kind), f"{path}: {kind.name}")
-    source: Any = kind.load(kind.reader)(path, **options)
+    refuse_unknown(options, reader_options(kind), f"{path}: {kind.name}")
+    source: LoggedEpisodes = kind.load(kind.reader)(path, **options)
     if on_bad_episode == "skip":
-        source = ReadableEpisodes(source)
-    source.opening = Opening(kind, {"on_bad_episode": on_bad_episode, **options})
+        source = ReadableEpisodes(source, keep_bytes=machine_memory() // 16)
+    source.opening = Opening(kind.name, {"on_bad_episode": on_bad_episode, **options}, kind.slow)
     return source
-
-
-def opening_of(source: object) -> Opening | None:
-    """How a source was opened; None where that was not by `open_episodes`."""
-    return getattr(source, "opening", None)
 
 
 def reader_options(kind: Format) -> list[str]:
@@ -235,13 +213,12 @@ def _checked_writer(
     writer = kind.load(kind.writer)
     own = ("path", "action_spec", "observation_spec", "attributes")
     known = [f"out.{name}" for name in inspect.signature(writer).parameters if name not in own]
-    _check_options([f"out.{name}" for name in options], known, f"{path}: {kind.name}")
+    refuse_unknown([f"out.{name}" for name in options], known, f"{path}: {kind.name}")
     return kind, writer
 
 
-def _check_options(options: Iterable[str], known: Sequence[str], where: str) -> None:
+def refuse_unknown(options: Iterable[str], known: Sequence[str], where: str, also: Sequence[str] = ()) -> None:
+    """Raise ConfigError at an option that is not `known`. The answer takes those into account that `also` exist elsewhere."""
     for name in options:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"
-            raise ConfigError(f"{where} has no option '{name}'; {hint}")
+            raise ConfigError(f"{where} has no option '{name}'; {suggest(name, list(dict.fromkeys([*known, *also])))}")

@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import (
     MAX_TEXT_BYTES,
@@ -75,12 +75,14 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
             self.names = _episode_names(file, self.path)
             where = self._where(0)
             first = child_group(file, self.names[0], where)
-            limits_unsaid = ""
+            unsaid, limits_unsaid = list[str](), ""
+            if control_hz is None:
+                unsaid.append("control_hz")
             try:
                 self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), action_limits, where)
             except _LimitsError as error:
+                unsaid.append("action_limits")
                 limits_unsaid = str(error)
-            unsaid = ["control_hz"] * (control_hz is None) + ["action_limits"] * bool(limits_unsaid)
             ask_for(unsaid, self.path, limits_unsaid)
             assert control_hz is not None
             leaves = dict(_leaves(child(first, "observations", where), "", where))
@@ -206,7 +208,7 @@ def main_file(path: Path) -> Path:
             return candidate
     if path.is_dir():
         raise DatasetError(
-            f"{path}: expected data/{MAIN_FILE}, found none; a dataset in Arrow or Parquet is brought into HDF5 by minari itself"
+            f"{path}: expected data/{MAIN_FILE}, found none; a dataset in Arrow or Parquet must be converted to HDF5 with minari"
         )
     return path
 
@@ -259,7 +261,7 @@ def _roles(
     texts = [key for key, leaf in leaves.items() if leaf.is_text]
     for key in chosen or ():
         if key not in vectors:
-            raise DatasetError(f"{where}: proprio '{key}' is not among the observations that can serve: {vectors}; choose of these")
+            raise ConfigError(f"{where}: proprio expected some of {vectors}, found '{key}'; choose among these")
     proprio = [key for key in vectors if key not in SIMULATOR_TRUTH] if chosen is None else list(chosen)
     text = texts[0] if len(texts) == 1 else None
     return cameras, proprio, text, [key for key in leaves if key not in (*cameras, *proprio, text)]

@@ -12,8 +12,7 @@ import numpy as np
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.types import Episode, EpisodeSource, ObservationSpec
 from qtransformer_datasets.episodes.check import check_same_specs
-from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import Opening, opening_of
+from qtransformer_datasets.episodes.protocols import LoggedEpisodes, Opening, PartReport
 from qtransformer_datasets.stream.frames import SourceFrames, episode_rows, logged_episode, row_layout
 
 Change = Callable[[int, Episode], Episode]
@@ -47,10 +46,18 @@ class EpisodeView:
         self.action_spec = source.action_spec
         self.observation_spec = observation_spec or source.observation_spec
         self.attributes: dict[str, Any] = source.attributes
-        self.problems: Sequence[str] = getattr(source, "problems", ())
-        self.reports: Sequence[Any] = getattr(source, "reports", ())
         self.source, self.keeps_pixels, self.opening = source, keeps_pixels, opening
         self._change, self._indices, self._cameras = change, indices, cameras
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Those of the source."""
+        return self.source.problems
+
+    @property
+    def reports(self) -> Sequence[PartReport]:
+        """Those of the source."""
+        return self.source.reports
 
     @property
     def lengths(self) -> list[int]:
@@ -94,6 +101,10 @@ class EpisodeView:
 
 class MergedEpisodes:
     """Several sources end to end; itself a `LoggedEpisodes`. Attributes are kept where all agree."""
+
+    opening: Opening | None = None
+    problems: Sequence[str] = ()
+    reports: Sequence[PartReport] = ()
 
     def __init__(self, sources: Sequence[LoggedEpisodes]) -> None:
         first = sources[0]
@@ -230,7 +241,7 @@ def _spec_of_cameras(source: LoggedEpisodes, names: Mapping[str, str]) -> Observ
     spec = source.observation_spec
     missing = [old for old in names.values() if old not in spec.cameras]
     if missing:
-        raise SpecMismatchError(f"{source.path}: cameras expected among {sorted(spec.cameras)}, found {missing}; name these")
+        raise SpecMismatchError(f"{source.path}: cameras expected among {sorted(spec.cameras)}, found {missing}; choose those")
     return replace(spec, cameras=_picked(spec.cameras, names))
 
 
@@ -240,8 +251,7 @@ def _picked(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 def _opening(source: LoggedEpisodes, **view: Any) -> Opening | None:
     """How a view of the source is told apart from it in a cache; None where the source itself is not cached."""
-    opening = opening_of(source)
-    return opening and replace(opening, options={**opening.options, **view})
+    return source.opening and replace(source.opening, options={**source.opening.options, **view})
 
 
 def _shrink(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:

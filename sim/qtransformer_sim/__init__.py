@@ -11,7 +11,7 @@ from qtransformer_sim.controller import CartesianController, GripperPose, JointC
 from qtransformer_sim.env import GraspEnv, RobotEnv, make_env
 from qtransformer_sim.expert import RandomActor, ScriptedExpert
 from qtransformer_sim.recipes import RECIPES, NoisyExpert, Recipe
-from qtransformer_sim.tasks import TASKS, GraspTask, Outcome, Task
+from qtransformer_sim.tasks import TASKS, GraspTask, Task, TaskOutcome
 
 __all__ = [
     "ARMS",
@@ -27,12 +27,12 @@ __all__ = [
     "GripperPose",
     "JointCommand",
     "NoisyExpert",
-    "Outcome",
     "RandomActor",
     "Recipe",
     "RobotEnv",
     "ScriptedExpert",
     "Task",
+    "TaskOutcome",
     "Workspace",
     "make_env",
 ]

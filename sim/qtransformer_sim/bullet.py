@@ -16,15 +16,16 @@ from qtransformer.errors import QTransformerError
 
 DATA = Path(pybullet_data.getDataPath())
 """Where PyBullet's meshes and models lie."""
+SOLVER_ITERATIONS = 60
+"""Of the constraint solver, at most, per physics step."""
 
 
 class Bullet:
     """A headless Bullet world. Any PyBullet function is a method: `bullet.getBasePositionAndOrientation(body)`."""
 
-    def __init__(self, sim_dt: float = 1 / 120, solver_iterations: int = 60) -> None:
+    def __init__(self, sim_dt: float = 1 / 120) -> None:
         self.sim_dt = sim_dt
         """Length of one physics step [s]."""
-        self.solver_iterations = solver_iterations
         self._client: int | None = pybullet.connect(pybullet.DIRECT)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -46,7 +47,7 @@ class Bullet:
         self.setGravity(0.0, 0.0, -9.81)
         self.setPhysicsEngineParameter(
             fixedTimeStep=self.sim_dt,
-            numSolverIterations=self.solver_iterations,
+            numSolverIterations=SOLVER_ITERATIONS,
             solverResidualThreshold=1e-3,  # stops iterating early where contacts are easy: a third less time, as many grasps
             deterministicOverlappingPairs=1,
         )

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAX_LEAD = 0.015
+"""How far the commanded pose may be ahead of the measured one, per axis [m]: a blocked arm stores up no motion."""
+MAX_YAW_LEAD = 0.1
+"""The same for the turn [rad]."""
+MAX_JOINT_SPEED = 2.5
+"""[rad/s]"""
+
 
 @dataclass(frozen=True)
 class GripperPose:
@@ -52,25 +59,10 @@ class JointCommand:
 class CartesianController:
     """Owns the commanded pose. One call of `command` per control period."""
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        solve_ik: Callable[[GripperPose], np.ndarray],
-        control_dt: float,
-        *,
-        max_lead: float = 0.015,
-        max_yaw_lead: float = 0.1,
-        max_joint_speed: float = 2.5,
-    ) -> None:
+    def __init__(self, workspace: Workspace, solve_ik: Callable[[GripperPose], np.ndarray], control_dt: float) -> None:
         self.workspace = workspace
         self.solve_ik = solve_ik
         self.control_dt = control_dt
-        self.max_lead = max_lead
-        """How far the commanded pose may be ahead of the measured one, per axis [m]: a blocked arm stores up no motion."""
-        self.max_yaw_lead = max_yaw_lead
-        """The same for the turn [rad]."""
-        self.max_joint_speed = max_joint_speed
-        """[rad/s]"""
         self.commanded: GripperPose | None = None
         """Where the gripper was last told to be; None before the first command."""
 
@@ -89,12 +81,12 @@ class CartesianController:
         self.commanded = self.workspace.clip(GripperPose(start.position + shift, start.yaw + float(delta[3])))
         positions = self.solve_ik(self.commanded)
         speeds = np.abs(positions - joints) / (0.8 * self.control_dt)
-        return JointCommand(positions, np.clip(speeds, 0.05, self.max_joint_speed))
+        return JointCommand(positions, np.clip(speeds, 0.05, MAX_JOINT_SPEED))
 
     def _near(self, measured: GripperPose) -> GripperPose:
         """The commanded pose, pulled to within the allowed lead of the measured one."""
         if self.commanded is None:
             return measured
-        ahead = np.clip(self.commanded.position - measured.position, -self.max_lead, self.max_lead)
-        turn = np.clip(self.commanded.yaw - measured.yaw, -self.max_yaw_lead, self.max_yaw_lead)
+        ahead = np.clip(self.commanded.position - measured.position, -MAX_LEAD, MAX_LEAD)
+        turn = np.clip(self.commanded.yaw - measured.yaw, -MAX_YAW_LEAD, MAX_YAW_LEAD)
         return GripperPose(measured.position + ahead, float(measured.yaw + turn))

@@ -61,6 +61,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.arm, self.task, self.cameras, self.max_steps = arm, task, dict(cameras), max_steps
         self.metadata = {**self.metadata, "render_fps": control_hz}
         self._running = False
+        self._steps, self._has_scene = 0, False
         self._studio: Studio | None = None
         self._studio_is_stale = True
         self._seed = seed
@@ -87,7 +88,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.task.reset(self.bullet, self.arm.model.workspace, rng)
         self.arm.load(self.bullet)
         self.arm.reset(self._start_pose(rng))
-        self._steps = 0
+        self._steps, self._has_scene = 0, True
         self._running = True
         self._studio_is_stale = True
         return self.observe(), {"success": False, "seed": self.episode_seed, "reason": ""}
@@ -98,12 +99,12 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             raise QTransformerError("step() needs a running episode, found none or one that has ended: call reset() first")
         action = self._checked(action)
         self._act(action)
-        reward, terminated, truncated, info = self.judge(declared=bool(action[5] > 0.5))
+        reward, terminated, truncated, info = self.finish_step(declared=bool(action[5] > 0.5))
         return self.observe(), reward, terminated, truncated, info
 
-    def judge(self, declared: bool) -> tuple[float, bool, bool, dict[str, Any]]:
+    def finish_step(self, declared: bool) -> tuple[float, bool, bool, dict[str, Any]]:
         """End a control step: (reward, terminated, truncated, info), as `step` returns them."""
-        outcome = self.task.judge(self.arm, declared)
+        outcome = self.task.outcome(self.arm, declared)
         self._steps += 1
         truncated = not outcome.terminated and self._steps >= self.max_steps
         self._running = not (outcome.terminated or truncated)
@@ -131,7 +132,7 @@ class RobotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def render(self, size: tuple[int, int] = (240, 320)) -> np.ndarray:  # type: ignore[override]
         """A spectator's view, uint8 (h, w, 3), independent of the policy's cameras."""
-        if not hasattr(self, "_steps"):
+        if not self._has_scene:
             raise QTransformerError("render() needs an episode: call reset() first")
         if self._studio is None:
             self._studio = Studio()

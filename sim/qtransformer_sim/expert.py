@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec
 from qtransformer_sim.controller import GripperPose
 from qtransformer_sim.env import ACTION_SPEC, RobotEnv
@@ -13,11 +14,18 @@ from qtransformer_sim.tasks import GraspTask
 
 YAWS = np.linspace(-np.pi / 2, np.pi / 2, 10, endpoint=False)
 """Directions of closing that are tried [rad]; half a turn, for a gripper has no front."""
+ALONG = np.array([[np.cos(yaw), np.sin(yaw)] for yaw in YAWS])
+"""Unit vectors of these directions, and of those across them, each (yaw, 2)."""
+ACROSS = np.array([[-np.sin(yaw), np.cos(yaw)] for yaw in YAWS])
+OFFSETS = np.array([-0.018, 0.0, 0.018])
+"""Distances beside the object's centre at which to close that are tried [m]."""
 BAND = 0.012
 """Half the breadth of the strip that the fingers grip [m]."""
 HOVER = 0.075
 """Height above the grasp at which position and turn are corrected before the descent [m]."""
 
+LEAST_POINTS = 6
+"""Surface points in the strip below which there is nothing to grip."""
 ENOUGH_POINTS = 24
 """Surface points in the strip that make a firm grip; fewer are a corner or a thin arm."""
 
@@ -39,7 +47,9 @@ class ScriptedExpert:
 
     def __init__(self, env: RobotEnv) -> None:
         if not isinstance(env.task, GraspTask):
-            raise TypeError(f"the expert knows only the task 'grasp', found {type(env.task).__name__}")
+            raise ConfigError(
+                f"the expert knows only the task 'grasp', found {type(env.task).__name__}; choose task=grasp, or another actor"
+            )
         self.env = env
         self.task: GraspTask = env.task
         self.grasp: Grasp | None = None
@@ -101,54 +111,62 @@ class ScriptedExpert:
         bullet, pose = self.env.bullet, self.env.arm.gripper_pose()
         within_reach = [item for item in self.task.objects if self.task.within_reach(item)]
         clouds = [item.surface(bullet) for item in within_reach]
-        scene = np.concatenate(clouds)
+        scene, zone = np.concatenate(clouds)[:, :2], self.env.arm.model.finger_zone
+        nothing_firm = Grasp(within_reach[0], pose, within_reach[0].position(bullet), np.inf)
         grasps = [
-            grasp_at(item, item.position(bullet), cloud, scene, yaw, offset, pose, self.env.arm.model.finger_zone)
+            grasp
             for item, cloud in zip(within_reach, clouds, strict=True)
-            for yaw in YAWS
-            for offset in (-0.018, 0.0, 0.018)
+            for grasp in grasps_on(item, item.position(bullet), cloud, scene, pose, zone)
         ]
-        return min(grasps, key=lambda grasp: grasp.score + sum(distrust(grasp, miss) for miss in self.missed))
+        return min(grasps, key=lambda grasp: grasp.score + sum(distrust(grasp, miss) for miss in self.missed), default=nothing_firm)
 
 
-def grasp_at(
+def grasps_on(
     item: SceneObject,
     center: np.ndarray,
     cloud: np.ndarray,
     scene: np.ndarray,
-    yaw: float,
-    offset: float,
     pose: GripperPose,
     finger_zone: tuple[float, float],
-) -> Grasp:
-    """The grasp of an object that closes along `yaw`, `offset` [m] beside the object's centre (3,).
+) -> list[Grasp]:
+    """The grasps of an object, whose centre is (3,): along each of `YAWS`, at each of `OFFSETS`, where there is enough to grip.
 
-    `cloud` (n, 3) are the object's own surface points, `scene` (m, 3) those of all objects, base frame [m];
-    the open fingers come down at distances `finger_zone` [m].
+    `cloud` (n, 3) are the object's own surface points, `scene` (m, 2) where those of all objects lie on the table, base frame [m];
+    the open fingers come down at distances `finger_zone` [m]. Arrays below are (yaw, offset) or (yaw, offset, point).
     """
-    along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
-    strip = cloud[np.abs((cloud[:, :2] - center[:2]) @ across - offset) < BAND]
-    if len(strip) < 6:
-        return Grasp(item, pose, center, np.inf)
-    u = (strip[:, :2] - center[:2]) @ along
-    middle, width, top = (u.min() + u.max()) / 2, np.ptp(u), strip[:, 2].max()
-    point = center[:2] + middle * along + offset * across
-    turn = nearest_turn(yaw, pose.yaw)
-    relative = scene[:, :2] - point
-    distance = np.abs(relative @ along)
-    in_the_way = (np.abs(relative @ across) < BAND + 0.006) & (distance > finger_zone[0]) & (distance < finger_zone[1])
-    score = (
-        0.15 * in_the_way.sum()
-        + 40.0 * max(0.0, width - 0.05)
-        + 8.0 * width
-        + 12.0 * float(np.hypot(middle, offset))
-        # Nearness decides between objects: a camera can tell which is nearest, but hardly which is easiest.
-        + 20.0 * float(np.linalg.norm(point - pose.position[:2]))
-        + 0.8 * abs(turn - pose.yaw)
-        + 0.04 * max(0, ENOUGH_POINTS - len(strip))
+    flat = cloud[:, :2] - center[:2]
+    # Axis by axis, and lengths by dot products: other ways of computing the same round otherwise, and collected data would change.
+    u, v = (np.array([flat @ axis for axis in axes])[:, None] for axes in (ALONG, ACROSS))
+    in_strip = np.abs(v - OFFSETS[:, None]) < BAND
+    count = np.count_nonzero(in_strip, axis=-1)
+    low, high, top = (  # what lies beside the strip counts as a metre away, where no object reaches
+        np.where(in_strip, u, 1.0).min(-1),
+        np.where(in_strip, u, -1.0).max(-1),
+        np.where(in_strip, cloud[:, 2], -1.0).max(-1),
     )
-    height = max(0.006, top - 0.05)
-    return Grasp(item, GripperPose(np.array([*point, height]), turn), center, float(score))
+    middle, width = (low + high) / 2, high - low
+    point = center[:2] + middle[..., None] * ALONG[:, None] + OFFSETS[:, None] * ACROSS[:, None]
+    distance, beside = (
+        np.abs((axes @ scene.T)[:, None] - np.sum(point * axes[:, None], -1)[..., None]) for axes in (ALONG, ACROSS)
+    )
+    in_the_way = (beside < BAND + 0.006) & (distance > finger_zone[0]) & (distance < finger_zone[1])
+    away = point - pose.position[:2]
+    turn = np.array([nearest_turn(yaw, pose.yaw) for yaw in YAWS])
+    score = (
+        0.15 * np.count_nonzero(in_the_way, axis=-1)
+        + 40.0 * np.maximum(0.0, width - 0.05)
+        + 8.0 * width
+        + 12.0 * np.hypot(middle, OFFSETS)
+        # Nearness decides between objects: a camera can tell which is nearest, but hardly which is easiest.
+        + 20.0 * np.sqrt(away[..., None, :] @ away[..., None])[..., 0, 0]
+        + 0.8 * np.abs(turn - pose.yaw)[:, None]
+        + 0.04 * np.maximum(0, ENOUGH_POINTS - count)
+    )
+    height = np.maximum(0.006, top - 0.05)
+    return [
+        Grasp(item, GripperPose(np.array([*point[at], height[at]]), float(turn[at[0]])), center, float(score[at]))
+        for at in zip(*np.nonzero(count >= LEAST_POINTS), strict=True)
+    ]
 
 
 def distrust(grasp: Grasp, miss: Grasp) -> float:

@@ -15,10 +15,12 @@ from qtransformer_sim.objects import SceneObject, draw_sound_number, object_numb
 TABLE_COLOR = (0.33, 0.35, 0.38, 1.0)
 MAT_COLOR = (0.86, 0.84, 0.79, 1.0)
 """Pale and grey, for the objects are saturated."""
+MAX_SETTLING_STEPS = 120
+"""Physics steps after which objects count as lying still: 1 s at the usual 120 Hz."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What a task says after a control step."""
 
     success: bool = False
@@ -32,7 +34,7 @@ class Task(Protocol):
 
     instruction: str
     proprio_names: tuple[str, ...]
-    """Values that the task adds to proprioception, for a policy must see what decides the episode."""
+    """Values that the task adds to proprioception, because a policy must see what decides the episode."""
     proprio_units: tuple[str, ...]
     objects: list[SceneObject]
 
@@ -44,7 +46,7 @@ class Task(Protocol):
         """Values of `proprio_names`."""
         ...
 
-    def judge(self, arm: Arm, declared: bool) -> Outcome:
+    def outcome(self, arm: Arm, declared: bool) -> TaskOutcome:
         """Called once after every control step; `declared` says that the policy chose to end the episode."""
         ...
 
@@ -87,7 +89,7 @@ class GraspTask:
         self.bullet = bullet
         self.workspace = workspace
         self.attempts_left = self.ATTEMPTS
-        self._close_judged = False
+        self._close_counted = False
         build_table(bullet, workspace)
         middle = (np.array(workspace.low) + np.array(workspace.high))[:2] / 2
         self.objects = []
@@ -103,17 +105,17 @@ class GraspTask:
     def proprio(self) -> list[float]:
         return [float(self.attempts_left)]
 
-    def judge(self, arm: Arm, declared: bool) -> Outcome:
+    def outcome(self, arm: Arm, declared: bool) -> TaskOutcome:
         held = self.held(arm)
         if declared:
             lifted = held is not None and self.lifted_by(held) > self.LIFT
-            return Outcome(True, True, "lifted") if lifted else Outcome(terminated=True, reason="false declaration")
+            return TaskOutcome(True, True, "lifted") if lifted else TaskOutcome(terminated=True, reason="false declaration")
         self._count_attempt(arm.gripper_closed, held is not None)
         if self.attempts_left == 0:
-            return Outcome(terminated=True, reason="no attempts left")
+            return TaskOutcome(terminated=True, reason="no attempts left")
         if not any(self.within_reach(item) for item in self.objects):
-            return Outcome(terminated=True, reason="no object within reach")
-        return Outcome()
+            return TaskOutcome(terminated=True, reason="no object within reach")
+        return TaskOutcome()
 
     def held(self, arm: Arm) -> SceneObject | None:
         """The object between the closed fingers, if any."""
@@ -132,9 +134,9 @@ class GraspTask:
     def _count_attempt(self, closed: bool, holding: bool) -> None:
         """Spend an attempt the first time that a closed gripper is found empty; opening it arms the next."""
         if not closed:
-            self._close_judged = False
-        elif not holding and not self._close_judged:
-            self._close_judged = True
+            self._close_counted = False
+        elif not holding and not self._close_counted:
+            self._close_counted = True
             self.attempts_left -= 1
 
 
@@ -149,12 +151,12 @@ def scatter(count: int, spread: float, gap: float, rng: np.random.Generator) -> 
     return np.array(points)
 
 
-def settle(bullet: Bullet, objects: list[SceneObject], max_steps: int = 120) -> None:
-    """Let objects fall until they lie still, 1 s at most, then put them to sleep: Bullet wakes them at the first touch.
+def settle(bullet: Bullet, objects: list[SceneObject]) -> None:
+    """Let objects fall until they lie still, then put them to sleep: Bullet wakes them at the first touch.
 
     Untouched objects that are awake cost a fifth of the physics.
     """
-    for step in range(1, max_steps + 1):
+    for step in range(1, MAX_SETTLING_STEPS + 1):
         bullet.stepSimulation()
         if step % 12 == 0 and all(is_still(bullet, item) for item in objects):
             break

@@ -1,7 +1,7 @@
 """Small episodes and files of them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,59 +10,9 @@ import numpy as np
 import pytest
 
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-
-ACTION_SPEC = ActionSpec(names=("dx", "gripper"), low=(-0.05, 0.0), high=(0.05, 1.0), units=("m", "1"), discrete=(0, 2))
-OBSERVATION_SPEC = ObservationSpec(
-    cameras={"wrist": (6, 8, 3)}, proprio_names=("x", "y", "z"), proprio_units=("m", "m", "m"), control_hz=10.0
-)
-
-
-def _make_episode(
-    length: int = 4,
-    seed: int = 0,
-    *,
-    end: str = "terminated",
-    success: bool | None = None,
-    action_spec: ActionSpec = ACTION_SPEC,
-    observation_spec: ObservationSpec = OBSERVATION_SPEC,
-    **changes: Any,
-) -> Episode:
-    """A random episode whose reward is 1 at its last step if it succeeds; `changes` replaces fields."""
-    rng = np.random.default_rng(seed)
-    success = end == "terminated" if success is None else success
-    last = np.arange(length) == length - 1
-    fields: dict[str, Any] = {
-        "images": {
-            camera: rng.integers(0, 256, (length + 1, *shape), np.uint8) for camera, shape in observation_spec.cameras.items()
-        },
-        "proprio": rng.normal(size=(length + 1, len(observation_spec.proprio_names))).astype(np.float32),
-        "actions": rng.uniform(-1, 1, (length, len(action_spec))).astype(np.float32),
-        "rewards": (last & success).astype(np.float32),
-        "terminated": last & (end in ("terminated", "both")),
-        "truncated": last & (end in ("truncated", "both")),
-        "instruction": "pick up the red cube",
-        "success": success,
-        "info": {"seed": seed},
-    }
-    return Episode(**(fields | changes))
-
-
-class ListSource:
-    """An `EpisodeSource` that knows nothing but the protocol."""
-
-    def __init__(
-        self,
-        episodes: list[Episode],
-        action_spec: ActionSpec = ACTION_SPEC,
-        observation_spec: ObservationSpec = OBSERVATION_SPEC,
-    ) -> None:
-        self.action_spec, self.observation_spec, self._episodes = action_spec, observation_spec, episodes
-
-    def __len__(self) -> int:
-        return len(self._episodes)
-
-    def __iter__(self) -> Iterator[Episode]:
-        return iter(self._episodes)
+from qtransformer_datasets.cache import frame_cache
+from tests import episodes
+from tests.episodes import ACTION_SPEC, OBSERVATION_SPEC, ListSource
 
 
 def _write_foreign(path: Path, demos: list[Mapping[str, np.ndarray]], env_args: Mapping[str, Any] | None = None) -> Path:
@@ -103,6 +53,12 @@ def _foreign_demo(length: int = 4, seed: int = 0, *, next_obs: bool = True, done
     return demo
 
 
+@pytest.fixture(autouse=True)
+def _no_cache_elsewhere(monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv(frame_cache.ROOT_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture(scope="session")
 def action_spec() -> ActionSpec:
     return ACTION_SPEC
@@ -115,7 +71,7 @@ def observation_spec() -> ObservationSpec:
 
 @pytest.fixture(scope="session")
 def make_episode() -> Callable[..., Episode]:
-    return _make_episode
+    return episodes.make_episode
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ class PickyReader:
 
     def __init__(self, path, *, cameras=None, success=None) -> None:
         self.asked.update(cameras=cameras, success=success)
-        self.path, self.attributes = path, {}
+        self.path, self.attributes, self.opening = path, {}, None
         self.action_spec, self.observation_spec = None, ObservationSpec({"left": (4, 4, 3)}, (), (), 10.0)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qtransformer.errors import DatasetError, SpecMismatchError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 from qtransformer_datasets.stream.frames import return_bounds
 
@@ -112,7 +112,7 @@ def test_discount_changes_returns_only(make_source, episodes):
     assert full.stats.mean_return != half.stats.mean_return
     assert full.frames().images["wrist"] is half.frames().images["wrist"]
     assert full.fingerprint == half.fingerprint
-    with pytest.raises(DatasetError, match="discount"):
+    with pytest.raises(ConfigError, match="discount"):
         half.with_discount(1.5)
 
 

@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes, open_episodes
 from qtransformer_datasets.episodes import hdf5_guard as guard
+from qtransformer_datasets.episodes.readable import ReadableEpisodes
 
 TESTS = Path(__file__).parents[1]
 MATRIX = {
@@ -111,6 +112,24 @@ def test_bad_episodes_are_skipped_on_request_and_counted(write_file, make_episod
     assert_same_episode(source.read(1), make_episode(6, 3))
 
 
+def test_what_was_read_to_check_it_is_decoded_once(write_file, make_episode, monkeypatch) -> None:
+    path = write_file([make_episode(3 + seed, seed) for seed in range(3)])
+    source, expected = open_episodes(path, on_bad_episode="skip"), EpisodeDataset(path).fingerprint
+    with monkeypatch.context() as patched:
+        patched.setattr("qtransformer_datasets.robomimic.reader.HDF5Episodes._load", lambda *_: pytest.fail("decoded again"))
+        assert EpisodeDataset(source).fingerprint == expected
+    assert EpisodeDataset(source).fingerprint == expected  # handed over, it is not kept a second time
+
+
+def test_no_more_is_kept_of_the_check_than_there_is_room_for(write_file, make_episode) -> None:
+    reader = open_episodes(write_file([make_episode(3, seed) for seed in range(3)]))
+    source = ReadableEpisodes(reader, keep_bytes=2 * make_episode(3).images["wrist"].nbytes)
+    again = list[int]()
+    read, reader.read = reader.read, lambda index: again.append(index) or read(index)
+    assert len(list(source)) == 3
+    assert again == [2]
+
+
 def test_skipping_everything_is_an_error(tmp_path, write_foreign, foreign_demo) -> None:
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(2) | {"rewards": np.full(2, np.nan)}])
     with pytest.raises(DatasetError, match=r"found none of 1.*rewards"):
@@ -180,11 +199,11 @@ def test_a_mask_that_is_not_there_is_answered_with_those_that_are(
     tmp_path, write_file, write_foreign, foreign_demo, make_episode
 ) -> None:
     path = write_file([make_episode()])
-    with pytest.raises(DatasetError, match=r"one of \['train', 'valid'\], found 'test'"):
+    with pytest.raises(ConfigError, match=r"one of \['train', 'valid'\], found 'test'"):
         HDF5Episodes(path, filter_key="test")
     with pytest.raises(DatasetError, match="mask 'valid' expected names of demos of this file, found none"):
         HDF5Episodes(path, filter_key="valid")
-    with pytest.raises(DatasetError, match=r"one of \[\], found 'train'"):
+    with pytest.raises(ConfigError, match=r"one of \[\], found 'train'"):
         HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [foreign_demo()]), dones="terminated", filter_key="train")
 
 

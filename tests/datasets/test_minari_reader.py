@@ -142,14 +142,14 @@ def test_what_minari_leaves_unsaid_is_asked_for(tmp_path: Path) -> None:
         MinariEpisodes(path)
     with pytest.raises(DatasetError, match="say so: action_limits="):
         MinariEpisodes(path, control_hz=5.0)
-    with pytest.raises(DatasetError, match="control_hz expected a number above 0, found -1"):
+    with pytest.raises(ConfigError, match="control_hz expected a number above 0, found -1"):
         MinariEpisodes(path, control_hz=-1)
     source = MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4), (0, 1)], proprio=["direction", "object"])
     assert source.action_spec.low == (-4.0, 0.0)
     assert source.observation_spec.proprio_names == ("direction", *(f"object[{i}]" for i in range(5)))
     with pytest.raises(DatasetError, match=r"2 dimensions, found limits for 1"):
         MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4)])
-    with pytest.raises(DatasetError, match="'gps'"):
+    with pytest.raises(ConfigError, match="'gps'"):
         MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4), (0, 1)], proprio=["gps"])
     endless = {"type": "Box", "dtype": "float32", "shape": [2], "low": [float("-inf")] * 2, "high": [float("inf")] * 2}
     with pytest.raises(DatasetError, match=r"finite limits.*action_limits"):

@@ -37,8 +37,11 @@ from qtransformer.errors import QTransformerError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets import create_writer, open_episodes, verify
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from robot_bag import write_bag
+
+from tests.episodes import make_episode
 
 CONTRACT = Path(__file__).with_name("contract.yaml")
 """What the topics of the bags mean: `robot_bag.contract(ACTIONS, OBSERVATIONS)`, written down."""
@@ -147,19 +150,7 @@ def make_minari(folder: Path) -> Path:
 
 
 def _episode(length: int, seed: int) -> Episode:
-    rng = np.random.default_rng(seed)
-    last = np.arange(length) == length - 1
-    return Episode(
-        images={"wrist": rng.integers(0, 256, (length + 1, 12, 16, 3), np.uint8)},
-        proprio=rng.normal(size=(length + 1, 2)).astype(np.float32),
-        actions=rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        rewards=last.astype(np.float32),
-        terminated=last,
-        truncated=np.zeros(length, bool),
-        instruction="lift it",
-        success=True,
-        info={"seed": seed},
-    )
+    return make_episode(length, seed, action_spec=ACTIONS, observation_spec=OBSERVATIONS, instruction="lift it")
 
 
 SAMPLES = (

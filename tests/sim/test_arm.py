@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("pybullet")
 from qtransformer_sim import CartesianController, GripperPose, Workspace
+from qtransformer_sim.controller import MAX_LEAD
 from qtransformer_sim.studio import Studio
 
 JOINT_SPEED_LIMIT = 3.0
@@ -129,7 +130,7 @@ def test_a_blocked_arm_stores_up_no_motion(controller):
     blocked = GripperPose(np.array([0.55, 0.0, 0.2]), 0.0)
     for _ in range(10):
         controller.command(np.array([0.0, 0.0, -0.05, 0.0]), blocked, np.zeros(4))
-    assert blocked.position[2] - controller.commanded.position[2] <= 0.05 + controller.max_lead + 1e-9
+    assert blocked.position[2] - controller.commanded.position[2] <= 0.05 + MAX_LEAD + 1e-9
 
 
 def test_speeds_let_all_joints_arrive_together(controller):

@@ -1,10 +1,14 @@
 """The simulator as robomimic's EnvBase, in the environment of `make peers`."""
 
+import ast
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from qtransformer.cli import factories
+from qtransformer_datasets.robomimic import writer
 
 ROOT = Path(__file__).parents[2]
 ROBOMIMIC = ROOT / ".venv-robomimic" / "bin" / "python"
@@ -18,7 +22,6 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.robomimic.writer import ENV_TYPE
 from qtransformer_sim import robomimic_env
 
-assert robomimic_env.ENV_TYPE == ENV_TYPE
 robomimic_env.register()
 robomimic_env.register()
 obs_utils.initialize_obs_utils_with_obs_specs({"obs": {"low_dim": ["proprio"], "rgb": ["wrist_image"]}})
@@ -92,3 +95,11 @@ def test_the_simulator_as_an_env_base() -> None:
     paths = os.pathsep.join(str(ROOT / room) for room in ("", "sim", "datasets"))
     done = subprocess.run([str(ROBOMIMIC), "-c", SCRIPT], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert "all well" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_rooms_say_that_may_not_import_each_other_is_the_same() -> None:
+    """Read, not imported: the module needs robomimic."""
+    tree = ast.parse((ROOT / "sim" / "qtransformer_sim" / "robomimic_env.py").read_text())
+    said = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    expected = {"ENV_TYPE": writer.ENV_TYPE, "ENV_NAME": factories.SIMULATOR, "_TRAINING_SEEDS": factories.TRAINING_SEEDS}
+    assert {name: eval(ast.unparse(said[name]), {}) for name in expected} == expected

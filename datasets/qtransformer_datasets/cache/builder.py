@@ -26,8 +26,8 @@ from qtransformer_datasets.cache.layout import (
     open_own,
     sha256,
     stored_arrays,
-    sync_folder,
 )
+from qtransformer_datasets.episodes.parts import sync_entry
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.stream.frames import checked_episodes, episode_rows, frame_bytes, row_layout
 
@@ -95,7 +95,7 @@ class CacheBuilder:
         }
         _write_synced(self._folder / MANIFEST, json.dumps({"sha256": sha256(content), "content": content}, indent=1))
         (self._folder / PROGRESS).unlink()
-        sync_folder(self._folder)
+        sync_entry(self._folder)
 
     def _append(self, episode: Episode) -> None:
         instruction = self._instructions.setdefault(episode.instruction, len(self._instructions))
@@ -175,4 +175,4 @@ def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays within `info`, as JSON knows them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

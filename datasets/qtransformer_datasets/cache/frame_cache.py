@@ -39,10 +39,9 @@ from qtransformer_datasets.cache.layout import (
     sha256,
     source_stamps,
     stored_arrays,
-    sync_folder,
 )
+from qtransformer_datasets.episodes.parts import sync_entry
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import opening_of
 from qtransformer_datasets.stream.frames import EpisodeRecord, SourceFrames, image_bytes
 from qtransformer_datasets.stream.image_rows import ImageRows
 
@@ -64,7 +63,7 @@ def open_cache(source: LoggedEpisodes) -> SourceFrames | None:
 
 
 def build_cache(source: LoggedEpisodes) -> SourceFrames:
-    """The same, built first if need be. Two processes that ask at once build one; a killed build is gone on with.
+    """The same, built first if need be. Two processes that ask at once build one; a killed build is resumed.
 
     Raises:
         DatasetError: there is no room for it or no place that can be written, or the source cannot be read. Nothing is left.
@@ -104,7 +103,7 @@ def _open_arrays(folder: Path, manifest: Mapping[str, Any], source: LoggedEpisod
             arrays[name] = np.frombuffer(data, kind).reshape(count, *shape)
     records = _records(_read_checked(folder / EPISODES, sums[EPISODES]))
     if sum(record.length + 1 for record in records) != count:
-        raise ValueError(f"{EPISODES} does not speak of {count} frames")
+        raise ValueError(f"{EPISODES} does not describe {count} frames")
     return SourceFrames(images, arrays, tuple(manifest["instructions"]), records)
 
 
@@ -114,7 +113,7 @@ def _check_file(path: Path, shape: tuple[int, ...], kind: type, count: int) -> b
     size = len(header) + count * np.dtype(kind).itemsize * int(np.prod(shape))
     with open_own(path, os.O_RDONLY) as file:
         if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != size:
-            raise ValueError(f"{path.name} is not the array of {size} bytes that the manifest speaks of")
+            raise ValueError(f"{path.name} is not the array of {size} bytes that the manifest lists")
     return header
 
 
@@ -145,7 +144,7 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
                 raise DatasetError(f"{source.path}: changed while its cache was built; let the writer finish first")
             builder.finish()
         os.replace(part, folder)
-        sync_folder(folder.parent)
+        sync_entry(folder.parent)
     except OSError as error:
         written = sum(f.stat().st_size for f in part.glob("*")) if part.exists() else 0
         shutil.rmtree(part, ignore_errors=True)
@@ -153,7 +152,7 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
         reason = "the disk is full or a file-size limit was reached" if full else "it cannot be written"
         raise DatasetError(
             f"{folder}: the cache of {source.path} needs {image_bytes(source) / 1e6:.1f} MB; {reason} after {written / 1e6:.1f} MB "
-            f"({error}); free some room, name another place in {ROOT_VARIABLE}, or use cache='never'"
+            f"({error}); free some space, name another place in {ROOT_VARIABLE}, or use cache='never'"
         ) from error
     except Exception:
         shutil.rmtree(part, ignore_errors=True)
@@ -162,11 +161,11 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
 
 def _identity(source: LoggedEpisodes) -> dict[str, Any]:
     """All that a cache depends on, as JSON gives it back: files (by size and time of change), format, options, specs."""
-    opening = opening_of(source)
+    opening = source.opening
     assert opening is not None, "only what open_episodes opened can be cached"
     identity = {
         "version": VERSION,
-        "format": opening.format.name,
+        "format": opening.format,
         "options": dict(opening.options),
         "files": source_stamps(Path(source.path), opening.options),
         "action_spec": source.action_spec.to_dict(),
@@ -177,9 +176,9 @@ def _identity(source: LoggedEpisodes) -> dict[str, Any]:
 
 def _folders(source: LoggedEpisodes) -> list[Path]:
     """Where a source's cache may lie, best place first."""
-    opening, path = opening_of(source), Path(source.path).absolute()
+    opening, path = source.opening, Path(source.path).absolute()
     assert opening is not None
-    key = sha256(json.loads(json.dumps([opening.format.name, dict(opening.options)], sort_keys=True, default=str)))[:12]
+    key = sha256(json.loads(json.dumps([opening.format, dict(opening.options)], sort_keys=True, default=str)))[:12]
     own = f"{path.name}-{sha256(str(path))[:12]}.cache"
     root = os.environ.get(ROOT_VARIABLE)
     if root:

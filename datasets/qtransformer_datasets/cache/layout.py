@@ -12,7 +12,7 @@ import numpy as np
 
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.formats import FILE_OPTIONS
-from qtransformer_datasets.stream.frames import Layout, row_layout
+from qtransformer_datasets.stream.frames import ArrayLayout, row_layout
 
 MANIFEST, EPISODES, PROGRESS = "manifest.json", "episodes.jsonl", "progress.json"
 
@@ -22,7 +22,7 @@ def image_names(source: LoggedEpisodes) -> dict[str, str]:
     return {camera: f"image_{i}" for i, camera in enumerate(sorted(source.observation_spec.cameras))}
 
 
-def stored_arrays(source: LoggedEpisodes) -> Layout:
+def stored_arrays(source: LoggedEpisodes) -> ArrayLayout:
     """All arrays of a source's cache."""
     cameras = source.observation_spec.cameras
     images = {name: (cameras[camera], np.uint8) for camera, name in image_names(source).items()}
@@ -40,14 +40,6 @@ def npy_header(shape: tuple[int, ...], kind: type) -> bytes:
 def open_own(path: Path, flags: int) -> BinaryIO:
     """A file of the cache itself: a link to elsewhere is not followed."""
     return os.fdopen(os.open(path, flags | os.O_NOFOLLOW, 0o666), "rb" if flags == os.O_RDONLY else "r+b")
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def source_stamps(path: Path, options: Mapping[str, Any]) -> list[str]:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.episodes.parts import PARTIAL
 from qtransformer_datasets.formats import FORMATS
 from qtransformer_datasets.rosbag.bag_names import is_bag
 
-UNFINISHED = ".partial"
-"""How folders of unfinished files end."""
 CACHE = ".cache"
 """How the folder ends that `frame_cache` puts beside a dataset."""
 
@@ -31,7 +30,7 @@ def find_datasets(path: Path) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
-        if entry.name.endswith(UNFINISHED) or _is_one(entry):
+        if entry.name.endswith(PARTIAL) or _is_one(entry):
             yield entry
         elif entry.is_dir() and not entry.is_symlink() and not _is_cache(entry):
             yield from _below(entry)

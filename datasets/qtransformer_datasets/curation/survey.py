@@ -92,7 +92,7 @@ def open_anyway(source: DataSource, problems: list[str]) -> LoggedEpisodes | Non
 def problems_of_whole(source: LoggedEpisodes) -> list[str]:
     """What is wrong with a dataset beside its episodes."""
     try:
-        return list(getattr(source, "problems", ()))
+        return list(source.problems)
     except QTransformerError as error:  # damage that its episodes will tell again
         return [str(error)]
 
@@ -103,7 +103,7 @@ def reports_on(source: DataSource, episodes: LoggedEpisodes | None) -> list[str]
         if episodes is None:
             kind = format_of(source.path, source.format)
             return [part.text() for part in kind.load(kind.report)(Path(source.path))] if kind.report else []
-        return [part.text() for part in getattr(episodes, "reports", ())]
+        return [part.text() for part in episodes.reports]
     except QTransformerError:  # why it could not be opened is told already
         return []
 

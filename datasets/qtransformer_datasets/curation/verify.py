@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FileCheck:
     """What reading everything found."""
 
     path: str
@@ -62,7 +62,7 @@ class Verdict:
         return sum(self.lengths.values())
 
 
-def verify(path: str | os.PathLike[str], format: str = "auto", *, timeout: float = TIMEOUT, **options: Any) -> Verdict:
+def verify(path: str | os.PathLike[str], format: str = "auto", *, timeout: float = TIMEOUT, **options: Any) -> FileCheck:
     """Open and read every episode in child processes; never raises for what is wrong with the data, never hangs.
 
     Args:
@@ -89,29 +89,29 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def verify(self, source: DataSource, progress: Progress = lambda done, count: None) -> Verdict:
+    def verify(self, source: DataSource, progress: Progress = lambda done, count: None) -> FileCheck:
         """Everything that is wrong with a dataset; a setting that does not exist counts as such, too."""
-        verdict, start, count = Verdict(source.path), 0, None
+        check, start, count = FileCheck(source.path), 0, None
         for _ in range(MAX_STUCK):
-            count, stuck, how = self._read(source, start, verdict, progress)
+            count, stuck, how = self._read(source, start, check, progress)
             if how is None:
-                return verdict
+                return check
             if count is None or stuck is None:
-                verdict.problems.append(f"{source.path}: {how} while it was opened; restore the file from its source")
-                return verdict
+                check.problems.append(f"{source.path}: {how} while it was opened; restore the file from its source")
+                return check
             remedy = "remove the episode, or restore the file from its source"
-            verdict.problems.append(f"{source.path}, episode {stuck}: {how}; {remedy}")
+            check.problems.append(f"{source.path}, episode {stuck}: {how}; {remedy}")
             start = stuck + 1
             if start == count:
-                return verdict
-        verdict.problems.append(
+                return check
+        check.problems.append(
             f"{source.path}: after {MAX_STUCK} episodes that ended their reader, those from {start} on were not read; "
             "restore the file from its source"
         )
-        return verdict
+        return check
 
     def _read(
-        self, source: DataSource, start: int, verdict: Verdict, progress: Progress
+        self, source: DataSource, start: int, check: FileCheck, progress: Progress
     ) -> tuple[int | None, int | None, str | None]:
         """Let the child read from episode `start` on. How many there are, at which it stuck, and how (None: it did not)."""
         size = size_on_disk(Path(source.path)) if os.path.exists(source.path) else 0
@@ -126,11 +126,11 @@ class Verifier:
                     [at] = rest
                     progress(at, count or 0)
                 elif kind == "sound":
-                    verdict.lengths[rest[0]] = rest[1]
+                    check.lengths[rest[0]] = rest[1]
                 elif kind == "problem":
-                    verdict.problems.append(rest[0])
+                    check.problems.append(rest[0])
                 elif kind == "report":
-                    verdict.reports.append(rest[0])
+                    check.reports.append(rest[0])
                 elif kind == "warning":
                     warnings.warn(rest[0], stacklevel=3)
                 elif kind == "done":

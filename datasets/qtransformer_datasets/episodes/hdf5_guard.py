@@ -47,7 +47,7 @@ def hdf5_errors(where: str) -> Iterator[None]:
             f"{LOCK_PATIENCE:g} s; let that process finish (where locks are known to be stale: HDF5_USE_FILE_LOCKING=FALSE)"
         ) from error
     except PermissionError as error:
-        raise DatasetError(f"{where}: cannot be opened ({error}); mend its rights") from error
+        raise DatasetError(f"{where}: cannot be opened ({error}); fix its permissions") from error
     except Exception as error:  # damaged metadata surfaces as nearly any type: OSError, RuntimeError, KeyError, ValueError, ...
         if "truncated file" in str(error):
             raise DatasetError(f"{where}: the file is truncated ({error}); copy or download it again") from error

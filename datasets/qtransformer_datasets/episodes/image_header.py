@@ -31,5 +31,5 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
             position += 1
             continue
         if not 0xFF01 <= marker < 0xFFFF or length < 2:
-            raise ValueError(f"no valid JPEG, without a marker at byte {position}")
+            raise ValueError(f"not a valid JPEG: no marker at byte {position}")
         position += 2 + length

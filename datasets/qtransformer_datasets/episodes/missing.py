@@ -1,11 +1,11 @@
 """What to answer where a path leads nowhere, or to no file of the expected kind: one clear sentence for each way."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.episodes.parts import is_unfinished, parts_folder
+from qtransformer_datasets.episodes.parts import PARTIAL, is_unfinished, parts_folder
+from qtransformer_datasets.episodes.suggest import nearest
 
 
 def refuse_missing(path: Path, expected: str = "a dataset") -> NoReturn:
@@ -47,6 +47,5 @@ def _neighbour(path: Path) -> Path | None:
         there = sorted(path.parent.iterdir(), key=lambda entry: entry.suffix == path.suffix)
     except OSError:
         return None
-    stems = {entry.stem: entry for entry in there if entry.suffix not in (".partial", ".cache") and entry != path}
-    close = get_close_matches(path.stem, stems, n=1)
-    return stems[close[0]] if close else None
+    stems = {entry.stem: entry for entry in there if entry.suffix not in (PARTIAL, ".cache") and entry != path}
+    return stems.get(nearest(path.stem, stems) or "")

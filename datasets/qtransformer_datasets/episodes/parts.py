@@ -18,6 +18,8 @@ import numpy as np
 from qtransformer.errors import DatasetError, SpecMismatchError
 from qtransformer.files import replaced_file
 
+PARTIAL = ".partial"
+"""Ends the name of a folder until what is written there is finished."""
 _RECIPE, _LOCK = "recipe.json", "lock"
 
 
@@ -102,7 +104,7 @@ class EpisodeParts:
 
 def parts_folder(path: Path) -> Path:
     """Where the episodes of an unfinished dataset lie."""
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + PARTIAL)
 
 
 def is_unfinished(path: Path) -> bool:
@@ -131,6 +133,11 @@ def sync(path: Path) -> None:
     if path.is_dir():
         for child in path.iterdir():
             sync(child)
+    sync_entry(path)
+
+
+def sync_entry(path: Path) -> None:
+    """The same of a file alone, or of a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

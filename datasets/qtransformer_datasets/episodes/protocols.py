@@ -1,24 +1,53 @@
 """What every reader and every writer is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 
 
-class LoggedEpisodes(Protocol):
-    """What every reader is: an `EpisodeSource` that knows its file.
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How `formats.open_episodes` opened a reader; what may be cached of it is told apart by this."""
 
-    A reader may also have `problems`, sentences on what is wrong with the dataset as a whole that reading its episodes does not
-    raise, and `reports`, one per part of the dataset, whose `text()` describes it; `data inspect` and `data validate` print both.
-    """
+    format: str
+    """Its name."""
+    options: Mapping[str, Any]
+    """Of the reader; and where a view changes pixels, what it does."""
+    is_slow: bool
+    """Whether reading decodes video: then even a small dataset is worth a cache."""
+
+
+class PartReport(Protocol):
+    """What a reader tells of one part of its dataset, such as a bag."""
+
+    def text(self) -> str:
+        """For a person to read."""
+        ...
+
+
+class LoggedEpisodes(Protocol):
+    """What every reader is: an `EpisodeSource` that knows its file."""
 
     path: Path
     action_spec: ActionSpec
     observation_spec: ObservationSpec
     attributes: dict[str, Any]
     """Free provenance of the whole file: recipe, seed, robot, `env_args`."""
+    opening: Opening | None
+    """How it was opened; None where that was not by `open_episodes`."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the dataset as a whole that reading its episodes does not raise, a sentence each."""
+        ...
+
+    @property
+    def reports(self) -> Sequence[PartReport]:
+        """One per part of the dataset; `data inspect` and `data validate` print them and the problems."""
+        ...
 
     @property
     def lengths(self) -> list[int]:

@@ -1,7 +1,7 @@
 """What the readers of files have in common: episodes by number, clipped where that is asked for, and checked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.check import check_episode, clip_actions
+from qtransformer_datasets.episodes.protocols import Opening, PartReport
 
 Opened = TypeVar("Opened")
 """What a reader opens once for as many episodes as are asked for: a file, or handles that keep what they decode."""
@@ -24,6 +25,17 @@ class EpisodeReader(ABC, Generic[Opened]):
     """Free provenance: recipe, seed, versions; of a foreign dataset, what it tells of its origin."""
     clip_actions: bool
     """Move actions beyond the limits onto them instead of refusing their episode."""
+    opening: Opening | None = None
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the dataset as a whole; a format that finds such things says so."""
+        return ()
+
+    @property
+    def reports(self) -> Sequence[PartReport]:
+        """What there is to tell of the parts of a dataset, for formats that have parts."""
+        return ()
 
     @abstractmethod
     def __len__(self) -> int: ...

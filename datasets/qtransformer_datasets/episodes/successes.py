@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 
 Successes = Literal["all", "none"] | Collection[int]
 """Which episodes succeeded: all, none, or those of these indices."""
@@ -20,17 +20,17 @@ def succeeding(successes: Successes | None, episodes: Collection[int], where: st
     if successes == "none":
         return ()
     if isinstance(successes, str) or not all(isinstance(i, int) for i in successes):
-        raise DatasetError(f"{where}: success expected all, none or a list of episode indices, found {successes!r}; choose one")
+        raise ConfigError(f"{where}: success expected all, none or a list of episode indices, found {successes!r}; choose one")
     unknown = [i for i in successes if i not in episodes]
     if unknown:
-        raise DatasetError(f"{where}: success names episodes {unknown[:5]}, which the dataset has not; correct the list")
+        raise DatasetError(f"{where}: success names episodes {unknown[:5]} that the dataset does not have; correct the list")
     return set(successes)
 
 
 def refuse_success(successes: Successes, where: str) -> None:
     """Raise: the option would be ignored by a dataset that itself says how each episode went."""
     raise DatasetError(
-        f"{where}: success={successes} is for datasets that do not say which episodes succeeded, and this one says it; "
+        f"{where}: success={successes} is for datasets that do not say which episodes succeeded, and this one does; "
         "leave it out, or write other labels with `qtransformer data relabel`"
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 
 _QUESTIONS = {
     "control_hz": "its rate of control [Hz]",
@@ -43,7 +43,7 @@ def ask_for(options: Sequence[str], path: Path, why: str = "") -> None:
 def check_rate(control_hz: Any, path: Path) -> None:
     """Raise at a rate of control that is none."""
     if isinstance(control_hz, bool) or not isinstance(control_hz, int | float) or not 0 < control_hz < float("inf"):
-        raise DatasetError(f"{path}: control_hz expected a number above 0, found {control_hz!r}; say control_hz=20, for instance")
+        raise ConfigError(f"{path}: control_hz expected a number above 0, found {control_hz!r}; say control_hz=20, for instance")
 
 
 def refuse_said(name: str, value: Any, path: Path, told: str) -> None:

@@ -99,7 +99,7 @@ class Layout:
         self.root, where = root, f"{root}, meta/info.json"
         info = read_json(self.inside("meta/info.json"))
         if not isinstance(info, Mapping) or not isinstance(info.get("features"), Mapping):
-            raise DatasetError(f"{where}: expected an object with 'features'; this is no LeRobotDataset")
+            raise DatasetError(f"{where}: expected an object with 'features'; this is not a LeRobotDataset")
         self.version, self.major = _version(info.get("codebase_version"), where)
         self.fps = _rate(info.get("fps"), where)
         self.robot_type = str(info.get("robot_type") or "")

@@ -24,7 +24,7 @@ REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "
 COLUMNS = (REWARD, DONE, SUCCESS, TRUNCATED)
 
 
-class Outcome(NamedTuple):
+class EpisodeOutcome(NamedTuple):
     rewards: np.ndarray
     """float32 (T,)."""
     success: bool
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     truncated: bool
 
 
-def outcome(table: pa.Table, episode: int, successes: Collection[int] | None, where: str) -> Outcome:
+def outcome(table: pa.Table, episode: int, successes: Collection[int] | None, where: str) -> EpisodeOutcome:
     given = {name: numbers(table, name, 1, where)[:, 0] for name in COLUMNS if name in table.column_names}
     success = _success(given, episode, successes, where)
     rewards = given.get(REWARD)
@@ -46,7 +46,7 @@ def outcome(table: pa.Table, episode: int, successes: Collection[int] | None, wh
         if TRUNCATED in given and not given[DONE][-1]:
             terminated, truncated = False, True  # it simply stops
     with np.errstate(over="ignore"):  # a double too large for float32 becomes infinite, which check_episode reports
-        return Outcome(rewards.astype(np.float32), success, terminated, truncated)
+        return EpisodeOutcome(rewards.astype(np.float32), success, terminated, truncated)
 
 
 def _success(given: dict[str, np.ndarray], episode: int, successes: Collection[int] | None, where: str) -> bool:

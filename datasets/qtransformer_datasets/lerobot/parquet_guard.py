@@ -26,7 +26,7 @@ def parquet_errors(where: str) -> Iterator[None]:
     except QTransformerError:
         raise
     except PermissionError as error:
-        raise DatasetError(f"{where}: cannot be opened ({error}); mend its rights") from error
+        raise DatasetError(f"{where}: cannot be opened ({error}); fix its permissions") from error
     except Exception as error:  # damage surfaces as nearly any type: ArrowInvalid, OSError, ValueError, UnicodeDecodeError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "magic bytes" in reason:

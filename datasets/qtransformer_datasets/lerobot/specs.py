@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec
+from qtransformer_datasets.episodes.suggest import nearest, suggest
 from qtransformer_datasets.lerobot.layout import Feature, Layout
 from qtransformer_datasets.lerobot.parquet_guard import numbers
 
@@ -34,9 +34,9 @@ def feature_of(layout: Layout, key: str, option: str) -> Feature:
     """The feature of that name, which must be numbers."""
     numeric = [name for name, feature in layout.features.items() if not feature.is_camera and feature.dtype != "string"]
     if key not in numeric:
-        raise DatasetError(
-            f"{layout.root}: expected a feature '{key}', found {numeric}; {_likely(key, numeric)}name another: {option}=..."
-        )
+        near = nearest(key, numeric)
+        hint = f"did you mean {near}? " if near else ""
+        raise DatasetError(f"{layout.root}: expected a feature '{key}', found {numeric}; {hint}name another: {option}=...")
     feature = layout.features[key]
     if not 0 < feature.width < 10_000:
         raise DatasetError(f"{layout.root}: feature '{key}' expected up to 10000 numbers, found shape {feature.shape}; correct it")
@@ -122,17 +122,12 @@ def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            raise DatasetError(f"{where}: '{name}' does not exist; {_likely(name, known)}there are: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{where}: '{name}' does not exist; {suggest(name, known)}")
 
 
 def _pair(pair: Any, where: str) -> tuple[float, float]:
     try:
         low, high = map(float, pair)
     except (TypeError, ValueError) as error:
-        raise DatasetError(f"{where} expected two numbers [low, high], found {pair!r}; correct the option") from error
+        raise ConfigError(f"{where} expected two numbers [low, high], found {pair!r}; correct the option") from error
     return low, high
-
-
-def _likely(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'? " if close else ""

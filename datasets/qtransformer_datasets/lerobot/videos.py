@@ -54,7 +54,7 @@ class EpisodeVideos:
         try:
             return self._layout.inside(self._layout.video_path.fill(video_key=key, **numbers))
         except KeyError as error:
-            raise DatasetError(f"{where}: video_path has a placeholder {error} that data_path has not; correct it") from error
+            raise DatasetError(f"{where}: video_path has a placeholder {error} that data_path does not have; correct it") from error
 
 
 def _read_spans(layout: Layout, keys: Sequence[str]) -> dict[tuple[str, int], _Span]:

@@ -47,7 +47,7 @@ def copy_with_masks(
             _put_masks(file, masks, derived, parts, str(source))
         fresh.publish(copy)
     except OSError as error:
-        raise DatasetError(f"{out}: cannot be written ({error}); check its folder and the room on that disk") from error
+        raise DatasetError(f"{out}: cannot be written ({error}); check its folder and the space on that disk") from error
     finally:
         fresh.close()
         shutil.rmtree(fresh.folder, ignore_errors=True)

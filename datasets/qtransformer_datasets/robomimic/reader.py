@@ -16,7 +16,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import (
     MAX_RATIO,
@@ -83,7 +83,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.clip_actions = clip_actions
         self._kept: list[int] | None = None
         if dones not in (None, "terminated", "truncated"):
-            raise DatasetError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
+            raise ConfigError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
         with open_hdf5(self.path) as file:
             data = child_group(file, "data", str(self.path))
             self.names = _demo_names(data, self.path)
@@ -93,8 +93,12 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             self.declared_total = data.attrs.get("total")
             self.is_foreign = "observation_spec" not in data.attrs
             told = self._read_env_args(data) if self.is_foreign else self._read_specs(data)
-            ends_unsaid = dones is None and not _says_how_it_ended(first)
-            ask_for(["control_hz"] * (told is control_hz is None) + ["dones"] * ends_unsaid, self.path)
+            unsaid = list[str]()
+            if told is None and control_hz is None:
+                unsaid.append("control_hz")
+            if dones is None and not _says_how_it_ended(first):
+                unsaid.append("dones")
+            ask_for(unsaid, self.path)
             if told is not None and control_hz not in (None, told):
                 refuse_said("control_hz", control_hz, self.path, f"{told:g}")
             if dones is not None and all(_says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):
@@ -124,7 +128,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             )
         return lengths
 
-    @cached_property
+    @property
     def problems(self) -> list[str]:
         """What is wrong with the file as a whole."""
         if self.is_foreign:
@@ -308,7 +312,7 @@ def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> li
     masks = child_group(file, "mask", where) if has_child(file, "mask") else None
     if masks is None or not has_child(masks, key):
         there = sorted(child_names(masks)) if masks is not None else []
-        raise DatasetError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
+        raise ConfigError(f"{where}: filter_key expected one of {there}, found '{key}'; choose one, or read all episodes")
     wanted = set(text_rows(masks, key, where))
     missing = sorted(wanted.difference(names))
     if missing or not wanted:

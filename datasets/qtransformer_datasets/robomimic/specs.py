@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import child_dataset, child_names
 
@@ -37,7 +37,7 @@ def check_proprio(chosen: Sequence[str], available: Sequence[str], where: str) -
     missing = [key for key in chosen if key not in available]
     if missing or len(set(chosen)) < len(chosen):
         found = f"{missing}, not among them" if missing else "one of them twice"
-        raise DatasetError(f"{where}: proprio expected some of {', '.join(available)}, found {found}; choose among these")
+        raise ConfigError(f"{where}: proprio expected some of {', '.join(available)}, found {found}; choose among these")
 
 
 def infer_observation_spec(

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from qtransformer_datasets.episodes.parts import PARTIAL
+
 SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"
-PARTIAL = ".partial"
-"""Ends the name of a bag's folder until its recorder has finished it."""
 
 
 def is_bag(path: Path) -> bool:

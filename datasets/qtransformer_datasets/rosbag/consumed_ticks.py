@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Ticks
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Ticks, Window
 
 ROUNDING = 0.02
 """Share of a control period by which stamps of one instant may differ."""
@@ -25,7 +25,7 @@ APART = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class TickReport:
     """A policy's report of what it saw."""
 
     receive: int
@@ -53,25 +53,15 @@ class Samples:
     """Whether a command is sent as many messages, of which the last says where it leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """An episode's place in the bag, by receipt [ns]."""
-
-    start: int
-    stop: int
-    until: int
-    """Where the next episode starts; its last samples may come after the stop."""
-
-
 class UnseenSample(DatasetError):
     """A decision names a sample that is not there."""
 
 
 def follow(
-    decisions: Sequence[Decision],
+    decisions: Sequence[TickReport],
     observed: Sequence[Samples],
     commanded: Sequence[Samples],
-    span: Span,
+    window: Window,
     *,
     topic: str,
     hz: float,
@@ -86,32 +76,32 @@ def follow(
 
     Raises UnseenSample naming topic and stamp; of a damaged bag the decision is a gap instead.
     """
-    own = sorted((d for d in decisions if span.start <= d.receive < span.stop), key=lambda d: d.receive)
+    own = sorted((d for d in decisions if window.start <= d.receive < window.stop), key=lambda d: d.receive)
     if not own:
         return [], []
     period = round(NANOSECONDS / hz)
-    report = _Report(
+    reports = _TickReports(
         topic,
         np.array([max(d.stamps.get(source.topic, 0) for source in observed) for d in own]),
-        np.array([_seen(decision, observed, span, topic, is_damaged) for decision in own]),
-        _commands(own, commanded, span.stop, period),
+        np.array([_seen(decision, observed, window, topic, is_damaged) for decision in own]),
+        _commands(own, commanded, window.stop, period),
         tuple(d.digest for d in own),
     )
-    acting = np.flatnonzero(report.is_whole & report.acts)
+    acting = np.flatnonzero(reports.is_whole & reports.acts)
     if not len(acting):
         return [], []
     first, last = int(acting[0]), int(acting[-1])
-    leads_on = report.leads_on(-tolerance, period + tolerance)
+    leads_on = reports.leads_on(-tolerance, period + tolerance)
     breaks = [k for k in range(first, last + 1) if not leads_on[k]]
-    gaps = [report.gap(k, observed, commanded) for k in breaks if k < last]
+    gaps = [reports.gap(k, observed, commanded) for k in breaks if k < last]
     starts = [k for k in range(first, last + 1) if k == first or not leads_on[k - 1]]
     ends = [*breaks, *([] if breaks and breaks[-1] == last else [last + 1])]
-    runs = [_run(report, begin, end, observed, span, period) for begin, end in zip(starts, ends, strict=True)]
+    runs = [_run(reports, begin, end, observed, window, period) for begin, end in zip(starts, ends, strict=True)]
     return [run for run in runs if run], gaps
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _TickReports:
     """All decisions of an episode; K of them, of S observed and C commanded topics."""
 
     topic: str
@@ -144,12 +134,12 @@ class _Report:
         return Gap((lacking or [self.topic])[0], int(self.times[k]), int(self.times[k + 1] - self.times[k]))
 
 
-def _seen(decision: Decision, observed: Sequence[Samples], span: Span, topic: str, is_damaged: bool) -> list[int]:
+def _seen(decision: TickReport, observed: Sequence[Samples], window: Window, topic: str, is_damaged: bool) -> list[int]:
     """Positions of the samples of a decision; -1 for what a damaged bag lost."""
     found = []
     for source in observed:
         stamp = decision.stamps.get(source.topic)
-        at = -1 if stamp is None else _position(source, stamp, decision.receive, span)
+        at = -1 if stamp is None else _position(source, stamp, decision.receive, window)
         if at < 0 and not is_damaged:
             problem = (
                 f"says nothing of {source.topic}; use the contract that the policy acted through"
@@ -161,16 +151,16 @@ def _seen(decision: Decision, observed: Sequence[Samples], span: Span, topic: st
     return found
 
 
-def _position(source: Samples, stamp: int, receive: int, span: Span) -> int:
+def _position(source: Samples, stamp: int, receive: int, window: Window) -> int:
     """Of the samples with that stamp the last that had come; the recorder may have got it later than the policy did."""
-    near = (source.receive >= span.start - source.tolerance) & (source.receive < span.until)
+    near = (source.receive >= window.start - source.tolerance) & (source.receive < window.until)
     own = np.flatnonzero((source.stamps == stamp) & near)
     own = own[np.argsort(source.receive[own], kind="stable")]
     known = own[source.receive[own] <= receive]
     return int(known[-1]) if len(known) else int(own[0]) if len(own) else -1
 
 
-def _commands(decisions: Sequence[Decision], commanded: Sequence[Samples], stop: int, period: int) -> np.ndarray:
+def _commands(decisions: Sequence[TickReport], commanded: Sequence[Samples], stop: int, period: int) -> np.ndarray:
     """Position of the command that came of each decision, before the next one, (K, C); -1 where there is none."""
     begins = np.array([d.receive for d in decisions])
     ends, found = np.append(begins[1:], stop), np.full((len(begins), len(commanded)), -1)
@@ -183,28 +173,29 @@ def _commands(decisions: Sequence[Decision], commanded: Sequence[Samples], stop:
     return found
 
 
-def _run(report: _Report, begin: int, end: int, observed: Sequence[Samples], span: Span, period: int) -> Ticks | None:
+def _run(reports: _TickReports, begin: int, end: int, observed: Sequence[Samples], window: Window, period: int) -> Ticks | None:
     """Steps from decision `begin` up to what decision `end` saw, and beyond it if that acted and led to something."""
-    times, seen, steps = report.times[begin : end + 1], report.seen[begin : end + 1], end - begin
-    if report.acts[end]:
-        final = _final(observed, seen, span, period)
+    times, seen, steps = reports.times[begin : end + 1], reports.seen[begin : end + 1], end - begin
+    if reports.acts[end]:
+        final = _final(observed, seen, window, period)
         if final is not None:
             times, seen, steps = np.append(times, times[-1] + period), np.vstack([seen, final]), steps + 1
     if steps == 0:
         return None
     places = np.arange(len(times)) * APART
-    digests = (*report.digests[begin : end + 1], "")[: len(times)]  # nobody decided on what came after the last decision
-    return Ticks(np.maximum.accumulate(times - places) + places, (*seen.T, *report.commands[begin : begin + steps].T), digests)
+    digests = (*reports.digests[begin : end + 1], "")[: len(times)]  # nobody decided on what came after the last decision
+    return Ticks(np.maximum.accumulate(times - places) + places, (*seen.T, *reports.commands[begin : begin + steps].T), digests)
 
 
-def _final(observed: Sequence[Samples], seen: np.ndarray, span: Span, period: int) -> np.ndarray | None:
+def _final(observed: Sequence[Samples], seen: np.ndarray, window: Window, period: int) -> np.ndarray | None:
     """What was there one control period after the last decision: of every topic a sample newer than those seen.
 
     By the end of the episode, where that is told; otherwise the first newer ones that were still on their way.
     """
     at = max(int(source.stamps[k]) for source, k in zip(observed, seen[-1], strict=True)) + round((1 + ROUNDING) * period)
-    in_time = [_newer(s, k, at, span.stop) for s, k in zip(observed, seen[-1], strict=True)]
-    late = [_newer(s, k, at + s.tolerance, min(span.until, span.stop + period)) for s, k in zip(observed, seen[-1], strict=True)]
+    in_time = [_newer(s, k, at, window.stop) for s, k in zip(observed, seen[-1], strict=True)]
+    latest = min(window.until, window.stop + period)
+    late = [_newer(s, k, at + s.tolerance, latest) for s, k in zip(observed, seen[-1], strict=True)]
     # Slower than the policy: one that was seen twice may be seen once more.
     repeats = (np.diff(seen, axis=0) == 0).any(0)
     for choices, which in ((in_time, -1), (late, 0)):

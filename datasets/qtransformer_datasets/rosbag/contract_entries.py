@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from qtransformer.errors import ConfigError
+from qtransformer_datasets.episodes.suggest import suggest
 from qtransformer_datasets.rosbag.message_types import (
     ARRAY_TYPES,
     CAMERA_TYPES,
@@ -18,14 +19,13 @@ from qtransformer_datasets.rosbag.message_types import (
     NUMBER_TYPES,
     VECTOR_TYPES,
 )
-from qtransformer_datasets.rosbag.strict_yaml import nearest
 
 T = TypeVar("T")
 
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
 
 
-class Clock(Enum):
+class StampSource(Enum):
     """What a message is timed by. Messages without a stamp, or with stamp 0, are timed by their receipt."""
 
     header = "header"
@@ -64,7 +64,7 @@ class CameraTopic:
         if self.size is not None and not all(1 <= side <= 1 << 14 for side in self.size):
             raise ConfigError(f"size expected (height, width) from 1 to {1 << 14}, found {self.size}")
         if self.encoding and self.encoding not in IMAGE_ENCODINGS:
-            raise ConfigError(f"encoding '{self.encoding}' is unknown; {nearest(self.encoding, IMAGE_ENCODINGS)}")
+            raise ConfigError(f"encoding '{self.encoding}' is unknown; {suggest(self.encoding, IMAGE_ENCODINGS)}")
         if self.encoding and self.type != "Image":
             raise ConfigError("encoding overrules that of an Image; a CompressedImage carries its own: remove it")
         check_tolerance(self.tolerance_s)
@@ -136,7 +136,7 @@ class VectorTopic:
         known = list(VECTOR_TYPES[self.type].values)
         for value in self.values if known else ():
             if value not in known:
-                raise ConfigError(f"{self.type} has no value '{value}'; {nearest(value, known)}")
+                raise ConfigError(f"{self.type} has no value '{value}'; {suggest(value, known)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ class ActionTopic(VectorTopic):
         VectorTopic.__post_init__(self)  # `super()` does not survive `slots=True` in Python 3.10
         _check_limits(self.low, self.high, self.discrete, len(self))
         if self.per_step and self.type not in ("TwistStamped", "Twist"):
-            raise ConfigError(f"per_step turns velocities into increments, and {self.type} is no twist: remove it")
+            raise ConfigError(f"per_step turns velocities into increments, and {self.type} is not a twist: remove it")
 
     @property
     def dimension_units(self) -> tuple[str, ...]:
@@ -291,7 +291,7 @@ def _check_limits(low: tuple[float, ...], high: tuple[float, ...], discrete: tup
 
 def _check_type(name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
-        raise ConfigError(f"type '{name}' is unknown; {nearest(name, list(known))}")
+        raise ConfigError(f"type '{name}' is unknown; {suggest(name, list(known))}")
 
 
 def check_tolerance(tolerance_s: float | None) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag.consumed_ticks import Decision, Samples, Span, UnseenSample, follow
-from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, Clock, EpisodeRule, VectorTopic
+from qtransformer_datasets.episodes.suggest import suggest
+from qtransformer_datasets.rosbag.consumed_ticks import Samples, TickReport, UnseenSample, follow
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, EpisodeRule, StampSource, VectorTopic
 from qtransformer_datasets.rosbag.message_types import (
     BY_ROS_NAME,
     CAMERA_TYPES,
@@ -24,11 +25,9 @@ from qtransformer_datasets.rosbag.message_types import (
 )
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, stamp_ns, word_of
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
-from qtransformer_datasets.rosbag.strict_yaml import nearest
-from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Stream, Ticks, synchronise
+from qtransformer_datasets.rosbag.tick_sync import FOREVER, NANOSECONDS, Gap, Stream, Ticks, Window, synchronise
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
-FOREVER = int(np.iinfo(np.int64).max)
 _SERVICE_EVENTS = ("request_sent", "request_received", "response_sent", "response_received")
 
 
@@ -56,18 +55,8 @@ class BagIndex:
     """(receipt [ns], reward) of each message."""
     image_sizes: dict[str, tuple[int, int]]
     """(height, width) of the first image of each camera that the contract does not resize, by topic."""
-    decisions: list[Decision]
+    decisions: list[TickReport]
     """Of a policy that reports what it saw."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of the bag, by receipt [ns], that holds at most one episode."""
-
-    start: int = 0
-    stop: int = FOREVER
-    until: int = FOREVER
-    """Where the next episode starts: its outcome may be announced after the stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +82,17 @@ def index_bag(path: Path, contract: TopicContract, partial: bool = False) -> Bag
 
 
 def timed_messages(
-    bag: Bag, topics: Collection[str], clock: Clock, start: int | None = None, stop: int | None = None
+    bag: Bag, topics: Collection[str], clock: StampSource, start: int | None = None, stop: int | None = None
 ) -> Iterator[tuple[RawMessage, int]]:
     """Messages received in [start, stop) with their time by the clock [ns]: of those with no stamp, or stamp 0, the receipt."""
     for message in bag.messages(topics, start, stop):
         yield message, message_time(bag, message, clock)
 
 
-def message_time(bag: Bag, message: RawMessage, clock: Clock) -> int:
+def message_time(bag: Bag, message: RawMessage, clock: StampSource) -> int:
     """[ns]; see `timed_messages`."""
     kind = BY_ROS_NAME.get(bag.types.get(message.topic, ""))
-    is_stamped = kind is not None and kind.stamped and clock is Clock.header
+    is_stamped = kind is not None and kind.stamped and clock is StampSource.header
     return (_stamp(bag, message) if is_stamped else 0) or message.receive_ns
 
 
@@ -150,7 +139,7 @@ def _consumed_pieces(index: BagIndex, window: Window, contract: TopicContract) -
             index.decisions,
             [samples(source) for source in contract.observed],
             [samples(source, _is_streamed(source)) for source in contract.commanded],
-            Span(window.start, window.stop, window.until),
+            window,
             topic=contract.ticks.topic,
             hz=contract.control_hz,
             tolerance=round(contract.tolerance_s * NANOSECONDS),
@@ -270,7 +259,7 @@ class IndexBuilder:
         self._ticks = contract.ticks.topic if contract.ticks else ""
         self._native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
         self._sizes, self._rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
-        self._decisions = list[Decision]()
+        self._decisions = list[TickReport]()
 
     @property
     def wanted(self) -> set[str]:
@@ -290,7 +279,7 @@ class IndexBuilder:
         if topic == self._reward:
             self._rewards.append((message.receive_ns, float(deserialize(self.bag, message).data)))
         if topic == self._ticks:
-            self._decisions.append(_decision(self.bag, message))
+            self._decisions.append(_tick_report(self.bag, message))
 
     def build(self) -> BagIndex:
         topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in own)) for topic, own in self._times.items()}
@@ -319,7 +308,7 @@ def _word(bag: Bag, message: RawMessage) -> str:
     return word_of(deserialize(bag, message))
 
 
-def _decision(bag: Bag, message: RawMessage) -> Decision:
+def _tick_report(bag: Bag, message: RawMessage) -> TickReport:
     content = deserialize(bag, message)
     said = {str(value.key): str(value.value) for status in content.status[:1] for value in status.values}
     digest = said.pop(DIGEST_KEY, "")
@@ -330,7 +319,7 @@ def _decision(bag: Bag, message: RawMessage) -> Decision:
             f"{bag.path}: {message.topic} expected stamps in whole nanoseconds ({error}); repair what publishes it"
         ) from error
     stamps = {topic if topic.startswith("/") else f"/{topic}": stamp for topic, stamp in values}
-    return Decision(message.receive_ns, stamp_ns(content.header.stamp), stamps, digest)
+    return TickReport(message.receive_ns, stamp_ns(content.header.stamp), stamps, digest)
 
 
 def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> None:
@@ -346,7 +335,7 @@ def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> No
     optional = announced if partial else set[str]()
     missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types and topic not in optional]
     if missing:
-        hint = nearest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
+        hint = suggest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
         raise DatasetError(f"{bag.path}: has no topic {', '.join(missing)}; {hint}: correct the contract, or leave this bag out")
     for topic, kinds in expected.items():
         if bag.types.get(topic, min(kinds)) not in kinds:

@@ -15,15 +15,15 @@ from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.index import BagIndex, Piece, Window, index_bag, pieces, windows
+from qtransformer_datasets.rosbag.index import BagIndex, Piece, index_bag, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
 from qtransformer_datasets.rosbag.storage import find_bags
-from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Window
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 OnGap = Literal["error", "split"]
-Outcome = Literal["success", "failure", "timeout"]
+OutcomeLabel = Literal["success", "failure", "timeout"]
 
 
 class BagEpisodes(EpisodeReader[None]):
@@ -41,9 +41,6 @@ class BagEpisodes(EpisodeReader[None]):
     says which share of the steps of each dimension that was.
     """
 
-    reports: list[BagReport]
-    """Per bag and topic: counts, rates, gaps, and what is wrong."""
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -51,7 +48,7 @@ class BagEpisodes(EpisodeReader[None]):
         contract: TopicContract | str | os.PathLike[str] | None = None,
         on_gap: OnGap = "error",
         partial: bool = False,
-        outcome: Outcome | None = None,
+        outcome: OutcomeLabel | None = None,
         limits_from_data: bool = False,
         clip_actions: bool = False,
     ) -> None:
@@ -65,11 +62,11 @@ class BagEpisodes(EpisodeReader[None]):
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
         self.clip_actions, self._outcome = clip_actions, outcome
-        self.reports, self._plans = [], list[_Plan]()
+        self._reports, self._plans = list[BagReport](), list[_Plan]()
         for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
             self._take(bag, on_gap, partial)
         if not self._plans:
-            problems = "; ".join(problem for report in self.reports for problem in report.problems)
+            problems = "; ".join(problem for report in self._reports for problem in report.problems)
             raise DatasetError(f"{self.path}: no episode can be read: {problems}")
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())
@@ -86,7 +83,12 @@ class BagEpisodes(EpisodeReader[None]):
     @property
     def problems(self) -> list[str]:
         """What `partial` passed over."""
-        return [problem for report in self.reports for problem in report.problems]
+        return [problem for report in self._reports for problem in report.problems]
+
+    @property
+    def reports(self) -> list[BagReport]:
+        """Per bag and topic: counts, rates, gaps, and what is wrong."""
+        return self._reports
 
     def _open(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -128,7 +130,7 @@ class BagEpisodes(EpisodeReader[None]):
                 raise
             plans, report = [], BagReport(path, problems=(str(error),))
         self._plans += plans
-        self.reports.append(report)
+        self._reports.append(report)
 
     def _plans_of(self, index: BagIndex, on_gap: OnGap) -> tuple[list["_Plan"], BagReport]:
         path, found, gaps, problems = index.bag.path, list[_Plan](), list[Gap](), list(index.bag.damage)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag.contract_entries import Clock
+from qtransformer_datasets.rosbag.contract_entries import StampSource
 from qtransformer_datasets.rosbag.index import BagIndex, TopicTimes, timed_messages
 from qtransformer_datasets.rosbag.storage import Bag, find_bags, open_bag, salvaged
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
@@ -112,13 +112,13 @@ def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, pro
     return _report(index.bag, index.topics, gaps, episodes, problems)
 
 
-def inspect_bag(path: Path, clock: Clock = Clock.header) -> BagReport:
+def inspect_bag(path: Path) -> BagReport:
     """All topics of a bag, readable or not, with no contract: what there is to write one from."""
     bag = open_bag(path, partial=True)
     try:
-        return _inspect(bag, clock)
+        return _inspect(bag)
     except DatasetError as error:
-        return _inspect(salvaged(bag, str(error)), clock)
+        return _inspect(salvaged(bag, str(error)))
 
 
 def report_path(path: Path) -> list[BagReport]:
@@ -133,9 +133,9 @@ def _inspected(path: Path) -> BagReport:
         return BagReport(path, episodes=None, problems=(str(error),))
 
 
-def _inspect(bag: Bag, clock: Clock) -> BagReport:
+def _inspect(bag: Bag) -> BagReport:
     times: dict[str, tuple[list[int], list[int]]] = {topic: ([], []) for topic in bag.types}
-    for message, time in timed_messages(bag, bag.types, clock):
+    for message, time in timed_messages(bag, bag.types, StampSource.header):
         times[message.topic][0].append(message.receive_ns)
         times[message.topic][1].append(time)
     topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}

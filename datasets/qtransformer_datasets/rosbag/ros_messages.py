@@ -17,13 +17,13 @@ from qtransformer.types import Observation
 from qtransformer_datasets.episodes.image_header import PNG, declared_size
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, JointField, VectorTopic
 from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 DIGEST_KEY = "observation_sha256"
 """Beside its topics, what a policy's report of the samples it consumed calls the digest of what they became."""
 MAX_PIXELS = 1 << 26
 """Pixels a compressed image may declare: decoding allocates them all."""
-NANOSECONDS = 1_000_000_000
 _RGB, _BGR = slice(0, 3), slice(2, None, -1)
 _CHANNELS = {"rgb8": _RGB, "bgr8": _BGR, "rgba8": _RGB, "bgra8": _BGR, "mono8": [0, 0, 0]}
 _DEPTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
@@ -155,7 +155,7 @@ def _declared_size(data: memoryview) -> tuple[int, int]:
         size = declared_size(data)
     except ValueError as error:
         raise DatasetError(
-            f"compressed image expected JPEG or PNG, found {error}; the message is damaged, or wants converting before logging"
+            f"compressed image expected JPEG or PNG, found {error}; the message is damaged, or must be converted before logging"
         ) from error
     if bytes(data[: len(PNG)]) == PNG and data[24] > 8:
         raise DatasetError(f"compressed image is a PNG of {data[24]} bits; only colour and grey of 8 bits are read")

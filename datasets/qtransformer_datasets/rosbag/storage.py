@@ -1,7 +1,7 @@
 """A bag's raw messages, MCAP or sqlite3, through `rosbags`; no message definition found in a file is ever compiled.
 
 What a compressed part declares is checked before it is unpacked, and a bag's list of files cannot lead out of its folder.
-What a broken bag still holds is read by `bag_salvage`, on demand only.
+What a broken bag still holds is read by `salvage`, on demand only.
 """
 
 import re
@@ -50,7 +50,7 @@ class Bag:
     is_packed: bool
     """Whether every message is compressed with zstd."""
     is_salvage: bool = False
-    """Whether the files are read by `bag_salvage`."""
+    """Whether the files are read by `salvage`."""
     damage: tuple[str, ...] = ()
     """What could not be read."""
 
@@ -93,7 +93,7 @@ def bag_errors(where: str) -> Iterator[None]:
     except QTransformerError:
         raise
     except PermissionError as error:
-        raise DatasetError(f"{where}: cannot be opened ({error}); mend its rights") from error
+        raise DatasetError(f"{where}: cannot be opened ({error}); fix its permissions") from error
     except Exception as error:  # damaged bytes surface as nearly any type: ReaderError, apsw.Error, struct.error, TypeError, ...
         what = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"{where}: damaged bag ({what}); copy it again, or read what is left with partial=True") from error

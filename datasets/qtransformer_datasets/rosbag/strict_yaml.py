@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from qtransformer.errors import ConfigError
+from qtransformer_datasets.episodes.suggest import suggest
 
 MAX_BYTES = 1 << 20
 
@@ -62,12 +62,6 @@ def parse(kind: Any, data: Any, where: str) -> Any:
     return data
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`did you mean ...?`, or the choices themselves where nothing is near."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-
-
 _WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
 
 
@@ -77,7 +71,7 @@ def _record(kind: Any, data: Any, where: str) -> Any:
     hints = get_type_hints(kind)
     for key in data:
         if _text(key, where) not in hints:
-            raise ConfigError(f"{where}: has no setting '{key[:80]}'; {nearest(key, list(hints))}")
+            raise ConfigError(f"{where}: has no setting '{key[:80]}'; {suggest(key, list(hints))}")
     missing = [name for name in _required(kind) if name not in data]
     if missing:
         raise ConfigError(f"{where}: expected {', '.join(missing)}, found none; add it")

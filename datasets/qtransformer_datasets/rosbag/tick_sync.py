@@ -13,6 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 NANOSECONDS = 1_000_000_000
+FOREVER = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of the bag, by receipt [ns], that holds at most one episode."""
+
+    start: int = 0
+    stop: int = FOREVER
+    until: int = FOREVER
+    """Where the next episode starts: the last samples, and the outcome, may come after the stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,15 +27,16 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec, ObservationSpec
+from qtransformer_datasets.episodes.suggest import suggest
 from qtransformer_datasets.rosbag.contract_entries import (
     ActionTopic,
     CameraTopic,
-    Clock,
     EpisodeRule,
     NextState,
     NextStateMode,
     OutcomeRule,
     RewardRule,
+    StampSource,
     TextRule,
     TickRule,
     VectorTopic,
@@ -44,7 +45,7 @@ from qtransformer_datasets.rosbag.contract_entries import (
     spread,
 )
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
-from qtransformer_datasets.rosbag.strict_yaml import nearest, parse, read_yaml
+from qtransformer_datasets.rosbag.strict_yaml import parse, read_yaml
 
 CONTRACTS = (Path(__file__).parents[2] / "contracts", Path(sys.prefix) / "share" / "qtransformer_ros" / "contracts")
 """Where contracts are that come with the project: in a checkout, and in an environment that it is installed into."""
@@ -61,7 +62,7 @@ class TopicContract:
     action: tuple[ActionTopic | NextState, ...]
     cameras: Mapping[str, CameraTopic] = field(default_factory=dict)
     proprio: tuple[VectorTopic, ...] = ()
-    clock: Clock = Clock.header
+    clock: StampSource = StampSource.header
     instruction: TextRule | None = None
     episodes: EpisodeRule | None = None
     outcome: OutcomeRule | None = None
@@ -97,7 +98,7 @@ class TopicContract:
         """The file of a contract that comes with the project. Raises ConfigError naming those there are."""
         files = {path.stem: path for folder in reversed(CONTRACTS) for path in folder.glob("*.yaml")}
         if name not in files:
-            raise ConfigError(f"no contract '{name}' comes with the project; {nearest(name, sorted(files))}")
+            raise ConfigError(f"no contract '{name}' comes with the project; {suggest(name, sorted(files))}")
         return files[name]
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class TopicContract:
             yield from (self.proprio_units[self.proprio_names.index(name)] for name in entry.of)
 
     def _check_ticks(self) -> None:
-        if self.clock is not Clock.header:
+        if self.clock is not StampSource.header:
             raise ConfigError("ticks that a policy reports name samples by their header stamps: use clock: header")
         bare = [source.topic for source in self.observed if not (CAMERA_TYPES | VECTOR_TYPES)[source.type].stamped]
         if bare:
@@ -193,10 +194,10 @@ class TopicContract:
 
     def _check_next_state(self, entry: NextState, name: str) -> None:
         if name not in self.proprio_names:
-            raise ConfigError(f"action of '{name}' is not among proprio; {nearest(name, self.proprio_names)}")
+            raise ConfigError(f"action of '{name}' is not among proprio; {suggest(name, self.proprio_names)}")
         quaternions = [n for s in self.proprio if s.type == "PoseStamped" for n in _quaternion_names(s)]
         if entry.next_state is NextStateMode.difference and name in quaternions:
-            raise ConfigError(f"action of '{name}': the difference of quaternions is no rotation; use next_state: absolute")
+            raise ConfigError(f"action of '{name}': the difference of quaternions is not a rotation; use next_state: absolute")
 
 
 def _quaternion_names(source: VectorTopic) -> list[str]:

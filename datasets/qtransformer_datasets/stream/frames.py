@@ -13,7 +13,7 @@ from qtransformer_datasets.episodes.check import check_episode
 from qtransformer_datasets.stream.image_rows import ImageRows
 from qtransformer_datasets.stream.memory import machine_memory
 
-Layout = Mapping[str, tuple[tuple[int, ...], type]]
+ArrayLayout = Mapping[str, tuple[tuple[int, ...], type]]
 """Name of an array to the shape of one of its rows and its type."""
 
 
@@ -83,7 +83,7 @@ class SourceFrames:
     records: list[EpisodeRecord]
 
 
-def row_layout(action_spec: ActionSpec, spec: ObservationSpec) -> Layout:
+def row_layout(action_spec: ActionSpec, spec: ObservationSpec) -> ArrayLayout:
     """The arrays that are kept beside the images."""
     return {
         "proprio": ((len(spec.proprio_names),), np.float32),
@@ -96,7 +96,7 @@ def row_layout(action_spec: ActionSpec, spec: ObservationSpec) -> Layout:
     }
 
 
-def episode_rows(episode: Episode, layout: Layout, start: int, instruction_id: int) -> dict[str, np.ndarray]:
+def episode_rows(episode: Episode, layout: ArrayLayout, start: int, instruction_id: int) -> dict[str, np.ndarray]:
     """The rows of `layout` of one episode that begins at frame `start`: T steps and the final observation."""
     length = len(episode)
     rows = {name: np.zeros((length + 1, *shape), kind) for name, (shape, kind) in layout.items()}
@@ -232,7 +232,7 @@ def frame_bytes(spec: ObservationSpec) -> int:
     return sum(math.prod(shape) for shape in spec.cameras.values())
 
 
-def _allocate(count: int, spec: ObservationSpec, layout: Layout) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _allocate(count: int, spec: ObservationSpec, layout: ArrayLayout) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     needed, memory = count * frame_bytes(spec), machine_memory()
     if needed > memory:
         raise DatasetError(

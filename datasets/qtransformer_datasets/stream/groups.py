@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets.stream.frames import Frames
 
 BALANCES = ("none", "success", "source", "instruction")
@@ -21,14 +21,15 @@ def grouped(
     nothing of has no share.
 
     Raises:
-        DatasetError: a name that does not exist, a filter that leaves nothing at all, or data that are one group to balance.
+        ConfigError: a name that does not exist, or weights beside a balance between sources.
+        DatasetError: a filter that leaves nothing at all, or data that are one group to balance.
     """
     if filter not in ("all", "success"):
-        raise DatasetError(f"filter expected 'all' or 'success', found {filter!r}; choose one")
+        raise ConfigError(f"filter expected 'all' or 'success', found {filter!r}; choose one")
     if balance not in BALANCES:
-        raise DatasetError(f"balance expected one of {', '.join(BALANCES)}, found {balance!r}; choose one")
+        raise ConfigError(f"balance expected one of {', '.join(BALANCES)}, found {balance!r}; choose one")
     if weights is not None and balance == "source":
-        raise DatasetError("balance 'source' gives every source the same weight, but weights were given; leave one of them out")
+        raise ConfigError("balance 'source' gives every source the same weight, but weights were given; leave one of them out")
     drawn = frames.success if filter == "success" else np.ones(len(frames), bool)
     if not drawn.any():
         raise DatasetError(

@@ -8,7 +8,7 @@ from qtransformer.cli.data.reading import count, counted_bar, data_source, save_
 from qtransformer.cli.data_settings import ValidateSettings
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.curation.folders import find_datasets
-from qtransformer_datasets.curation.verify import Verdict, Verifier
+from qtransformer_datasets.curation.verify import FileCheck, Verifier
 
 
 def run(settings: ValidateSettings) -> int:
@@ -22,25 +22,25 @@ def run(settings: ValidateSettings) -> int:
     return int(problems > 0)
 
 
-def _judge(path: str, settings: ValidateSettings, verifier: Verifier) -> list[Verdict]:
+def _judge(path: str, settings: ValidateSettings, verifier: Verifier) -> list[FileCheck]:
     """Verdicts on what lies at a path, told as they come."""
     try:
         found = find_datasets(Path(path))
     except DatasetError as error:
-        return [_told(Verdict(path, problems=[str(error)]))]
+        return [_told(FileCheck(path, problems=[str(error)]))]
     return [_told(_verified(str(each), settings, verifier)) for each in found]
 
 
-def _verified(path: str, settings: ValidateSettings, verifier: Verifier) -> Verdict:
+def _verified(path: str, settings: ValidateSettings, verifier: Verifier) -> FileCheck:
     try:
         source = data_source(path, settings.format, settings)
     except DatasetError as error:  # nothing there, or of no known format
-        return Verdict(path, problems=[str(error)])
+        return FileCheck(path, problems=[str(error)])
     with counted_bar(path) as progress:
         return verifier.verify(source, progress)
 
 
-def _told(verdict: Verdict) -> Verdict:
+def _told(verdict: FileCheck) -> FileCheck:
     contents = f"{count(len(verdict.lengths), 'episode')}, {count(verdict.steps, 'step')}"
     print(f"{'bad ' if verdict.problems else 'good'}  {verdict.path}: {contents}", flush=True)
     for report in verdict.reports:
@@ -50,7 +50,7 @@ def _told(verdict: Verdict) -> Verdict:
     return verdict
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: FileCheck) -> dict[str, Any]:
     return {
         "path": verdict.path,
         "episodes": len(verdict.lengths),

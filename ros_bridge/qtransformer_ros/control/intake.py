@@ -9,8 +9,7 @@ import numpy as np
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Observation
-from qtransformer_datasets.rosbag.contract_entries import CameraTopic, VectorTopic
-from qtransformer_datasets.rosbag.contract_entries import Clock as ContractClock
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic, StampSource, VectorTopic
 from qtransformer_datasets.rosbag.message_types import VECTOR_TYPES
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, sent_size, word_of
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -61,7 +60,7 @@ class Intake:
             clock,
             cameras=self.cameras,
             require_stamps=require_stamps,
-            by_receipt=contract.clock is ContractClock.receive,
+            by_receipt=contract.clock is StampSource.receive,
             # In lockstep the clock is as old as its last message, and what follows it is newer.
             max_future_s=math.inf if lockstep else 0.05,
             max_identical=0 if lockstep else max_identical,
@@ -191,7 +190,7 @@ def _finite(source: VectorTopic, message: Any) -> np.ndarray:
 
 def _check_stamped(contract: TopicContract) -> None:
     """Samples of one instant are known by their common stamp."""
-    if contract.clock is ContractClock.receive:
+    if contract.clock is StampSource.receive:
         raise ConfigError("lockstep goes by stamps, and the contract's clock is receive; use clock: header")
     bare = [s.topic for s in contract.proprio if not VECTOR_TYPES[s.type].stamped]
     if bare:

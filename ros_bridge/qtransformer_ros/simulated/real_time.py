@@ -9,7 +9,7 @@ import numpy as np
 from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
 from qtransformer_ros.simulated.robot import SimRobot, Verdict
 from qtransformer_ros.simulated.trajectory import CommandRefused, Trajectory, finite, read_trajectory, read_twist
-from qtransformer_sim.controller import CartesianController, GripperPose
+from qtransformer_sim.controller import MAX_JOINT_SPEED, CartesianController, GripperPose
 from qtransformer_sim.env import RobotEnv
 
 HALT_S = 0.1
@@ -50,7 +50,7 @@ class RealTimeRobot(SimRobot):
         """Age at which any other motion is broken off [s]; 0: it is carried to its end."""
         arm, dt = env.arm, env.bullet.sim_dt
         self._servo = CartesianController(arm.model.workspace, arm.solve_ik, SERVO_SUBSTEPS * dt)
-        self._max_speeds = np.full(len(self.joints), self._servo.max_joint_speed)
+        self._max_speeds = np.full(len(self.joints), MAX_JOINT_SPEED)
         self._substeps = 0
         self._epoch_ns = self.time_ns
         self._idle()
@@ -129,7 +129,7 @@ class RealTimeRobot(SimRobot):
             return None
         self._judge_ns += self.period_ns
         declared, self._declared = self._declared, False
-        return self._verdict(*self.env.judge(declared))
+        return self._verdict(*self.env.finish_step(declared))
 
     @property
     def moving(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
 from qtransformer_ros.simulated.trajectory import CommandRefused
-from qtransformer_sim.controller import GripperPose
+from qtransformer_sim.controller import MAX_JOINT_SPEED, GripperPose
 from qtransformer_sim.env import RobotEnv
 from qtransformer_sim.tasks import TASKS
 
@@ -96,7 +96,7 @@ class SimRobot:
     def _freeze(self) -> None:
         """Make the pose that is measured the one that is commanded."""
         positions = self.joint_positions()
-        self.env.arm.drive(positions, np.full(len(positions), self.env.arm.controller.max_joint_speed))
+        self.env.arm.drive(positions, np.full(len(positions), MAX_JOINT_SPEED))
         self.env.arm.controller.reset()
 
     def _refuse_if_stopped(self) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import EpisodeDataset, HDF5Writer
-from qtransformer_datasets.cache import frame_cache
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.stream.frames import array_fields
 
@@ -31,12 +30,6 @@ VIEWS: list[dict[str, Any]] = [
     {"rewards": "success", "reward_scale": 20, "step_reward": -1, "reward_noise": 0.3, "noise_seed": 2},
     {"cameras": {"hand": "wrist"}, "image_size": [3, 4], "success": True, "rewards": "success"},
 ]
-
-
-@pytest.fixture(autouse=True)
-def _no_cache_elsewhere(monkeypatch, tmp_path) -> None:
-    monkeypatch.delenv(frame_cache.ROOT_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture

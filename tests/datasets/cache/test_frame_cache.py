@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from qtransformer.batch import Batch
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import EpisodeDataset, HDF5Writer, open_episodes
 from qtransformer_datasets.cache import builder as cache_builder
@@ -29,12 +29,6 @@ from qtransformer_datasets.cache import frame_cache
 from qtransformer_datasets.stream.frames import array_fields
 
 SHAPE = {"batch_size": 3, "lead": 1, "steps": 3, "lookahead": 1, "seed": 4}
-
-
-@pytest.fixture(autouse=True)
-def _no_cache_elsewhere(monkeypatch, tmp_path) -> None:
-    monkeypatch.delenv(frame_cache.ROOT_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -130,8 +124,7 @@ def test_only_what_memory_has_no_room_for_is_cached_unasked(path) -> None:
 
 def test_formats_that_are_slow_to_read_are_cached_unasked(path, monkeypatch) -> None:
     source = open_episodes(path)
-    opening = frame_cache.opening_of(source)
-    monkeypatch.setattr(source, "opening", replace(opening, format=replace(opening.format, slow=True)))
+    monkeypatch.setattr(source, "opening", replace(source.opening, is_slow=True))
     assert is_mapped(EpisodeDataset(source))
 
 
@@ -369,7 +362,7 @@ def test_a_manifest_that_was_altered_is_not_believed(path) -> None:
 
 
 def test_unknown_names_are_refused(path) -> None:
-    with pytest.raises(DatasetError, match="cache expected one of auto, always, never, found 'sometimes'"):
+    with pytest.raises(ConfigError, match="cache expected one of auto, always, never, found 'sometimes'"):
         EpisodeDataset(path, cache="sometimes")
 
 

@@ -34,7 +34,7 @@ def test_height_and_width_are_told(data: bytes) -> None:
         (b"", "bytes b''"),
         (encoded(".png")[:24], "within its own header"),
         (encoded(".jpg")[:30], "within its own header"),
-        (b"\xff\xd8\xff\xe0\x00\x10" + bytes(20), "no valid JPEG, without a marker at byte 20"),
+        (b"\xff\xd8\xff\xe0\x00\x10" + bytes(20), "not a valid JPEG: no marker at byte 20"),
     ],
 )
 def test_what_is_no_image_is_told(data: bytes, found: str) -> None:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer.errors import ConfigError, DatasetError, QTransformerError
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes
 
 
@@ -30,7 +30,7 @@ def test_foreign_proprio_can_be_chosen(tmp_path, write_foreign, foreign_demo):
     expected = np.column_stack([demo["obs/robot0_eef_pos"], demo["obs/robot0_angle"]]).astype(np.float32)
     assert np.array_equal(episode.proprio[:-1], expected)
     assert np.array_equal(episode.proprio[-1, :3], demo["next_obs/robot0_eef_pos"][-1].astype(np.float32))
-    with pytest.raises(DatasetError, match=r"\['gps'\]"):
+    with pytest.raises(ConfigError, match=r"\['gps'\]"):
         HDF5Episodes(path, dones="truncated", proprio=["gps"])
 
 
@@ -38,7 +38,7 @@ def test_the_meaning_of_dones_is_never_guessed(tmp_path, write_foreign, foreign_
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()])
     with pytest.raises(DatasetError, match=r"whether `dones` means .*: dones=terminated, or dataset={path:.*,dones:terminated}"):
         HDF5Episodes(path)
-    with pytest.raises(DatasetError, match="'done'"):
+    with pytest.raises(ConfigError, match="'done'"):
         HDF5Episodes(path, dones="done")  # pyright: ignore[reportArgumentType]
 
 
@@ -126,7 +126,7 @@ def test_all_that_is_unsaid_is_asked_for_at_once(tmp_path, write_foreign, foreig
     both = r"say so: control_hz=20 dones=terminated, or dataset={path:.*,control_hz:20,dones:terminated}"
     with pytest.raises(DatasetError, match=both):
         HDF5Episodes(path)
-    with pytest.raises(DatasetError, match="control_hz expected a number above 0, found 'fast'"):
+    with pytest.raises(ConfigError, match="control_hz expected a number above 0, found 'fast'"):
         HDF5Episodes(path, dones="terminated", control_hz="fast")  # pyright: ignore[reportArgumentType]
 
 
@@ -147,7 +147,7 @@ def test_proprio_of_our_files_can_be_chosen(write_file, make_episode):
     assert np.array_equal(some.read(0).proprio, whole.read(0).proprio[:, [2, 0]])
     assert np.array_equal(one.read(0).proprio, whole.read(0).proprio[:, [1]])
     for chosen, found in (["joint_9"], "joint_9"), (["x", "x"], "twice"):
-        with pytest.raises(DatasetError, match=f"proprio expected some of x, y, z, found .*{found}"):
+        with pytest.raises(ConfigError, match=f"proprio expected some of x, y, z, found .*{found}"):
             HDF5Episodes(path, proprio=chosen)
     with h5py.File(path, "r+") as file:
         rows = file["data/demo_0/obs/proprio"][:, :2]

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -136,11 +136,11 @@ def test_an_exception_keeps_the_parts_and_publishes_nothing(tmp_path, action_spe
 ENDLESS_WRITER = """
 import itertools, sys
 sys.path.insert(0, sys.argv[2])
-from conftest import ACTION_SPEC, OBSERVATION_SPEC, _make_episode
+from tests.episodes import ACTION_SPEC, OBSERVATION_SPEC, make_episode
 from qtransformer_datasets import HDF5Writer
 writer = HDF5Writer.open_or_resume(sys.argv[1], ACTION_SPEC, OBSERVATION_SPEC, {"seed": 3})
 for seed in itertools.count(len(writer)):
-    writer.append(_make_episode(1 + seed % 5, seed))
+    writer.append(make_episode(1 + seed % 5, seed))
     print(seed, flush=True)
 """
 
@@ -150,7 +150,7 @@ def test_kill_9_loses_at_most_the_demo_being_written(tmp_path, action_spec, obse
     finished = -1
     for delay in (0.0, 0.0137, 0.0291):
         process = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS_WRITER, str(path), os.path.dirname(os.path.dirname(__file__))],
+            [sys.executable, "-c", ENDLESS_WRITER, str(path), str(Path(__file__).parents[3])],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets.rosbag.consumed_ticks import Decision, Samples, Span, UnseenSample, follow
+from qtransformer_datasets.rosbag.consumed_ticks import Samples, TickReport, UnseenSample, follow
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_observation, observation_digest
 from qtransformer_datasets.rosbag.strict_yaml import parse
+from qtransformer_datasets.rosbag.tick_sync import FOREVER, Window
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 MS = 1_000_000
-FOREVER = int(np.iinfo(np.int64).max)
 CONTRACT = """
 control_hz: 10
 tolerance_s: 0.05
@@ -135,13 +135,13 @@ def test_the_action_of_a_stream_is_where_its_points_lead() -> None:
     """Five points a control period of 100 ms, the last one slow. The hold that follows the last decision is none of them."""
     stamps = np.arange(4) * 100 * MS
     camera = Samples("/camera", stamps, stamps, 50 * MS)
-    decisions = [Decision(int(t) + 5 * MS, int(t), {"/camera": int(t)}) for t in stamps[:3]]
+    decisions = [TickReport(int(t) + 5 * MS, int(t), {"/camera": int(t)}) for t in stamps[:3]]
     points = np.concatenate([t + 6 * MS + np.array([0, 20, 40, 60, 90]) * MS for t in stamps[:3]])
     points = np.append(points, 350 * MS)
     for is_streamed, expected in ((True, [4, 9, 14]), (False, [0, 5, 10])):
         commands = Samples("/positions", points, points, 50 * MS, is_streamed)
-        span = Span(0, 400 * MS, 400 * MS)
-        (ticks,), _ = follow(decisions, [camera], [commands], span, topic="/consumed", hz=10.0, tolerance=20 * MS)
+        window = Window(0, 400 * MS, 400 * MS)
+        (ticks,), _ = follow(decisions, [camera], [commands], window, topic="/consumed", hz=10.0, tolerance=20 * MS)
         assert ticks.samples[1].tolist() == expected
 
 
@@ -324,8 +324,8 @@ def samples(times: list[int], receive: list[int] | None = None, topic: str = "/a
 
 def run(decisions: list[tuple[int, int]], *, observed: Samples, commanded: Samples, stop: int = FOREVER) -> Any:
     """Decisions as (receipt, stamp seen)."""
-    made = [Decision(at, at, {"/a": stamp}) for at, stamp in decisions]
-    return follow(made, [observed], [commanded], Span(0, stop, FOREVER), topic="/c", hz=10, tolerance=50 * MS)
+    made = [TickReport(at, at, {"/a": stamp}) for at, stamp in decisions]
+    return follow(made, [observed], [commanded], Window(stop=stop), topic="/c", hz=10, tolerance=50 * MS)
 
 
 def test_without_an_end_event_the_last_observation_is_one_control_period_later() -> None:
@@ -353,9 +353,9 @@ def test_nothing_decided_gives_nothing() -> None:
 
 
 def test_time_that_goes_back_parts_the_ticks() -> None:
-    made = [Decision(receive * MS, time * MS, {"/a": time * MS}) for receive, time in ((1, 500), (2, 600), (3, 100), (4, 200))]
+    made = [TickReport(receive * MS, time * MS, {"/a": time * MS}) for receive, time in ((1, 500), (2, 600), (3, 100), (4, 200))]
     own = samples([500 * MS, 600 * MS, 100 * MS, 200 * MS, 300 * MS], receive=[0, 2 * MS, 3 * MS, 4 * MS, 5 * MS])
     commanded = samples([t * MS + 10 for t in (1, 2, 3, 4)])
-    runs, gaps = follow(made, [own], [commanded], Span(0, FOREVER, FOREVER), topic="/c", hz=10, tolerance=50 * MS)
+    runs, gaps = follow(made, [own], [commanded], Window(), topic="/c", hz=10, tolerance=50 * MS)
     assert [r.samples[0].tolist() for r in runs] == [[0, 1], [2, 3, 4]]
     assert [(gap.topic, gap.length) for gap in gaps] == [("/c", -500 * MS)]

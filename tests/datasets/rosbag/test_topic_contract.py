@@ -9,7 +9,7 @@ import pytest
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag import topic_contract as module
-from qtransformer_datasets.rosbag.contract_entries import ActionTopic, Clock
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, StampSource
 from qtransformer_datasets.rosbag.strict_yaml import parse
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -38,7 +38,7 @@ def test_a_contract_survives_json(contract_file: Callable[..., Path]) -> None:
 
 def test_defaults(contract_file: Callable[..., Path]) -> None:
     contract = TopicContract.load(contract_file(("clock: header\n", "")))
-    assert contract.clock is Clock.header
+    assert contract.clock is StampSource.header
     assert contract.cameras["wrist"].size is None
     assert contract.cameras["wrist"].type == "Image"
 
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said_with_its_place(contract_file: Callable[..., Path]
     ("action", "message"),
     [
         ("{next_state: difference, of: [zz]}", "'zz' is not among proprio"),
-        ("{next_state: difference, of: [qw]}", "difference of quaternions is no rotation"),
+        ("{next_state: difference, of: [qw]}", "difference of quaternions is not a rotation"),
         ("{next_state: difference, of: []}", "at least one name"),
         ("{next_state: difference, of: [x, y], names: [a]}", "names expected 2 entries"),
         ("{topic: /t, type: TwistStamped, values: [vq], low: -1, high: 1}", "has no value 'vq'"),

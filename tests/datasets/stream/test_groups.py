@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.stream.segments import MAX_CYCLE, Turns
@@ -181,14 +181,14 @@ def test_settings_that_contradict_themselves_are_refused(make_dataset):
         ({"rank": 2, "world_size": 2}, "rank expected below world_size 2, found 2"),
         ({"rank": -1}, "rank expected at least 0"),
     ]:
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(ConfigError, match=message):
             dataset.segments(batch_size=1, seed=0, **SHAPE, **more)
     with pytest.raises(DatasetError, match="two groups or more"):
         make_dataset([3, 3]).segments(batch_size=1, seed=0, **SHAPE, balance="source")
-    with pytest.raises(DatasetError, match="weights were given"):
+    with pytest.raises(ConfigError, match="weights were given"):
         make_dataset([3], [3], weights=[1, 2]).segments(batch_size=1, seed=0, **SHAPE, balance="source")
     for weights in ([1], [1, 0], [1, -2], [1, float("nan")]):
-        with pytest.raises(DatasetError, match="weights expected 2 positive numbers"):
+        with pytest.raises(ConfigError, match="weights expected 2 positive numbers"):
             make_dataset([3], [3], weights=weights)
 
 

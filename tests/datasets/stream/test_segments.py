@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtransformer.errors import DatasetError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.preprocess import encode_instruction
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import EpisodeDataset
@@ -216,9 +216,9 @@ def test_bad_settings_are_said_at_once(make_dataset):
     dataset = make_dataset([3], ends=["truncated"])
     good = {"batch_size": 1, "seed": 0, **SHAPE}
     for name, value in [("batch_size", 0), ("steps", 0), ("lead", -1), ("lookahead", -1), ("start", -1), ("seed", -1)]:
-        with pytest.raises(DatasetError, match=name):
+        with pytest.raises(ConfigError, match=name):
             dataset.segments(**(good | {name: value}))
-    with pytest.raises(DatasetError, match="'best'"):
+    with pytest.raises(ConfigError, match="'best'"):
         dataset.segments(**good, filter="best")
     with pytest.raises(DatasetError, match=r"none among 1; mark them .*success:true.* bc_filter_success=false"):
         dataset.segments(**good, filter="success")

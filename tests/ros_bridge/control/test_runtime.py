@@ -27,7 +27,7 @@ from hand_robot import (
 )
 
 from qtransformer.errors import ConfigError, SpecMismatchError
-from qtransformer_datasets.rosbag.contract_entries import Clock, TextRule, VectorTopic
+from qtransformer_datasets.rosbag.contract_entries import StampSource, TextRule, VectorTopic
 from qtransformer_ros.arm.motion import Command, TwistMotion
 from qtransformer_ros.arm.safety_limits import OutOfBounds, SafetyLimits
 from qtransformer_ros.control.effects import Effects
@@ -273,7 +273,7 @@ def test_what_can_never_work_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="no topic measures the tool"):
         build(SafetyLimits(workspace_min=(0.0, 0.0, 0.0)))
     with pytest.raises(ConfigError, match="clock is receive"):
-        build(contract=replace(CONTRACT, clock=Clock.receive), joint_topic=JOINTS, settings={"lockstep": True})
+        build(contract=replace(CONTRACT, clock=StampSource.receive), joint_topic=JOINTS, settings={"lockstep": True})
     bare = (VectorTopic(topic="force", type="Float64", values=("f",), units=("N",)),)
     with pytest.raises(ConfigError, match="messages of force have none"):
         build(contract=replace(CONTRACT, proprio=bare), joint_topic=JOINTS, settings={"lockstep": True})
