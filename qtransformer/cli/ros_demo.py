@@ -37,10 +37,10 @@ STEP_M, STEP_RAD = 0.1, 0.5
 ASKED, EPISODES = "asked.json", "episodes.json"
 """What the episodes of a folder are of, and how they ended."""
 PROGRAMS = {
-    "qtransformer_sim": "qtransformer_ros.sim_node",
-    "qtransformer_policy": "qtransformer_ros.policy_node",
-    "qtransformer_recorder": "qtransformer_ros.recorder_node",
-    "qtransformer_episodes": "qtransformer_ros.episodes_node",
+    "qtransformer_sim": "qtransformer_ros.nodes.sim_node",
+    "qtransformer_policy": "qtransformer_ros.nodes.policy_node",
+    "qtransformer_recorder": "qtransformer_ros.nodes.recorder_node",
+    "qtransformer_episodes": "qtransformer_ros.nodes.episodes_node",
 }
 """Node to the module that is it, in the order of starting."""
 

@@ -14,16 +14,16 @@ from std_msgs.msg import Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.policy import PolicyDecision
-from qtransformer_ros import common_node as common
 from qtransformer_ros.arm.motion import Command, Motion
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.control.effects import Decided
 from qtransformer_ros.control.inference import ScoreRequest
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
-from qtransformer_ros.entities_node import Entities
-from qtransformer_ros.policy import messages
+from qtransformer_ros.nodes import messages
+from qtransformer_ros.nodes.entities import Entities
+from qtransformer_ros.nodes.policy_parameters import PolicyParameters
+from qtransformer_ros.nodes.running import publish_last
 from qtransformer_ros.policy.deployment import Deployment
-from qtransformer_ros.policy.parameters_node import Parameters
 
 RECORDERS = ("qtransformer_recorder", "rosbag2_recorder")
 """Nodes that hear commands and obey none: with them alone, nobody listens."""
@@ -35,7 +35,7 @@ class PolicyOutputs:
     """The publishers of a session. In a dry run there are none of commands."""
 
     def __init__(
-        self, node: Node, entities: Entities, parameters: Parameters, deployment: Deployment, settings: RuntimeSettings
+        self, node: Node, entities: Entities, parameters: PolicyParameters, deployment: Deployment, settings: RuntimeSettings
     ) -> None:
         self._node, self._maker, self._lockstep = node, deployment.commands, settings.lockstep
         self._names = deployment.policy.action_spec.names
@@ -133,7 +133,7 @@ class PolicyOutputs:
         message = next(self._messages(motion, self._now_ns()))[1]
         publisher = self._commands[self._maker.topic]
         if last:
-            common.publish_last(publisher, message)
+            publish_last(publisher, message)
         else:
             publisher.publish(message)
 

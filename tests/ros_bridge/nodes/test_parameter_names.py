@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.parameter_names import check_names, check_places, help_line
+from qtransformer_ros.nodes.parameter_names import check_names, check_places, help_line
 
 DECLARED = ["checkpoint", "max_joint_velocity_scale", "use_sim_time", "start_type_description_service"]
 

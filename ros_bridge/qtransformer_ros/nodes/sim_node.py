@@ -22,20 +22,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError
 from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS, stamp_ns
-from qtransformer_ros.common_node import (
-    CLOCK,
-    EVERY,
-    IMAGE,
-    LATCHED,
-    declared,
-    flag,
-    integer,
-    number,
-    run,
-    text,
-    texts,
-    time_message,
-)
+from qtransformer_ros.nodes.messages import time_message
+from qtransformer_ros.nodes.parameters import declared, flag, integer, number, text, texts
+from qtransformer_ros.nodes.qos import CLOCK, EVERY, IMAGE, LATCHED
+from qtransformer_ros.nodes.running import run
 from qtransformer_ros.simulated.faults import Faults
 from qtransformer_ros.simulated.lockstep import LockstepRobot
 from qtransformer_ros.simulated.real_time import RealTimeRobot
