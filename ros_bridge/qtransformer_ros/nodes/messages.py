@@ -25,7 +25,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer.errors import SpecMismatchError
 from qtransformer.types import Observation
-from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, NANOSECONDS, observation_digest
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, observation_digest
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.arm.motion import JointMotion, Motion, PoseMotion, TwistMotion
 
 MESSAGE_CLASSES: dict[str, Any] = {

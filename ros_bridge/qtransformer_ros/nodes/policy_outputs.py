@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 from qtransformer.policy import PolicyDecision
 from qtransformer_ros.arm.motion import Command, Motion
 from qtransformer_ros.arm.safety import Measured
-from qtransformer_ros.control.effects import Decided
+from qtransformer_ros.control.effects import DecidedAction
 from qtransformer_ros.control.inference import ScoreRequest
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
 from qtransformer_ros.nodes import messages
@@ -76,7 +76,7 @@ class PolicyOutputs:
         """What keeps commands from being heard, and from being the only ones."""
         for topic, publisher in self._commands.items():
             if others := self._others(publisher):
-                yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
+                yield f"{others} other publisher(s) command {topic}: only one publisher may command the arm; stop the other"
             if not self._obeying(publisher):
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
 
@@ -148,7 +148,7 @@ class PolicyOutputs:
         """Say what is, or in a dry run would be, commanded."""
         self._proposed.publish(messages.proposed(motion))
 
-    def explain(self, decided: Decided, decision: PolicyDecision) -> None:
+    def explain(self, decided: DecidedAction, decision: PolicyDecision) -> None:
         """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
         stamps = decided.request.stamps
         self.newest_ns = max(stamps.values(), default=0)

@@ -14,7 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_ros.arm.safety_limits import SafetyLimits
 from qtransformer_ros.control.effects import Effects
-from qtransformer_ros.control.inference import Answer, InferenceThread, ScoreRequest, Scores
+from qtransformer_ros.control.inference import InferenceResult, InferenceThread, ScoreRequest, Scores
 from qtransformer_ros.control.run_state import RunState
 from qtransformer_ros.control.runtime import PolicyRuntime
 from qtransformer_ros.nodes import messages
@@ -235,7 +235,7 @@ class PolicySession:
             else:
                 self._act(answer)
 
-    def _act(self, answer: Answer) -> None:
+    def _act(self, answer: InferenceResult) -> None:
         assert answer.decided is not None
         assert answer.decision is not None
         if answer.request.number == self._requested and self.runtime.state is RunState.running:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
-from qtransformer_ros.simulated.robot import SimRobot, Verdict
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
+from qtransformer_ros.simulated.robot import SimRobot, StepResult
 from qtransformer_ros.simulated.trajectory import CommandRefused, Trajectory, finite, read_trajectory, read_twist
 from qtransformer_sim.controller import CartesianController, GripperPose
 from qtransformer_sim.env import RobotEnv
@@ -119,8 +119,8 @@ class RealTimeRobot(SimRobot):
         super().press()
         self._idle()
 
-    def advance(self) -> Verdict | None:
-        """One physics step. Returns a verdict where a control period ends."""
+    def advance(self) -> StepResult | None:
+        """One physics step. Returns the result of a control step where one ends."""
         self._drive()
         self.env.bullet.stepSimulation()
         self._substeps += 1
@@ -129,7 +129,7 @@ class RealTimeRobot(SimRobot):
             return None
         self._judge_ns += self.period_ns
         declared, self._declared = self._declared, False
-        return self._verdict(*self.env.judge(declared))
+        return self._step_result(*self.env.judge(declared))
 
     @property
     def moving(self) -> bool:

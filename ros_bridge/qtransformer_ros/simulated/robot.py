@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.simulated.trajectory import CommandRefused
 from qtransformer_sim.controller import GripperPose
 from qtransformer_sim.env import RobotEnv
@@ -24,7 +24,7 @@ START_NS = NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class StepResult:
     """How a control step went."""
 
     reward: float
@@ -103,9 +103,9 @@ class SimRobot:
         if self.stopped:
             raise CommandRefused("the e-stop is pressed: release it first")
 
-    def _verdict(self, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> Verdict:
+    def _step_result(self, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> StepResult:
         self.steps += 1
         self.done = terminated or truncated
         success = bool(info["success"])
         event = ("success" if success else "failure") if terminated else "timeout" if truncated else ""
-        return Verdict(reward=reward, success=success, done=self.done, event=event)
+        return StepResult(reward=reward, success=success, done=self.done, event=event)

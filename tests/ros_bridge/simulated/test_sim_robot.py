@@ -327,12 +327,12 @@ def test_the_estop_stops_what_the_motors_were_told(robot: RealTimeRobot) -> None
 
 def test_in_real_time_an_episode_ends_as_it_would_in_lockstep(robot: RealTimeRobot) -> None:
     robot.terminate(True)
-    verdicts = [v for _ in range(60) if (v := robot.advance())]
-    assert [v.event for v in verdicts] == ["failure"]
+    results = [r for _ in range(60) if (r := robot.advance())]
+    assert [r.event for r in results] == ["failure"]
     robot.reset(0)
-    verdicts = [v for _ in range(7 * 120) if (v := robot.advance())]
-    assert len(verdicts) == 24
-    assert verdicts[-1].event == "timeout"
+    results = [r for _ in range(7 * 120) if (r := robot.advance())]
+    assert len(results) == 24
+    assert results[-1].event == "timeout"
 
 
 def test_a_close_on_nothing_costs_one_attempt_and_not_before_the_fingers_met(robot: RealTimeRobot) -> None:
