@@ -150,12 +150,12 @@ class InferenceThread:
         self._generation = self._decided = None
 
 
-def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0, most: int = 100) -> np.ndarray:
-    """How long decisions take [s], one after the other, after a warm-up; at least five. The policy's episode is forgotten."""
+def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0) -> np.ndarray:
+    """How long decisions take [s], one after the other, after a warm-up; five to a hundred. The policy's episode is forgotten."""
     for _ in range(3):
         policy.decide(observation)
     seconds, end = [], time.monotonic() + budget_s
-    while len(seconds) < 5 or (len(seconds) < most and time.monotonic() < end):
+    while len(seconds) < 5 or (len(seconds) < 100 and time.monotonic() < end):
         start = time.perf_counter()
         policy.decide(observation)
         seconds.append(time.perf_counter() - start)

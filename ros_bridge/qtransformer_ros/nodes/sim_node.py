@@ -335,8 +335,9 @@ def settings(node: Node) -> dict[str, Any]:
     declare(number, "joint_state_hz", 100.0, "rate of states [Hz]", low=1.0, high=500.0, read_only=True)
     declare(number, "image_hz", 10.0, "rate of images [Hz]", low=0.1, high=100.0, read_only=True)
     declare(number, "real_time_factor", 1.0, "simulated per real second; 0: as fast as possible", low=0.0, high=100.0)
-    declare(number, "twist_timeout_s", 0.25, "age at which a twist runs out [s]", low=0.01, high=10.0)
-    declare(number, "cmd_timeout_s", 0.0, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
+    twist_s, cmd_s = RealTimeRobot.twist_timeout_s, RealTimeRobot.cmd_timeout_s
+    declare(number, "twist_timeout_s", twist_s, "age at which a twist runs out [s]", low=0.01, high=10.0)
+    declare(number, "cmd_timeout_s", cmd_s, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
     declare(integer, "seed", -1, "seed of the next episode; -1: a drawn one", low=-1, high=2**31 - 1)
     declare(text, "split", "train", "objects of the next episode", choices=("train", "validation", "test"))
     declare(integer, "num_objects", 3, "objects of the next episode", low=1, high=10)

@@ -42,12 +42,13 @@ class _Goal:
 class RealTimeRobot(SimRobot):
     """Physics runs; the newest motion replaces the one before it."""
 
-    def __init__(self, env: RobotEnv, *, twist_timeout_s: float = 0.25, cmd_timeout_s: float = 0.0) -> None:
+    twist_timeout_s = 0.25
+    """Age at which a twist runs out [s]: the tool slows down and stands."""
+    cmd_timeout_s = 0.0
+    """Age at which any other motion is broken off [s]; 0: it is carried to its end."""
+
+    def __init__(self, env: RobotEnv) -> None:
         super().__init__(env)
-        self.twist_timeout_s = twist_timeout_s
-        """Age at which a twist runs out [s]: the tool slows down and stands."""
-        self.cmd_timeout_s = cmd_timeout_s
-        """Age at which any other motion is broken off [s]; 0: it is carried to its end."""
         arm, dt = env.arm, env.bullet.sim_dt
         self._servo = CartesianController(arm.model.workspace, arm.solve_ik, SERVO_SUBSTEPS * dt)
         self._max_speeds = np.full(len(self.joints), self._servo.max_joint_speed)
