@@ -118,7 +118,7 @@ def play(checkpoint: Path, contract: Path, episode: Episode, seconds: float, fol
     }
     path = folder / "parameters.yaml"
     path.write_text(yaml.safe_dump({"qtransformer_policy": {"ros__parameters": parameters}}))
-    start = "import sys; from qtransformer_ros.policy_node import main; sys.exit(main())"
+    start = "import sys; from qtransformer_ros.nodes.policy_node import main; sys.exit(main())"
     process = subprocess.Popen([sys.executable, "-c", start, "--ros-args", "--params-file", str(path), "--log-level", "warn"])
     try:
         return _converse(process.pid, episode, seconds)

@@ -21,10 +21,10 @@ setup(
     zip_safe=True,
     entry_points={
         "console_scripts": [
-            "qtransformer-policy = qtransformer_ros.policy_node:main",
-            "qtransformer-sim = qtransformer_ros.sim_node:main",
-            "qtransformer-recorder = qtransformer_ros.recorder_node:main",
-            "qtransformer-episodes = qtransformer_ros.episodes_node:main",
+            "qtransformer-policy = qtransformer_ros.nodes.policy_node:main",
+            "qtransformer-sim = qtransformer_ros.nodes.sim_node:main",
+            "qtransformer-recorder = qtransformer_ros.nodes.recorder_node:main",
+            "qtransformer-episodes = qtransformer_ros.nodes.episodes_node:main",
         ]
     },
 )

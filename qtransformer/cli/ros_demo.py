@@ -29,18 +29,20 @@ from qtransformer.files import fingerprint, write_json
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.policy.matching import matched
+from qtransformer_ros.recorder.episode_counts import FILE as EPISODES
+from qtransformer_ros.recorder.episode_counts import EpisodeCounts
 
 STOP_S = 20.0
 """How long a program may take to end after SIGINT [s]."""
 STEP_M, STEP_RAD = 0.1, 0.5
 """Limits of one control step that leave the simulated arm's own actions as they are."""
-ASKED, EPISODES = "asked.json", "episodes.json"
-"""What the episodes of a folder are of, and how they ended."""
+ASKED = "asked.json"
+"""What the episodes of a folder are of."""
 PROGRAMS = {
-    "qtransformer_sim": "qtransformer_ros.sim_node",
-    "qtransformer_policy": "qtransformer_ros.policy_node",
-    "qtransformer_recorder": "qtransformer_ros.recorder_node",
-    "qtransformer_episodes": "qtransformer_ros.episodes_node",
+    "qtransformer_sim": "qtransformer_ros.nodes.sim_node",
+    "qtransformer_policy": "qtransformer_ros.nodes.policy_node",
+    "qtransformer_recorder": "qtransformer_ros.nodes.recorder_node",
+    "qtransformer_episodes": "qtransformer_ros.nodes.episodes_node",
 }
 """Node to the module that is it, in the order of starting."""
 
@@ -88,8 +90,8 @@ def keep_apart(out: Path, settings: RosDemoSettings) -> None:
 
 def outcomes_of(out: Path, seeds: Container[int]) -> dict[int, bool]:
     """Whether the episodes of these seeds succeeded; the folder may hold more."""
-    episodes = json.loads((out / EPISODES).read_text())["episodes"]
-    return {int(e["seed"]): e["outcome"] == "success" for e in episodes if int(e["seed"]) in seeds}
+    outcomes = EpisodeCounts.open(out / EPISODES).outcomes
+    return {seed: own.outcome == "success" for seed, own in outcomes.items() if seed in seeds}
 
 
 def node_parameters(settings: RosDemoSettings, contract: str, out: Path) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def graph(contract: Path) -> Iterator[Finding]:
     if find_spec("rclpy") is None:
         yield Finding("topics", "cannot be looked at: this Python cannot import rclpy", BOTH_WAYS, fatal=True)
         return
-    command = [sys.executable, "-m", "qtransformer_ros.graph_node", str(contract)]
+    command = [sys.executable, "-m", "qtransformer_ros.nodes.graph", str(contract)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=GRAPH_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A trained policy on a robot: pure code for contract, limits and control loop, and thin ROS 2 nodes around it.
+"""A trained policy on a robot: pure code for contract, limits and control loop, and the ROS 2 nodes around it.
 
-Only files that end in `_node.py` import rclpy, and only `sim_node` imports the simulator.
+Only what lies below `nodes/` imports rclpy or message packages, and only `nodes/sim_node.py` and `simulated/` the simulator.
 """

@@ -11,6 +11,7 @@ from qtransformer.cli import ros_demo
 from qtransformer.cli.main import main
 from qtransformer.types import Episode
 from qtransformer_datasets import HDF5Episodes
+from qtransformer_ros.recorder.episode_counts import EpisodeCounts, EpisodeOutcome
 
 pytest.importorskip("pybullet", reason="needs the simulator", exc_type=ImportError)
 
@@ -37,6 +38,9 @@ def test_the_nodes_are_told_what_the_policy_was_trained_in(trained: Path, capsys
     assert plan["qtransformer_policy"]["checkpoint"].endswith("step_0000002")
     assert (plan["qtransformer_episodes"]["episodes"], plan["qtransformer_episodes"]["first_seed"]) == (3, 5)
     assert len({node["contract"] for name, node in plan.items() if name != "qtransformer_sim"}) == 1
+    launched = yaml.safe_load((Path(__file__).parents[2] / "launch" / "params" / "sim.yaml").read_text())
+    for node in ("qtransformer_sim", "qtransformer_policy"):
+        assert launched[node]["ros__parameters"].items() <= plan[node].items(), "as the launch file starts them"
 
 
 def test_a_checkpoint_of_another_robot_is_refused_before_anything_is_planned(
@@ -59,11 +63,9 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def act(out: Path, domain: int) -> None:
         asked = yaml.safe_load((out / "parameters.yaml").read_text())["qtransformer_episodes"]["ros__parameters"]
-        path = out / "episodes.json"
-        known = {e["seed"]: e for e in json.loads(path.read_text())["episodes"]} if path.exists() else {}
-        seeds = range(asked["first_seed"], asked["first_seed"] + asked["episodes"])
-        known |= {seed: {"seed": seed, "outcome": ("success", "failure")[seed % 2]} for seed in seeds}
-        path.write_text(json.dumps({"episodes": list(known.values())}))
+        counts = EpisodeCounts.open(out / "episodes.json")
+        for seed in range(asked["first_seed"], asked["first_seed"] + asked["episodes"]):
+            counts.add(EpisodeOutcome(seed=seed, outcome=("success", "failure")[seed % 2], steps=8, seconds=1.5))
 
     monkeypatch.setattr(ros_demo, "find_spec", lambda name: object())
     monkeypatch.setattr(ros_demo, "act", act)

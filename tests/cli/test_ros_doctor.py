@@ -79,7 +79,7 @@ def test_a_graph_that_does_not_answer_is_a_finding(monkeypatch: pytest.MonkeyPat
     [found] = ros_doctor.graph(CONTRACT)
     assert found.fatal
     assert found.state == "cannot be looked at: no answer within 0 s"
-    assert "qtransformer_ros.graph_node" in found.remedy
+    assert "qtransformer_ros.nodes.graph" in found.remedy
 
 
 @pytest.mark.usefixtures("with_rclpy")

@@ -10,7 +10,7 @@ from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTop
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.motion import Command, JointMotion
 from qtransformer_ros.arm.safety_limits import JointRange, SafetyLimits
-from qtransformer_ros.control.effects import Decided, Effects, Request
+from qtransformer_ros.control.effects import DecidedAction, Effects, Request
 from qtransformer_ros.control.run_state import RunState
 from qtransformer_ros.control.runtime import PolicyRuntime
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
@@ -113,7 +113,7 @@ class Robot:
     def answer(self, request: Request, action: Any = (0.05, -0.05), value: float | None = 1.0, after_s: float = 0.02) -> Effects:
         self.clock.pass_s(after_s)
         action = np.asarray(action, np.float32)
-        return self.do(self.runtime.decided(Decided(request=request, action=action, value=value, seconds=after_s)))
+        return self.do(self.runtime.decided(DecidedAction(request=request, action=action, value=value, seconds=after_s)))
 
     def period(self) -> None:
         """A whole period as it should be."""

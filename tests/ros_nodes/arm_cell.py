@@ -104,13 +104,13 @@ class Cell:
     # Its processes
 
     def deploy(self) -> None:
-        self.policy = self.graph.start("qtransformer_ros.policy_node", **self._parameters)
+        self.policy = self.graph.start("qtransformer_ros.nodes.policy_node", **self._parameters)
 
     def start_arm(self) -> None:
         hidden = (*SEEN, "estop", "gripper_controller/commands")
         away = {topic: f"arm/{topic}" for topic in hidden}
         self.sim = self.graph.start(
-            "qtransformer_ros.sim_node", remap=away, max_steps=10**6, seed=3, control_hz=HZ, joint_state_hz=50
+            "qtransformer_ros.nodes.sim_node", remap=away, max_steps=10**6, seed=3, control_hz=HZ, joint_state_hz=50
         )
 
     def start_camera(self) -> None:

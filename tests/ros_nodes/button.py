@@ -3,7 +3,8 @@
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
-from qtransformer_ros.common_node import EVERY, run
+from qtransformer_ros.nodes.qos import EVERY
+from qtransformer_ros.nodes.running import run
 
 
 class Button(Node):

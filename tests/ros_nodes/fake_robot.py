@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import Image, JointState
 
-from qtransformer_ros.policy.messages import time_message
+from qtransformer_ros.nodes.messages import time_message
 from tests.ros_nodes.harness import Probe
 
 

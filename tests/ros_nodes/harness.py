@@ -1,7 +1,7 @@
 """A ROS graph for one test: nodes as processes, and a probe that talks to them.
 
     def test_it(graph: Graph) -> None:
-        sim = graph.start("qtransformer_ros.sim_node", control_hz=4, lockstep=True)
+        sim = graph.start("qtransformer_ros.nodes.sim_node", control_hz=4, lockstep=True)
         images = graph.probe.listen("camera/wrist/image_raw", Image)
         graph.probe.wait_for(lambda: images, "an image")
         assert sim.stop() == 0

@@ -5,7 +5,9 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
-from qtransformer_ros.common_node import EVERY, flag, run, texts
+from qtransformer_ros.nodes.parameters import flag, texts
+from qtransformer_ros.nodes.qos import EVERY
+from qtransformer_ros.nodes.running import run
 
 KINDS = {"camera/wrist/image_raw": Image, "joint_states": JointState, "tool_state": JointState}
 HUGE = 3e38

@@ -32,9 +32,9 @@ def test_two_episodes_over_dds_are_those_of_one_process(graph: Graph, tmp_path: 
     statuses = probe.listen(f"{NODE}/status", DiagnosticStatus, LATCHED)
     actions = probe.listen(f"{NODE}/action", JointState)
     events = probe.listen("episode/event", String)
-    graph.start("qtransformer_ros.sim_node", lockstep=True, max_steps=STEPS, seed=3)
+    graph.start("qtransformer_ros.nodes.sim_node", lockstep=True, max_steps=STEPS, seed=3)
     node = graph.start(
-        "qtransformer_ros.policy_node",
+        "qtransformer_ros.nodes.policy_node",
         checkpoint=str(checkpoint),
         contract=str(CONTRACT),
         output="as_contract",
@@ -76,9 +76,9 @@ def test_in_real_time_velocities_are_repeated_and_the_last_one_is_zero(graph: Gr
     statuses = probe.listen(f"{NODE}/status", DiagnosticStatus, LATCHED)
     actions = probe.listen(f"{NODE}/action", JointState)
     twists = probe.listen("servo_node/delta_twist_cmds", TwistStamped)
-    graph.start("qtransformer_ros.sim_node", max_steps=1000, seed=3)
+    graph.start("qtransformer_ros.nodes.sim_node", max_steps=1000, seed=3)
     node = graph.start(
-        "qtransformer_ros.policy_node",
+        "qtransformer_ros.nodes.policy_node",
         checkpoint=str(checkpoint),
         contract=str(CONTRACT),
         output="delta_twist_cmds",

@@ -24,7 +24,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
-from qtransformer_ros.common_node import EVERY, LATCHED, flag, integer, number, run
+from qtransformer_ros.nodes.parameters import flag, integer, number
+from qtransformer_ros.nodes.qos import EVERY, LATCHED
+from qtransformer_ros.nodes.running import run
 
 class Policy(LifecycleNode):
     def __init__(self):
@@ -113,7 +115,7 @@ def players(graph: Graph, tmp_path: Path) -> dict[str, Any]:
 
 
 def run_episodes(graph: Graph, players: dict[str, Any], **parameters: Any) -> NodeProcess:
-    node = graph.start("qtransformer_ros.episodes_node", **players, **parameters)
+    node = graph.start("qtransformer_ros.nodes.episodes_node", **players, **parameters)
     node.wait(60.0)
     return node
 
@@ -140,7 +142,7 @@ def test_episodes_are_run_seed_by_seed_and_not_twice(graph: Graph, players, tmp_
 def test_with_a_recorder_every_episode_that_ended_has_its_bag(graph: Graph, players, tmp_path) -> None:
     """One of which nothing said how it ended is counted, but its bag would spoil the dataset of all."""
     graph.start("policy_player_node"), graph.start("players_node", mute=1)
-    graph.start("qtransformer_ros.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
+    graph.start("qtransformer_ros.nodes.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
     node = run_episodes(graph, players, episodes=2, episode_timeout_s=1)
     assert node.code == 0, node.output
     assert results(players) == [(0, "failure", 4), (1, "none", 4)]
@@ -156,7 +158,7 @@ def test_no_episode_lacks_what_was_sent(graph: Graph, players, tmp_path, paramet
     """An episode whose bag is incomplete is acted again; none begins before the recorder is connected."""
     graph.start("policy_player_node")
     sim = graph.start("players_node", **parameters)
-    graph.start("qtransformer_ros.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
+    graph.start("qtransformer_ros.nodes.recorder_node", contract=players["contract"], folder=str(tmp_path / "bags"))
     node = run_episodes(graph, players, episodes=2)
     assert node.code == 0, node.output
     assert [line for line in sim.output.splitlines() if line.startswith("sim")] == [f"sim reset {seed}" for seed in acted]

@@ -367,7 +367,7 @@ def test_a_network_of_nan_is_refused_before_it_moves_anything(graph: Graph, tmp_
     statuses = graph.probe.listen(f"{NODE}/status", DiagnosticStatus, LATCHED)
     twists = graph.probe.listen(OUTPUTS["as_contract"][0], TwistStamped)
     graph.start(
-        "qtransformer_ros.policy_node", checkpoint=str(checkpoint), contract=str(contract), output="as_contract", device="cpu"
+        "qtransformer_ros.nodes.policy_node", checkpoint=str(checkpoint), contract=str(contract), output="as_contract", device="cpu"
     )
     assert not graph.probe.transition(NODE, "configure", 60)
     graph.probe.wait_for(lambda: "does not act as it did" in statuses[-1].message, "the reason")

@@ -9,7 +9,7 @@ from qtransformer.errors import SpecMismatchError
 from qtransformer_datasets.rosbag.contract_entries import ActionTopic
 from qtransformer_datasets.rosbag.ros_messages import encode_vector, stamp_ns
 from qtransformer_ros.arm.motion import JointMotion, PoseMotion, TwistMotion
-from qtransformer_ros.policy import messages
+from qtransformer_ros.nodes import messages
 
 CHUNK = JointMotion(joints=("a", "b"), positions=np.array([[0.1, 0.2], [0.3, 0.4]]), times_s=(0.05, 0.1))
 TWIST = TwistMotion(linear=np.array([0.1, 0.2, 0.3]), angular=np.array([0.4, 0.5, 0.6]))

@@ -45,7 +45,7 @@ class Deployed:
             "start_paused": False,
             **QUICK,
         }
-        self.process: NodeProcess = graph.start("qtransformer_ros.policy_node", **{**own, **parameters})
+        self.process: NodeProcess = graph.start("qtransformer_ros.nodes.policy_node", **{**own, **parameters})
 
     @property
     def status(self) -> DiagnosticStatus:

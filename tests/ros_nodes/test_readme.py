@@ -31,7 +31,7 @@ def test_every_parameter_is_documented_with_its_default(graph: Graph, name: str)
     node, given = f"qtransformer_{name}", {}
     if name in ("recorder", "episodes"):  # these need to know at once
         given = {"contract": str(ROOT / "datasets/contracts/simulated_kuka.yaml"), "folder": str(graph.folder / "out")}
-    graph.start(f"qtransformer_ros.{name}_node", **given)
+    graph.start(f"qtransformer_ros.nodes.{name}_node", **given)
     response = graph.probe.call(ListParameters, f"{node}/list_parameters", ListParameters.Request())
     declared = {n for n in response.result.names if n not in OURS and not n.startswith("qos_overrides")}
     table = documented(node)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.storage import open_bag
-from qtransformer_ros.common_node import UNHEARD
+from qtransformer_ros.nodes.messages import UNHEARD
 from tests.ros_nodes.harness import LATCHED, Graph, NodeProcess
 
 STEPS = 12
@@ -51,7 +51,10 @@ from std_msgs.msg import Float64MultiArray, Header, String
 from std_srvs.srv import Trigger
 from qtransformer_datasets.rosbag.ros_messages import encode_observation, stamp_ns
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import EVERY, IMAGE, LATCHED, flag, integer, run, text, time_message
+from qtransformer_ros.nodes.messages import time_message
+from qtransformer_ros.nodes.parameters import flag, integer, text
+from qtransformer_ros.nodes.qos import EVERY, IMAGE, LATCHED
+from qtransformer_ros.nodes.running import run
 
 class Player(Node):
     # Camera at 30 Hz, joints at 100 Hz, decisions at 20 Hz on the newest of each.
@@ -144,7 +147,7 @@ class Stage:
 
     def record(self, **parameters: Any) -> NodeProcess:
         files = {"contract": str(self.contract), "folder": str(self.bags)}
-        return self.graph.start("qtransformer_ros.recorder_node", topics=["extra"], **files, **parameters)
+        return self.graph.start("qtransformer_ros.nodes.recorder_node", topics=["extra"], **files, **parameters)
 
     def play(self, **parameters: Any) -> NodeProcess:
         """Start the player; it plays once all it publishes is heard, as it wants to be heard."""

@@ -17,6 +17,6 @@ def test_where_security_is_enforced_a_node_refuses_to_start_rather_than_run_with
         "ROS_SECURITY_STRATEGY": "Enforce",
         "ROS_SECURITY_KEYSTORE": str(tmp_path / "keystore"),
     }
-    node = graph.start("qtransformer_ros.sim_node", env=variables)
+    node = graph.start("qtransformer_ros.nodes.sim_node", env=variables)
     assert node.wait(60.0) != 0
     assert "doesn't have the security libraries" in node.output

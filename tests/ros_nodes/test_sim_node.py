@@ -18,7 +18,7 @@ from qtransformer_datasets.rosbag.ros_messages import encode_observation, stamp_
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from tests.ros_nodes.harness import LATCHED, ROOT, Graph
 
-NODE = "qtransformer_ros.sim_node"
+NODE = "qtransformer_ros.nodes.sim_node"
 HZ = 4.0
 JOINTS = [f"joint_{i + 1}" for i in range(7)]
 CONTRACT = TopicContract.load(ROOT / "datasets" / "contracts" / "simulated_kuka.yaml")

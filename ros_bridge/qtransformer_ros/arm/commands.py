@@ -16,7 +16,7 @@ from qtransformer_datasets.rosbag.contract_entries import ActionTopic, NextState
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.action_goals import QUATERNION, TOOL_TYPES, Goal, JointGoal, PoseGoal, TwistGoal, read_action, where
 from qtransformer_ros.arm.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
-from qtransformer_ros.arm.rotation import from_vector, inverse, multiply, rotate, to_vector
+from qtransformer_ros.arm.rotation import from_vector, inverse, multiply, rotate, shortened, to_vector
 from qtransformer_ros.arm.safety import Measured
 
 MAX_LEAD_M, MAX_LEAD_RAD = 0.015, 0.1
@@ -176,8 +176,8 @@ class CommandMaker:
         ahead = last.position - measured.position
         turn = to_vector(multiply(inverse(measured.orientation), last.orientation))
         return PoseMotion(
-            position=measured.position + _shortened(ahead, MAX_LEAD_M),
-            orientation=multiply(measured.orientation, from_vector(_shortened(turn, MAX_LEAD_RAD))),
+            position=measured.position + shortened(ahead, MAX_LEAD_M),
+            orientation=multiply(measured.orientation, from_vector(shortened(turn, MAX_LEAD_RAD))),
         )
 
     def _measured_pose(self, measured: Measured) -> PoseMotion:
@@ -241,8 +241,3 @@ def _pose(goal: PoseGoal, action: np.ndarray, measured: Callable[[], PoseMotion]
     if length < 0.1:
         raise ImpossibleActionError(f"the action's quaternion {orientation} has length {length:.2g}: it is no orientation")
     return PoseMotion(position=position, orientation=orientation / length)
-
-
-def _shortened(vector: np.ndarray, longest: float) -> np.ndarray:
-    length = float(np.linalg.norm(vector))
-    return vector if length <= longest else vector * (longest / length)

@@ -8,28 +8,14 @@ This is a software limit, no safety function: an arm near people needs its own.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qtransformer_ros.arm.motion import Command, JointMotion, Motion, PoseMotion, TwistMotion
-from qtransformer_ros.arm.safety_limits import JointRange, OutOfBounds, SafetyLimits, limited_joints, loosened, loosens
-
-__all__ = [
-    "Clamp",
-    "JointRange",
-    "Measured",
-    "OutOfBounds",
-    "Refusal",
-    "SafeCommand",
-    "SafetyLimits",
-    "limited_joints",
-    "loosened",
-    "loosens",
-    "restrict",
-    "rotation_matrix",
-]
+from qtransformer_ros.arm.rotation import angle_between, inverse, nearer_of_both, rotate, shortened, slerp
+from qtransformer_ros.arm.safety_limits import JointRange, OutOfBounds, SafetyLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +28,9 @@ class Measured:
     """Tool point in the base frame, float64 (3,) [m]; None: not measured."""
     orientation: np.ndarray | None = None
     """Tool in the base frame, unit quaternion x y z w, float64 (4,)."""
-    velocities: Mapping[str, float] = field(default_factory=dict)
-    """What the joints were last commanded to [rad/s]: `SafeCommand.velocities`; empty after a hold, for the arm stands."""
+    commanded_velocities: Mapping[str, float] = field(default_factory=dict)
+    """Not measured: what the joints were last commanded to [rad/s] or [m/s], `SafeCommand.velocities`; empty after a hold, for the
+    arm stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +50,7 @@ class SafeCommand:
     command: Command
     clamps: tuple[Clamp, ...] = ()
     velocities: Mapping[str, float] = field(default_factory=dict)
-    """Of joints, one control period into the motion [rad/s]."""
+    """Of joints, one control period into the motion [rad/s] or [m/s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,33 +132,76 @@ def _joints(
     """Point by point, each reachable from the one before it; the first from the measured positions."""
     _check_chunk(motion, limits, measured)
     _check_tool_inside(limits, measured)
-    wanted, times = np.asarray(motion.positions, np.float64), np.asarray(motion.times_s, np.float64)
+    wanted, times = np.asarray(motion.positions, np.float64), np.asarray(motion.times_s, np.float64).tolist()
     safe = np.empty_like(wanted)
     velocities = {}
     for j, name in enumerate(motion.joints):
-        own = limits.joints[name]
-        start = here = measured.joints[name]
-        speed, speed_later, then = measured.velocities.get(name, 0.0), None, 0.0
-        for k, (time, target) in enumerate(zip(times, wanted[:, j], strict=True)):
-            target = float(target)
-            after = float(time) - then
-            step = limits.max_step_m if own.prismatic else limits.max_step_rad
-            # A point further off in time may be further off in space: from the one before it, and from where the arm is.
-            near, far = step * max(1.0, after / period_s), step * max(1.0, float(time) / period_s)
-            faster = limits.max_joint_accel * after
-            for kind, low, high in (
-                ("position", min(own.low, start), max(own.high, start)),
-                ("step", max(here - near, start - far), min(here + near, start + far)),
-                ("velocity", here - own.velocity * after, here + own.velocity * after),
-                ("acceleration", here + (min(speed, 0.0) - faster) * after, here + (max(speed, 0.0) + faster) * after),
-            ):
-                target = _clamped(target, low, high, kind, name, clamps)
-            speed, here, then = (target - here) / after, target, float(time)
-            safe[k, j] = here
-            if speed_later is None and then >= period_s * (1 - 1e-6):
-                speed_later = speed
-        velocities[name] = speed if speed_later is None else speed_later
+        velocity = measured.commanded_velocities.get(name, 0.0)
+        safe[:, j], velocities[name] = _joint_path(
+            name, wanted[:, j].tolist(), times, measured.joints[name], velocity, limits, period_s, clamps
+        )
     return replace(motion, positions=safe), velocities
+
+
+def _joint_path(
+    name: str,
+    wanted: Sequence[float],
+    times: Sequence[float],
+    start: float,
+    velocity: float,
+    limits: SafetyLimits,
+    period_s: float,
+    clamps: list[Clamp],
+) -> tuple[list[float], float]:
+    """One joint's positions (points,) within its bounds, and its velocity one control period into the motion."""
+    path, previous, previous_time, velocity_after_period = [], start, 0.0, None
+    for target, time in zip(wanted, times, strict=True):
+        dt = time - previous_time
+        bounds = joint_bounds(limits.joints[name], limits, start, previous, velocity, time=time, dt=dt, period_s=period_s)
+        for kind, low, high in bounds:
+            target = _clamped(target, low, high, kind, name, clamps)
+        velocity = (target - previous) / dt
+        previous, previous_time = target, time
+        path.append(target)
+        if velocity_after_period is None and time >= period_s * (1 - 1e-6):
+            velocity_after_period = velocity
+    return path, velocity if velocity_after_period is None else velocity_after_period
+
+
+def joint_bounds(
+    joint: JointRange,
+    limits: SafetyLimits,
+    start: float,
+    previous: float,
+    velocity: float,
+    *,
+    time: float,
+    dt: float,
+    period_s: float,
+) -> tuple[tuple[str, float, float], ...]:
+    """What bounds one joint at one point of a motion: (kind, low, high), [rad] or [m].
+
+    Every interval holds `previous`. Therefore clamping to one after the other ends within all of them: a later one moves a value
+    only towards `previous`, and whatever lies between `previous` and a value of an interval is of that interval, too.
+
+    Args:
+        start: the measured position.
+        previous: the position at the point before, itself within its bounds; at the first point, `start`.
+        velocity: on the way to `previous` [rad/s] or [m/s]; at the first point, what was last commanded.
+        time: of this point, since the motion began [s].
+        dt: since the point before [s].
+        period_s: the control period [s].
+    """
+    step = limits.max_step_m if joint.prismatic else limits.max_step_rad
+    # A point further off in time may be further off in space: from the one before it, and from where the arm is.
+    from_previous, from_start = step * max(1.0, dt / period_s), step * max(1.0, time / period_s)
+    gain = limits.max_joint_accel * dt
+    return (
+        ("position", min(joint.low, start), max(joint.high, start)),
+        ("step", max(previous - from_previous, start - from_start), min(previous + from_previous, start + from_start)),
+        ("velocity", previous - joint.velocity * dt, previous + joint.velocity * dt),
+        ("acceleration", previous + (min(velocity, 0.0) - gain) * dt, previous + (max(velocity, 0.0) + gain) * dt),
+    )
 
 
 def _check_chunk(motion: JointMotion, limits: SafetyLimits, measured: Measured) -> None:
@@ -190,8 +220,10 @@ def _check_chunk(motion: JointMotion, limits: SafetyLimits, measured: Measured) 
             raise _Refused(f"joint {name} has no limits; they are known of {', '.join(limits.joints) or 'no joint'}")
         if name not in measured.joints:
             raise _Refused(f"joint {name} is not measured")
-        if not math.isfinite(measured.joints[name]) or not math.isfinite(measured.velocities.get(name, 0.0)):
-            raise _Refused(f"measured state of joint {name} is not finite")
+        if not math.isfinite(measured.joints[name]):
+            raise _Refused(f"the measured position of joint {name} is {measured.joints[name]}")
+        if not math.isfinite(velocity := measured.commanded_velocities.get(name, 0.0)):
+            raise _Refused(f"the velocity last commanded to joint {name} is {velocity}")
 
 
 def _check_tool_inside(limits: SafetyLimits, measured: Measured) -> None:
@@ -210,11 +242,11 @@ def _twist(motion: TwistMotion, limits: SafetyLimits, measured: Measured, period
     if limits.has_workspace:
         if measured.position is None or measured.orientation is None:
             raise _Refused("the workspace is limited, and the tool's pose is not measured")
-        tool_to_base = rotation_matrix(measured.orientation)
-        ahead = measured.position + tool_to_base @ linear * period_s
+        tool_to_base = measured.orientation / math.hypot(*measured.orientation)
+        ahead = measured.position + rotate(tool_to_base, linear) * period_s
         inside = _in_box(ahead, limits, measured.position, clamps)
         if (inside != ahead).any():
-            linear = tool_to_base.T @ (inside - measured.position) / period_s
+            linear = rotate(inverse(tool_to_base), inside - measured.position) / period_s
     return TwistMotion(linear=linear, angular=angular)
 
 
@@ -238,12 +270,10 @@ def _clamped(wanted: float, low: float, high: float, kind: str, what: str, clamp
 
 
 def _shortened(vector: np.ndarray, longest: float, what: str, clamps: list[Clamp]) -> np.ndarray:
-    """The vector, no longer than `longest`; its direction is kept."""
-    length = math.hypot(*vector)
-    if length <= longest:
-        return vector
-    clamps.append(Clamp(kind="step", what=what, wanted=length, given=longest))
-    return vector * (longest / length)
+    short = shortened(vector, longest)
+    if short is not vector:
+        clamps.append(Clamp(kind="step", what=what, wanted=math.hypot(*vector), given=longest))
+    return short
 
 
 def _in_box(point: np.ndarray, limits: SafetyLimits, here: np.ndarray, clamps: list[Clamp]) -> np.ndarray:
@@ -259,23 +289,8 @@ def _in_box(point: np.ndarray, limits: SafetyLimits, here: np.ndarray, clamps: l
 
 def _turned(start: np.ndarray, end: np.ndarray, largest: float, clamps: list[Clamp]) -> np.ndarray:
     """`end`, or as far towards it from `start` as `largest` [rad] allows, along the shorter way. Unit quaternions x y z w."""
-    end = end if start @ end >= 0 else -end
-    half = 2 * math.atan2(math.hypot(*(end - start)), math.hypot(*(end + start)))  # exact for small angles, unlike acos
-    if 2 * half <= largest:
-        return end
-    clamps.append(Clamp(kind="step", what="angular", wanted=2 * half, given=largest))
-    share = largest / (2 * half)
-    between = (math.sin((1 - share) * half) * start + math.sin(share * half) * end) / math.sin(half)
-    return between / math.hypot(*between)
-
-
-def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """Unit quaternion x y z w to a rotation (3, 3)."""
-    x, y, z, w = quaternion / math.hypot(*quaternion)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    turn = angle_between(start, end)
+    if turn <= largest:
+        return nearer_of_both(start, end)
+    clamps.append(Clamp(kind="step", what="angular", wanted=turn, given=largest))
+    return slerp(start, end, largest / turn)

@@ -128,11 +128,6 @@ def loosened(old: SafetyLimits, new: SafetyLimits) -> tuple[str, ...]:
     return tuple(names)
 
 
-def loosens(old: SafetyLimits, new: SafetyLimits) -> bool:
-    """Whether a change of limits loosens anything: refused while an arm is running."""
-    return bool(loosened(old, new))
-
-
 def refusal_to_change(old: SafetyLimits, new: SafetyLimits, *, running: bool) -> str:
     """Why `new` cannot take the place of `old` without other topics, or while `running`; "" if it can."""
     looser = loosened(old, new)

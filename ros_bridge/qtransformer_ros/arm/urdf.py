@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.arm.safety import JointRange
+from qtransformer_ros.arm.safety_limits import JointRange
 
 MAX_BYTES = 16 << 20
 """Robot descriptions are tens of kilobytes."""

@@ -12,7 +12,7 @@ from qtransformer.types import ActionSpec
 from qtransformer_ros.arm.motion import Command
 from qtransformer_ros.arm.safety import Measured, Refusal, SafeCommand, restrict
 from qtransformer_ros.arm.safety_limits import SafetyLimits
-from qtransformer_ros.control.effects import Decided
+from qtransformer_ros.control.effects import DecidedAction
 from qtransformer_ros.control.runtime_settings import BelowMinValue, RuntimeSettings
 
 
@@ -39,8 +39,8 @@ class Rejection:
 class ActionGate:
     """Looks at an action before and after it becomes a command.
 
-    `limits` may be exchanged; `velocities` are those of the joints as last commanded [rad/s], by name; `clamps` counts how often
-    which limit was hit; `excused` lets the next action be of any value: a person who was asked has said so.
+    `limits` may be exchanged; `velocities` are those that the joints were last commanded to [rad/s] or [m/s], by name; `clamps`
+    counts how often which limit was hit; `excused` lets the next action be of any value: a person who was asked has said so.
     """
 
     def __init__(self, spec: ActionSpec, limits: SafetyLimits, settings: RuntimeSettings) -> None:
@@ -50,8 +50,8 @@ class ActionGate:
         self.clamps: Counter[str] = Counter()
         self._spec, self._settings = spec, settings
 
-    def judge(
-        self, answer: Decided, to_command: Callable[[np.ndarray], Command], measured: Callable[[], Measured]
+    def check(
+        self, answer: DecidedAction, to_command: Callable[[np.ndarray], Command], measured: Callable[[], Measured]
     ) -> SafeCommand | Rejection:
         """The command within all limits, or why there is none."""
         action = np.asarray(answer.action, np.float64)

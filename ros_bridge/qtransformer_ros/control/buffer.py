@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-NANOSECONDS = 1_000_000_000
+from qtransformer_datasets.rosbag.ros_messages import stamp_ns
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 
 
 class Clock(Protocol):
+    """Both clocks that a robot's samples go by."""
+
     def monotonic_ns(self) -> int:
         """Never jumps: ages and time-outs go by it."""
         ...
@@ -141,4 +144,4 @@ class LatestSamples:
 def message_stamp_ns(message: Any) -> int | None:
     """The stamp of a message's header [ns], 0 if it was not set; None for types without a header."""
     header = getattr(message, "header", None)
-    return None if header is None else int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
+    return None if header is None else stamp_ns(header.stamp)

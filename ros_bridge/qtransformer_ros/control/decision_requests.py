@@ -3,8 +3,9 @@
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from qtransformer_ros.control.buffer import NANOSECONDS, Clock
-from qtransformer_ros.control.effects import Decided, Request
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
+from qtransformer_ros.control.buffer import Clock
+from qtransformer_ros.control.effects import DecidedAction, Request
 from qtransformer_ros.control.intake import UNUSABLE, Intake
 from qtransformer_ros.control.observation_watch import ObservationWatch
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
@@ -128,7 +129,7 @@ class DecisionRequests:
 
     # Answers
 
-    def receive(self, answer: Decided) -> bool:
+    def receive(self, answer: DecidedAction) -> bool:
         """Take note of an answer. Returns whether it is the one that is waited for."""
         self.seconds.append(answer.seconds)
         if self._flight is not None and answer.request.number == self._flight.request.number:

@@ -24,8 +24,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """The network's answer to a request."""
+class DecidedAction:
+    """What the network answered to a request: an action, what it expects of it, how long that took."""
 
     request: Request
     action: np.ndarray

@@ -12,7 +12,7 @@ import numpy as np
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.policy import Policy, PolicyDecision
 from qtransformer.types import Observation
-from qtransformer_ros.control.effects import Decided, Request
+from qtransformer_ros.control.effects import DecidedAction, Request
 
 MAX_WAITING = 8
 """Requests for scores that may wait; the oldest is given up first."""
@@ -23,11 +23,11 @@ class NotFiniteError(QTransformerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class InferenceResult:
     """What came of a request: exactly one of `decided`, `error`."""
 
     request: Request
-    decided: Decided | None = None
+    decided: DecidedAction | None = None
     decision: PolicyDecision | None = None
     """With `decided`: the values behind it."""
     error: Exception | None = None
@@ -64,7 +64,7 @@ class InferenceThread:
     """
 
     def __init__(self, policy: Policy, notify: Callable[[], None]) -> None:
-        self.answers: deque[Answer | Scores] = deque()
+        self.answers: deque[InferenceResult | Scores] = deque()
         self._policy, self._notify = policy, notify
         self._wake = threading.Condition()
         self._next: Request | None = None
@@ -112,7 +112,7 @@ class InferenceThread:
             job, self._next = self._next, None
             return job
 
-    def _decide(self, request: Request) -> Answer:
+    def _decide(self, request: Request) -> InferenceResult:
         start = time.perf_counter()
         try:
             self._begin_episode(request.generation)
@@ -123,10 +123,10 @@ class InferenceThread:
             if not np.isfinite(decision.q_values).all():
                 raise NotFiniteError("the network's values are not finite: what it saw, or its weights, are beyond its numbers")
         except Exception as error:
-            return Answer(request=request, error=error)
+            return InferenceResult(request=request, error=error)
         self._decided, seconds = request, time.perf_counter() - start
-        decided = Decided(request=request, action=decision.action, value=self._policy.value, seconds=seconds)
-        return Answer(request=request, decided=decided, decision=decision)
+        decided = DecidedAction(request=request, action=decision.action, value=self._policy.value, seconds=seconds)
+        return InferenceResult(request=request, decided=decided, decision=decision)
 
     def _begin_episode(self, generation: int) -> None:
         if generation != self._generation:
@@ -150,12 +150,12 @@ class InferenceThread:
         self._generation = self._decided = None
 
 
-def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0, most: int = 100) -> np.ndarray:
-    """How long decisions take [s], one after the other, after a warm-up; at least five. The policy's episode is forgotten."""
+def measured_seconds(policy: Policy, observation: Observation, budget_s: float = 3.0) -> np.ndarray:
+    """How long decisions take [s], one after the other, after a warm-up; five to a hundred. The policy's episode is forgotten."""
     for _ in range(3):
         policy.decide(observation)
     seconds, end = [], time.monotonic() + budget_s
-    while len(seconds) < 5 or (len(seconds) < most and time.monotonic() < end):
+    while len(seconds) < 5 or (len(seconds) < 100 and time.monotonic() < end):
         start = time.perf_counter()
         policy.decide(observation)
         seconds.append(time.perf_counter() - start)

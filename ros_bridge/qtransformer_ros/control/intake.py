@@ -110,10 +110,11 @@ class Intake:
             self._reject_damaged()
             raise
 
-    def measured(self, velocities: Mapping[str, float] | None = None) -> Measured:
+    def measured(self, commanded_velocities: Mapping[str, float] | None = None) -> Measured:
         """Where the arm was last seen."""
         position, orientation = self._tool
-        return Measured(joints=dict(self._positions), position=position, orientation=orientation, velocities=velocities or {})
+        commanded = commanded_velocities or {}
+        return Measured(joints=dict(self._positions), position=position, orientation=orientation, commanded_velocities=commanded)
 
     def forget(self) -> None:
         """Forget all samples, where the arm was, and what sizes images had."""

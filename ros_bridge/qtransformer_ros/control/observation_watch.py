@@ -1,6 +1,6 @@
 """Whether what came in may be decided on: fresh, of one moment, and not refused again and again."""
 
-from qtransformer_ros.control.buffer import NANOSECONDS
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.control.intake import Intake
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
 

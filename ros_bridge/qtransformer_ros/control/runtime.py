@@ -15,14 +15,15 @@ import numpy as np
 
 from qtransformer.errors import ConfigError
 from qtransformer.types import ActionSpec
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.motion import Command
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.arm.safety_limits import SafetyLimits, refusal_to_change
 from qtransformer_ros.control.action_gate import ActionGate, Consequence, Rejection
-from qtransformer_ros.control.buffer import NANOSECONDS, Clock
+from qtransformer_ros.control.buffer import Clock
 from qtransformer_ros.control.decision_requests import DecisionRequests
-from qtransformer_ros.control.effects import NOTHING, Decided, Effects, Request
+from qtransformer_ros.control.effects import NOTHING, DecidedAction, Effects, Request
 from qtransformer_ros.control.estop import EstopLatch
 from qtransformer_ros.control.intake import Intake
 from qtransformer_ros.control.observation_watch import ObservationWatch
@@ -94,12 +95,12 @@ class PolicyRuntime:
         self._estop = EstopLatch(clock, settings.estop_timeout_s)
         self._latest_ros_ns = clock.ros_ns()
         self._strikes = self._commanded_ns = 0
-        self._begins_by_itself = False
+        self._auto_start = False
         """Whether a hold is only the wait for first samples."""
         self._asked = False
         """Whether a person is asked about an action of little value, and has not answered."""
         self._active = self._faulted = False
-        self._motion_enabled, self._listeners, self._rivals = True, 0, 0
+        self._motion_enabled, self._subscribers, self._other_publishers = True, 0, 0
 
     @property
     def limits(self) -> SafetyLimits:
@@ -137,7 +138,7 @@ class PolicyRuntime:
 
     def estop_heard(self, pressed: bool) -> Effects:
         """A message on the e-stop topic. False only shows that somebody is there."""
-        self._estop.hear(bool(pressed))
+        self._estop.update(bool(pressed))
         return self._latch("estop: pressed") if pressed else NOTHING
 
     def enable_motion(self, enabled: bool) -> Effects:
@@ -149,12 +150,12 @@ class PolicyRuntime:
 
     def listeners(self, count: int) -> Effects:
         """How many subscribe to the topic of commands."""
-        self._listeners = count
+        self._subscribers = count
         return self._give_way()
 
     def rivals(self, count: int) -> Effects:
         """How many others publish on the topic of commands."""
-        self._rivals = count
+        self._other_publishers = count
         return self._give_way()
 
     def _give_way(self) -> Effects:
@@ -181,7 +182,7 @@ class PolicyRuntime:
         effects = self._check_time()
         if effects.changed:
             return effects
-        if why := self._estop.complaint():
+        if why := self._estop.reason_to_latch():
             return self._latch(why)
         if self.state is RunState.running:
             return self._complain()
@@ -189,7 +190,7 @@ class PolicyRuntime:
 
     # What comes from the network
 
-    def decided(self, answer: Decided) -> Effects:
+    def decided(self, answer: DecidedAction) -> Effects:
         """An answer: a command, if it is the answer to the newest request, in time, finite and within all limits."""
         if not self._decisions.receive(answer):  # only RUNNING waits for one
             return NOTHING
@@ -218,7 +219,7 @@ class PolicyRuntime:
             return self._enter(RunState.fault, "fault: not reset")
         if self._settings.start_paused:
             return self._enter(RunState.paused, "waiting: for start")
-        self._begins_by_itself = True
+        self._auto_start = True
         effects = self._enter(RunState.hold, "waiting: for first samples")
         self._watch.count_all()
         begun = self._recover()
@@ -264,9 +265,8 @@ class PolicyRuntime:
             return self._latch("estop: called")
         if not self._estop.latched:
             return NOTHING
-        if why := self._estop.objection():
+        if why := self._estop.release():
             return Effects(refused=f"cannot unlatch: {why}")
-        self._estop.latched = False
         if not self._active:
             return self._enter(RunState.idle, "inactive: not activated")
         if self._faulted:
@@ -322,7 +322,7 @@ class PolicyRuntime:
         if state is RunState.hold:
             self.counts["holds"] += 1
             self._watch.count_from_here()
-        self._begins_by_itself = self._asked = False
+        self._auto_start = self._asked = False
         self._decisions.abandon()
         self._enter(state, reason)
         # A robot that waits stands already, and would take a hold for a part of the next command.
@@ -335,7 +335,7 @@ class PolicyRuntime:
     def _begin(self) -> Effects:
         self._decisions.begin()
         self._gate.velocities = {}  # the arm stands
-        self._begins_by_itself = False
+        self._auto_start = False
         self._enter(RunState.running, "")
         request = self.tick().request if self._settings.lockstep else None
         return Effects(reset_history=True, request=request, changed=True)
@@ -343,19 +343,19 @@ class PolicyRuntime:
     def _latch(self, reason: str) -> Effects:
         if self._estop.latched:
             return NOTHING
-        self._estop.latched = True
+        self._estop.latch()
         return self._leave(RunState.estop, reason)
 
     def _recover(self) -> Effects:
         """Out of a hold whose cause has passed."""
         # A simulator that waits sends one set of samples, and no more before it is answered.
         lockstep = self._settings.lockstep
-        least = 1 if self._begins_by_itself or lockstep else self._settings.fresh_frames_to_resume
+        least = 1 if self._auto_start or lockstep else self._settings.fresh_frames_to_resume
         if self._blocked() or self._watch.complaint() or not self._watch.is_fresh(least):
             return NOTHING
         if not lockstep and self._watch.is_skewed():
             return NOTHING
-        if self._settings.auto_resume or self._begins_by_itself:
+        if self._settings.auto_resume or self._auto_start:
             return self._begin()
         return self._leave(RunState.paused, f"waiting: for start, after {self.reason}")
 
@@ -366,10 +366,10 @@ class PolicyRuntime:
             return "estop_unheard: its topic, which must be heard, has said nothing yet"
         if not self._motion_enabled:
             return "motion_disabled: the robot said so"
-        if not self._listeners and not self._settings.dry_run:
+        if not self._subscribers and not self._settings.dry_run:
             return "no_listener: nobody subscribes to the commands"
-        if self._rivals and not self._settings.dry_run:
-            return f"rival: {self._rivals} other publisher(s) command the arm, which obeys one master: stop the other"
+        if self._other_publishers and not self._settings.dry_run:
+            return f"rival: {self._other_publishers} other publisher(s) command the arm, and only one may: stop the other"
         return ""
 
     def _complain(self) -> Effects:
@@ -402,8 +402,8 @@ class PolicyRuntime:
 
     # Decisions
 
-    def _act(self, answer: Decided) -> Effects:
-        found = self._gate.judge(answer, self._to_command, lambda: self._intake.measured(self._velocities()))
+    def _act(self, answer: DecidedAction) -> Effects:
+        found = self._gate.check(answer, self._to_command, lambda: self._intake.measured(self._commanded_velocities()))
         if isinstance(found, Rejection):
             return self._reject(found)
         self._strikes, self._commanded_ns = 0, self._clock.monotonic_ns()
@@ -411,7 +411,7 @@ class PolicyRuntime:
         self.counts["commands"] += 1
         return Effects(command=None if self._settings.dry_run else found.command, proposed=found.command)
 
-    def _velocities(self) -> dict[str, float]:
+    def _commanded_velocities(self) -> dict[str, float]:
         """What the joints were last commanded to, while they do it: a command lasts for one period, and then the arm stands."""
         since_s = (self._clock.monotonic_ns() - self._commanded_ns) / NANOSECONDS
         is_over = not self._settings.lockstep and since_s > COMMAND_LASTS * self._settings.period_s

@@ -1,1 +1,1 @@
-"""What `qtransformer-policy` is made of: what it deploys, its parameters, its topics."""
+"""What `qtransformer-policy` deploys, and whether that fits the robot."""

@@ -19,7 +19,7 @@ from qtransformer_ros.policy.matching import matched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DeploymentSettings:
     """What to deploy, and how."""
 
     checkpoint: Path
@@ -68,27 +68,29 @@ class Deployment:
             )
 
 
-def deploy(wanted: Wanted) -> Deployment:
+def deploy(settings: DeploymentSettings) -> Deployment:
     """Load, verify, match, warm up and time a policy.
 
     Raises:
         QTransformerError: anything is missing, damaged or does not fit, or the policy is slower than its rate.
     """
     for name in ("checkpoint", "contract"):
-        if not str(getattr(wanted, name)).strip("."):
+        if not str(getattr(settings, name)).strip("."):
             raise ConfigError(f"the parameter {name} is empty: give {name}:=<path>")
-    torch.set_num_threads(wanted.torch_threads)
-    directory = resolve_checkpoint(wanted.checkpoint)
+    torch.set_num_threads(settings.torch_threads)
+    directory = resolve_checkpoint(settings.checkpoint)
     sha256 = fingerprint(directory) if (directory / "manifest.json").exists() else ""
-    policy = Policy.from_checkpoint(directory, wanted.device)
-    contract = matched(TopicContract.load(wanted.contract), policy.action_spec, policy.observation_spec).resolved(wanted.namespace)
-    commands = CommandMaker(contract, wanted.output, _kinematics(wanted, contract), wanted.command_rate_hz)
+    policy = Policy.from_checkpoint(directory, settings.device)
+    contract = matched(TopicContract.load(settings.contract), policy.action_spec, policy.observation_spec).resolved(
+        settings.namespace
+    )
+    commands = CommandMaker(contract, settings.output, _kinematics(settings, contract), settings.command_rate_hz)
     spec = policy.observation_spec
     inference_s = measured_seconds(policy, blank_observation(dict(spec.cameras), len(spec.proprio_names)))
     deployment = Deployment(
         policy=policy, contract=contract, commands=commands, checkpoint=directory, sha256=sha256, inference_s=inference_s
     )
-    _check_speed(deployment, wanted)
+    _check_speed(deployment, settings)
     return deployment
 
 
@@ -103,20 +105,20 @@ def arm_joints(contract: TopicContract) -> tuple[str, ...]:
     )
 
 
-def _kinematics(wanted: Wanted, contract: TopicContract) -> Callable[[], Kinematics] | None:
+def _kinematics(settings: DeploymentSettings, contract: TopicContract) -> Callable[[], Kinematics] | None:
     """How to make the arm's kinematics, should they be needed; None without a model."""
 
     def make() -> Kinematics:
-        if not wanted.tool_frame:
+        if not settings.tool_frame:
             raise ConfigError("urdf needs to know which of its links is the tool: give tool_frame:=<link>")
-        return InverseKinematics(wanted.urdf, wanted.joints or arm_joints(contract), wanted.tool_frame, wanted.base_frame)
+        return InverseKinematics(settings.urdf, settings.joints or arm_joints(contract), settings.tool_frame, settings.base_frame)
 
-    return make if wanted.urdf else None
+    return make if settings.urdf else None
 
 
-def _check_speed(deployment: Deployment, wanted: Wanted) -> None:
+def _check_speed(deployment: Deployment, settings: DeploymentSettings) -> None:
     period_s = 1.0 / deployment.contract.control_hz
-    if deployment.p99_s > period_s and not wanted.allow_slow:
+    if deployment.p99_s > period_s and not settings.allow_slow:
         raise ConfigError(
             f"a decision takes {deployment.p99_s * 1e3:.0f} ms (p99) on {deployment.policy.device}, "
             f"and the policy acts every {period_s * 1e3:.0f} ms: use a faster device:=, more torch_threads:=, or allow_slow:=true"

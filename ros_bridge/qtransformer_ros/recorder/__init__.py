@@ -1,1 +1,1 @@
-"""Episodes as bags."""
+"""Episodes as bags, and how they ended."""

@@ -4,7 +4,6 @@ Until then the folder is called `<name>.partial`: what a killed recorder leaves 
 `partial=True`. At most `flush`'s interval of messages is lost with it.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,20 +148,10 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder}: bags cannot be written there ({error.strerror}); choose another folder") from error
 
 
-def next_name(folder: Path, prefix: str = "episode") -> str:
+def next_name(folder: Path) -> str:
     """`episode_0007` after the highest number there is, of finished and unfinished bags alike."""
-    numbers = [
-        int(n) for child in folder.glob(f"{prefix}_*") if (n := child.name.removeprefix(f"{prefix}_").split(".")[0]).isdigit()
-    ]
-    return f"{prefix}_{max(numbers, default=0) + 1:04d}"
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Publish by rename. Raises DatasetError."""
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_errors(path):
-        temporary.write_text(json.dumps(data, indent=2) + "\n")
-        temporary.replace(path)
+    numbers = [int(n) for child in folder.glob("episode_*") if (n := child.name.removeprefix("episode_").split(".")[0]).isdigit()]
+    return f"episode_{max(numbers, default=0) + 1:04d}"
 
 
 def offered(reliable: Sequence[bool], latched: Sequence[bool]) -> tuple[bool, bool]:

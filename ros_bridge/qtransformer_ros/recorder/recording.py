@@ -11,6 +11,7 @@ from pathlib import Path
 from rosbags.typesys.store import Typestore
 
 from qtransformer.errors import DatasetError, QTransformerError
+from qtransformer.files import write_json
 from qtransformer_datasets.rosbag.contract_entries import EventRule
 from qtransformer_datasets.rosbag.index import BagIndex, deserialize
 from qtransformer_datasets.rosbag.ros_messages import word_of
@@ -18,7 +19,7 @@ from qtransformer_datasets.rosbag.storage import Bag, RawMessage
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.recorder.audit import Audit, audit
-from qtransformer_ros.recorder.recorded_bag import RecordedBag, TopicInfo, disk_errors, next_name, write_json
+from qtransformer_ros.recorder.recorded_bag import RecordedBag, TopicInfo, disk_errors, next_name
 
 FLUSH_S = 1.0
 """What a killed recorder may lose [s]."""

@@ -6,8 +6,8 @@ import numpy as np
 class Faults:
     """Damages samples before they are published. Settings are given with each call: they change while the robot runs."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
         self._frozen: dict[str, tuple[int, np.ndarray]] = {}
 
     def drops(self, probability: float) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_ros.simulated.robot import SimRobot, Verdict
+from qtransformer_ros.simulated.robot import SimRobot, StepResult
 from qtransformer_ros.simulated.trajectory import CommandRefused, finite, read_twist
 from qtransformer_sim.env import RobotEnv
 
@@ -46,7 +46,7 @@ class LockstepRobot(SimRobot):
     def pose(self, position: Any, quaternion: Any, frame: str = "") -> None:
         self._refuse("a target pose")
 
-    def step(self) -> Verdict | None:
+    def step(self) -> StepResult | None:
         """Take the control step, if its command is complete."""
         if len(self._heard) < 3 or self.paused or self.done or self.stopped:
             return None
@@ -55,7 +55,7 @@ class LockstepRobot(SimRobot):
         # float32 as `rollout` gives it: what was multiplied by the rate in float64, and divided by it, comes back to the bit.
         self.observation, reward, terminated, truncated, info = self.env.step(np.array(parts, np.float32))
         self.time_ns += self.period_ns
-        return self._verdict(reward, terminated, truncated, info)
+        return self._step_result(reward, terminated, truncated, info)
 
     def press(self) -> None:
         super().press()

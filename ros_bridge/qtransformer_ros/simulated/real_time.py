@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
-from qtransformer_ros.simulated.robot import SimRobot, Verdict
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
+from qtransformer_ros.simulated.robot import SimRobot, StepResult
 from qtransformer_ros.simulated.trajectory import CommandRefused, Trajectory, finite, read_trajectory, read_twist
 from qtransformer_sim.controller import MAX_JOINT_SPEED, CartesianController, GripperPose
 from qtransformer_sim.env import RobotEnv
@@ -42,12 +42,13 @@ class _Goal:
 class RealTimeRobot(SimRobot):
     """Physics runs; the newest motion replaces the one before it."""
 
-    def __init__(self, env: RobotEnv, *, twist_timeout_s: float = 0.25, cmd_timeout_s: float = 0.0) -> None:
+    twist_timeout_s = 0.25
+    """Age at which a twist runs out [s]: the tool slows down and stands."""
+    cmd_timeout_s = 0.0
+    """Age at which any other motion is broken off [s]; 0: it is carried to its end."""
+
+    def __init__(self, env: RobotEnv) -> None:
         super().__init__(env)
-        self.twist_timeout_s = twist_timeout_s
-        """Age at which a twist runs out [s]: the tool slows down and stands."""
-        self.cmd_timeout_s = cmd_timeout_s
-        """Age at which any other motion is broken off [s]; 0: it is carried to its end."""
         arm, dt = env.arm, env.bullet.sim_dt
         self._servo = CartesianController(arm.model.workspace, arm.solve_ik, SERVO_SUBSTEPS * dt)
         self._max_speeds = np.full(len(self.joints), MAX_JOINT_SPEED)
@@ -119,8 +120,8 @@ class RealTimeRobot(SimRobot):
         super().press()
         self._idle()
 
-    def advance(self) -> Verdict | None:
-        """One physics step. Returns a verdict where a control period ends."""
+    def advance(self) -> StepResult | None:
+        """One physics step. Returns the result of a control step where one ends."""
         self._drive()
         self.env.bullet.stepSimulation()
         self._substeps += 1
@@ -129,7 +130,7 @@ class RealTimeRobot(SimRobot):
             return None
         self._judge_ns += self.period_ns
         declared, self._declared = self._declared, False
-        return self._verdict(*self.env.finish_step(declared))
+        return self._step_result(*self.env.finish_step(declared))
 
     @property
     def moving(self) -> bool:

@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.simulated.trajectory import CommandRefused
 from qtransformer_sim.controller import MAX_JOINT_SPEED, GripperPose
 from qtransformer_sim.env import RobotEnv
-from qtransformer_sim.tasks import TASKS
 
 START_NS = NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class StepResult:
     """How a control step went."""
 
     reward: float
@@ -64,7 +63,8 @@ class SimRobot:
 
     def reset(self, seed: int | None = None, *, split: str = "train", num_objects: int = 3) -> int:
         """Start an episode, one control period after whatever was before. Returns its seed."""
-        self.env.task = TASKS["grasp"](split=split, num_objects=num_objects)
+        make: Any = type(self.env.task)  # called as `TASKS` are
+        self.env.task = make(split=split, num_objects=num_objects)
         self.observation, info = self.env.reset(seed=seed)
         self.time_ns += self.period_ns
         self.steps, self.done = 0, False
@@ -103,9 +103,9 @@ class SimRobot:
         if self.stopped:
             raise CommandRefused("the e-stop is pressed: release it first")
 
-    def _verdict(self, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> Verdict:
+    def _step_result(self, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> StepResult:
         self.steps += 1
         self.done = terminated or truncated
         success = bool(info["success"])
         event = ("success" if success else "failure") if terminated else "timeout" if truncated else ""
-        return Verdict(reward=reward, success=success, done=self.done, event=event)
+        return StepResult(reward=reward, success=success, done=self.done, event=event)

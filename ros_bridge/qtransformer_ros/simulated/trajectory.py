@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import QTransformerError
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS, stamp_ns
+from qtransformer_datasets.rosbag.ros_messages import stamp_ns
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 
 MAX_AHEAD_S = 5.0
 """How far in the future a trajectory may start [s]; a stamp beyond is of another clock."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qtransformer_ros.control.effects import Request
-from qtransformer_ros.control.inference import Answer, InferenceThread, ScoreRequest, Scores, measured_seconds
+from qtransformer_ros.control.inference import InferenceResult, InferenceThread, ScoreRequest, Scores, measured_seconds
 
 
 class SlowPolicy:
@@ -76,7 +76,7 @@ def test_of_the_observations_that_came_meanwhile_only_the_newest_is_decided_on(p
     answers = wait(thread, 2)
     assert [a.request.number for a in answers] == [0, 3]
     assert policy.seen == ["reset", "first", "taken back", "later 3"], "nothing came of the first"
-    assert isinstance(answers[1], Answer)
+    assert isinstance(answers[1], InferenceResult)
     assert answers[1].decided.value == 0.5
     assert answers[1].decided.seconds >= 0
     np.testing.assert_array_equal(answers[1].decided.action, [1.0, 2.0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qtransformer_ros.arm.motion import Command, PoseMotion, TwistMotion
-from qtransformer_ros.arm.safety import rotation_matrix
+from qtransformer_ros.arm.rotation import rotate
 from qtransformer_ros.arm.safety_limits import SafetyLimits
 from qtransformer_ros.control.effects import Effects, Request
 from qtransformer_ros.control.run_state import RunState
@@ -199,7 +199,7 @@ def test_tools_stay_in_their_workspace(life: list[Any], poses: bool, turn: tuple
         motion = command.motion
         if isinstance(motion, TwistMotion):
             assert np.linalg.norm(motion.angular) / HZ <= BOX.max_step_rad * (1 + 1e-9)
-            end = here + rotation_matrix(orientation) @ motion.linear / HZ
+            end = here + rotate(orientation, motion.linear) / HZ
         else:
             assert isinstance(motion, PoseMotion)
             end = motion.position

@@ -6,21 +6,21 @@ import pytest
 
 from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer_ros.arm.commands import Output
-from qtransformer_ros.policy.deployment import Wanted, deploy
+from qtransformer_ros.policy.deployment import DeploymentSettings, deploy
 from tests.ros_bridge.tiny_policy import write_contract, write_policy
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> Wanted:
+def settings(tmp_path: Path) -> DeploymentSettings:
     contract = write_contract(tmp_path)
     checkpoint = write_policy(tmp_path, contract)
     # Slow is what a busy machine may be: only the test of speed minds.
-    return Wanted(checkpoint=checkpoint, contract=contract, namespace="/left", device="cpu", allow_slow=True)
+    return DeploymentSettings(checkpoint=checkpoint, contract=contract, namespace="/left", device="cpu", allow_slow=True)
 
 
-def test_what_is_deployed_has_absolute_topics_a_fingerprint_and_known_times(wanted) -> None:
-    deployment = deploy(replace(wanted, checkpoint=wanted.checkpoint.parent))
-    assert deployment.checkpoint == wanted.checkpoint
+def test_what_is_deployed_has_absolute_topics_a_fingerprint_and_known_times(settings) -> None:
+    deployment = deploy(replace(settings, checkpoint=settings.checkpoint.parent))
+    assert deployment.checkpoint == settings.checkpoint
     assert deployment.commands.topic == "/left/arm/joint_trajectory"
     assert [source.topic for source in deployment.contract.observed] == ["/left/camera/wrist/image_raw", "/left/joint_states"]
     assert len(deployment.sha256) == 64
@@ -29,9 +29,9 @@ def test_what_is_deployed_has_absolute_topics_a_fingerprint_and_known_times(want
     deployment.check_unchanged()
 
 
-def test_another_checkpoint_in_its_place_is_noticed(wanted, tmp_path) -> None:
-    deployment = deploy(wanted)
-    write_policy(tmp_path, wanted.contract, seed=1)  # a whole and valid one
+def test_another_checkpoint_in_its_place_is_noticed(settings, tmp_path) -> None:
+    deployment = deploy(settings)
+    write_policy(tmp_path, settings.contract, seed=1)  # a whole and valid one
     with pytest.raises(CheckpointError, match="was replaced since it was loaded"):
         deployment.check_unchanged()
     (deployment.checkpoint / "config.json").write_text("{}")
@@ -39,11 +39,11 @@ def test_another_checkpoint_in_its_place_is_noticed(wanted, tmp_path) -> None:
         deployment.check_unchanged()
 
 
-def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(wanted, monkeypatch) -> None:
+def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(settings, monkeypatch) -> None:
     monkeypatch.setattr("qtransformer_ros.policy.deployment.measured_seconds", lambda *_: np.array([0.05] * 90 + [0.3] * 10))
     with pytest.raises(ConfigError, match=r"takes 300 ms \(p99\) on cpu, and the policy acts every 100 ms.*allow_slow"):
-        deploy(replace(wanted, allow_slow=False))
-    assert deploy(wanted).p99_s == pytest.approx(0.3)
+        deploy(replace(settings, allow_slow=False))
+    assert deploy(settings).p99_s == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -57,18 +57,18 @@ def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(wanted, monkeyp
         ({"device": "toaster"}, ConfigError, "not a device"),
     ],
 )
-def test_what_cannot_be_deployed_is_refused(changes, kind, message, wanted) -> None:
+def test_what_cannot_be_deployed_is_refused(changes, kind, message, settings) -> None:
     with pytest.raises(kind, match=message):
-        deploy(replace(wanted, **changes))
+        deploy(replace(settings, **changes))
 
 
-def test_a_damaged_checkpoint_and_another_robots_contract_are_refused(wanted) -> None:
-    text = wanted.contract.read_text()
-    wanted.contract.write_text(text.replace("control_hz: 10", "control_hz: 5"))
+def test_a_damaged_checkpoint_and_another_robots_contract_are_refused(settings) -> None:
+    text = settings.contract.read_text()
+    settings.contract.write_text(text.replace("control_hz: 10", "control_hz: 5"))
     with pytest.raises(SpecMismatchError, match="10 Hz, the contract says 5 Hz"):
-        deploy(wanted)
-    wanted.contract.write_text(text)
-    weights = wanted.checkpoint / "model.safetensors"
+        deploy(settings)
+    settings.contract.write_text(text)
+    weights = settings.checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(CheckpointError, match="differs from its manifest"):
-        deploy(wanted)
+        deploy(settings)

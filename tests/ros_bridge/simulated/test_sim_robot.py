@@ -14,7 +14,7 @@ from qtransformer_ros.simulated.faults import Faults
 from qtransformer_ros.simulated.lockstep import LockstepRobot
 from qtransformer_ros.simulated.real_time import RealTimeRobot
 from qtransformer_ros.simulated.trajectory import CommandRefused, read_trajectory
-from qtransformer_sim import make_env
+from qtransformer_sim import GraspTask, make_env
 from qtransformer_sim.env import ACTION_SPEC
 
 JOINTS = tuple(f"joint_{i + 1}" for i in range(7))
@@ -132,20 +132,33 @@ def test_lockstep_ends_an_episode_once_and_ignores_what_comes_after(blind: Any) 
     assert robot.step() is None
 
 
+def test_the_next_episode_is_of_the_robots_own_task() -> None:
+    class Other(GraspTask):
+        """Another task than the usual one."""
+
+    env = make_env(cameras={})
+    env.task = Other()
+    robot = LockstepRobot(env)
+    robot.reset(0, split="test", num_objects=2)
+    env.close()
+    assert type(env.task) is Other
+    assert len(env.task.objects) == 2
+
+
 def test_lockstep_refuses_what_it_cannot_do(blind: Any) -> None:
     robot = LockstepRobot(blind)
     robot.reset(0)
-    for refused in (
-        lambda: robot.twist([np.nan, 0, 0], REST),
-        lambda: robot.twist(REST, [0.1, 0, 0]),
-        lambda: robot.twist(REST, REST, stamp_ns=1),
-        lambda: robot.gripper([np.inf]),
-        lambda: robot.gripper([0.0, 1.0]),
-        lambda: robot.trajectory(trajectory([[0.0] * 7], [1.0])),
-        lambda: robot.positions([0.0] * 7),
-        lambda: robot.pose([0.5, 0, 0.2], [0, 0, 0, 1]),
+    for refused, why in (
+        (lambda: robot.twist([np.nan, 0, 0], REST), "linear velocity: expected 3 finite numbers"),
+        (lambda: robot.twist(REST, [0.1, 0, 0]), "expected no turn about x and y"),
+        (lambda: robot.twist(REST, REST, stamp_ns=1), "decided before this episode"),
+        (lambda: robot.gripper([np.inf]), "gripper: expected 1 finite numbers"),
+        (lambda: robot.gripper([0.0, 1.0]), "gripper: expected 1 finite numbers"),
+        (lambda: robot.trajectory(trajectory([[0.0] * 7], [1.0])), "in lockstep .* found a trajectory"),
+        (lambda: robot.positions([0.0] * 7), "in lockstep .* found joint positions"),
+        (lambda: robot.pose([0.5, 0, 0.2], [0, 0, 0, 1]), "in lockstep .* found a target pose"),
     ):
-        with pytest.raises(CommandRefused):
+        with pytest.raises(CommandRefused, match=why):
             refused()
 
 
@@ -178,29 +191,33 @@ def test_a_stream_of_trajectories_does_not_jerk(robot: RealTimeRobot) -> None:
 
 
 BAD = {
-    "a joint missing": lambda q: trajectory([q[:6]], [1.0], joints=JOINTS[:6]),
-    "a joint too many": lambda q: trajectory([[*q, 0.0]], [1.0], joints=(*JOINTS, "extra")),
-    "a joint twice": lambda q: trajectory([q], [1.0], joints=(*JOINTS[:6], "joint_1")),
-    "times that stand": lambda q: trajectory([q, q], [1.0, 1.0]),
-    "times that fall": lambda q: trajectory([q, q], [1.0, 0.5]),
-    "a negative time": lambda q: trajectory([q], [-0.5]),
-    "NaN": lambda q: trajectory([[*q[:6], np.nan]], [1.0]),
-    "infinity": lambda q: trajectory([q, [np.inf, *q[1:]]], [1.0, 2.0]),
-    "NaN of a velocity": lambda q: trajectory([q], [1.0], velocities=[[np.nan] * 7]),
-    "too few numbers": lambda q: trajectory([q[:6]], [1.0]),
-    "no positions": lambda q: trajectory([[]], [1.0]),
-    "an end in motion": lambda q: trajectory([q], [1.0], velocities=[[0.1] * 7]),
-    "effort": lambda q: trajectory([q], [1.0], effort=[1.0]),
-    "a stamp long past": lambda q: trajectory([q], [0.1], start=0.5),
-    "a stamp of another clock": lambda q: trajectory([q], [0.1], start=1.7e9),
+    "a joint missing": (lambda q: trajectory([q[:6]], [1.0], joints=JOINTS[:6]), "expected the joints joint_1"),
+    "a joint too many": (lambda q: trajectory([[*q, 0.0]], [1.0], joints=(*JOINTS, "extra")), "expected the joints joint_1"),
+    "a joint twice": (lambda q: trajectory([q], [1.0], joints=(*JOINTS[:6], "joint_1")), "expected the joints joint_1"),
+    "times that stand": (lambda q: trajectory([q, q], [1.0, 1.0]), "must increase strictly"),
+    "times that fall": (lambda q: trajectory([q, q], [1.0, 0.5]), "must increase strictly"),
+    "a negative time": (lambda q: trajectory([q], [-0.5]), "must increase strictly"),
+    "NaN": (lambda q: trajectory([[*q[:6], np.nan]], [1.0]), "positions of point 0: expected 7 finite numbers"),
+    "infinity": (lambda q: trajectory([q, [np.inf, *q[1:]]], [1.0, 2.0]), "positions of point 1: expected 7 finite numbers"),
+    "NaN of a velocity": (
+        lambda q: trajectory([q], [1.0], velocities=[[np.nan] * 7]),
+        "velocities of point 0: expected 7",
+    ),
+    "too few numbers": (lambda q: trajectory([q[:6]], [1.0]), "positions of point 0: expected 7 finite numbers"),
+    "no positions": (lambda q: trajectory([[]], [1.0]), "positions of point 0: expected 7 finite numbers"),
+    "an end in motion": (lambda q: trajectory([q], [1.0], velocities=[[0.1] * 7]), "the last point must be at rest"),
+    "effort": (lambda q: trajectory([q], [1.0], effort=[1.0]), "efforts are not supported"),
+    "a stamp long past": (lambda q: trajectory([q], [0.1], start=0.5), "the trajectory ended .* s ago"),
+    "a stamp of another clock": (lambda q: trajectory([q], [0.1], start=1.7e9), "set use_sim_time where it is published"),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_trajectory_is_refused_and_moves_nothing(robot: RealTimeRobot, what: str) -> None:
     before = robot.joint_positions()
-    with pytest.raises(CommandRefused):
-        robot.trajectory(BAD[what](before + 0.3))
+    make, why = BAD[what]
+    with pytest.raises(CommandRefused, match=why):
+        robot.trajectory(make(before + 0.3))
     np.testing.assert_allclose(run(robot, 0.3)[-1], before, atol=0.002)
 
 
@@ -275,13 +292,13 @@ def test_a_target_pose_is_reached(robot: RealTimeRobot) -> None:
 
 
 def test_a_target_pose_that_cannot_be_is_refused(robot: RealTimeRobot) -> None:
-    for position, quaternion, frame in (
-        ([0.5, 0, np.nan], [0, 0, 0, 1], ""),
-        ([0.5, 0, 0.2], [0, 0, 0, 0], ""),
-        ([0.5, 0, 0.2], [1, 0, 0, 0], ""),
-        ([0.5, 0, 0.2], [0, 0, 0, 1], "world"),
+    for position, quaternion, frame, why in (
+        ([0.5, 0, np.nan], [0, 0, 0, 1], "", "finite numbers"),
+        ([0.5, 0, 0.2], [0, 0, 0, 0], "", "expected a unit quaternion"),
+        ([0.5, 0, 0.2], [1, 0, 0, 0], "", "expected a unit quaternion"),
+        ([0.5, 0, 0.2], [0, 0, 0, 1], "world", "world"),
     ):
-        with pytest.raises(CommandRefused):
+        with pytest.raises(CommandRefused, match=why):
             robot.pose(position, quaternion, frame)
 
 
@@ -289,7 +306,7 @@ def test_joint_positions_are_gone_to(robot: RealTimeRobot) -> None:
     target = robot.joint_positions() + 0.2
     robot.positions(target)
     np.testing.assert_allclose(run(robot, 0.5)[-1], target, atol=0.002)
-    with pytest.raises(CommandRefused):
+    with pytest.raises(CommandRefused, match="joint positions: expected 7 finite numbers"):
         robot.positions(target[:3])
 
 
@@ -306,7 +323,7 @@ def test_the_estop_freezes_and_stays(robot: RealTimeRobot) -> None:
         lambda: robot.positions(frozen),
         lambda: robot.terminate(True),
     ):
-        with pytest.raises(CommandRefused):
+        with pytest.raises(CommandRefused, match="the e-stop is pressed"):
             refused()
     robot.reset(1)
     assert robot.stopped
@@ -327,12 +344,12 @@ def test_the_estop_stops_what_the_motors_were_told(robot: RealTimeRobot) -> None
 
 def test_in_real_time_an_episode_ends_as_it_would_in_lockstep(robot: RealTimeRobot) -> None:
     robot.terminate(True)
-    verdicts = [v for _ in range(60) if (v := robot.advance())]
-    assert [v.event for v in verdicts] == ["failure"]
+    results = [r for _ in range(60) if (r := robot.advance())]
+    assert [r.event for r in results] == ["failure"]
     robot.reset(0)
-    verdicts = [v for _ in range(7 * 120) if (v := robot.advance())]
-    assert len(verdicts) == 24
-    assert verdicts[-1].event == "timeout"
+    results = [r for _ in range(7 * 120) if (r := robot.advance())]
+    assert len(results) == 24
+    assert results[-1].event == "timeout"
 
 
 def test_a_close_on_nothing_costs_one_attempt_and_not_before_the_fingers_met(robot: RealTimeRobot) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.episode_counts import EpisodeCounts, EpisodeOutcome
+from qtransformer_ros.recorder.episode_counts import EpisodeCounts, EpisodeOutcome
 
 
 def outcome(seed: int, word: str) -> EpisodeOutcome:

@@ -14,16 +14,16 @@ from std_msgs.msg import Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.policy import PolicyDecision
-from qtransformer_ros import common_node as common
 from qtransformer_ros.arm.motion import Command, Motion
 from qtransformer_ros.arm.safety import Measured
-from qtransformer_ros.control.effects import Decided
+from qtransformer_ros.control.effects import DecidedAction
 from qtransformer_ros.control.inference import ScoreRequest
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
-from qtransformer_ros.entities_node import Entities
-from qtransformer_ros.policy import messages
+from qtransformer_ros.nodes import messages
+from qtransformer_ros.nodes.entities import Entities
+from qtransformer_ros.nodes.policy_parameters import PolicyParameters
+from qtransformer_ros.nodes.running import publish_last
 from qtransformer_ros.policy.deployment import Deployment
-from qtransformer_ros.policy.parameters_node import Parameters
 
 RECORDERS = ("qtransformer_recorder", "rosbag2_recorder")
 """Nodes that hear commands and obey none: with them alone, nobody listens."""
@@ -35,7 +35,7 @@ class PolicyOutputs:
     """The publishers of a session. In a dry run there are none of commands."""
 
     def __init__(
-        self, node: Node, entities: Entities, parameters: Parameters, deployment: Deployment, settings: RuntimeSettings
+        self, node: Node, entities: Entities, parameters: PolicyParameters, deployment: Deployment, settings: RuntimeSettings
     ) -> None:
         self._node, self._maker, self._lockstep = node, deployment.commands, settings.lockstep
         self._names = deployment.policy.action_spec.names
@@ -76,7 +76,7 @@ class PolicyOutputs:
         """What keeps commands from being heard, and from being the only ones."""
         for topic, publisher in self._commands.items():
             if others := self._others(publisher):
-                yield f"{others} other publisher(s) command {topic}: an arm obeys one master; stop the other"
+                yield f"{others} other publisher(s) command {topic}: only one publisher may command the arm; stop the other"
             if not self._obeying(publisher):
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
 
@@ -133,7 +133,7 @@ class PolicyOutputs:
         message = next(self._messages(motion, self._now_ns()))[1]
         publisher = self._commands[self._maker.topic]
         if last:
-            common.publish_last(publisher, message)
+            publish_last(publisher, message)
         else:
             publisher.publish(message)
 
@@ -148,7 +148,7 @@ class PolicyOutputs:
         """Say what is, or in a dry run would be, commanded."""
         self._proposed.publish(messages.proposed(motion))
 
-    def explain(self, decided: Decided, decision: PolicyDecision) -> None:
+    def explain(self, decided: DecidedAction, decision: PolicyDecision) -> None:
         """Publish what was decided, from which samples and by which values; before the command, so that a log reads in order."""
         stamps = decided.request.stamps
         self.newest_ns = max(stamps.values(), default=0)

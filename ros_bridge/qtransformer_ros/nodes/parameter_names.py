@@ -71,4 +71,4 @@ def _nodes(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else "nor one like it"
+    return f"did you mean '{near[0]}'?" if near else "no similar name"

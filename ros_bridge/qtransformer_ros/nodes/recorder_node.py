@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,10 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, CONSUMED_TYPE, VECTOR_TYPES
 from qtransformer_datasets.rosbag.storage import RawMessage
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import LATCHED, UNHEARD, declared, flag, integer, number, publish_last, run, text, texts
+from qtransformer_ros.nodes.messages import UNHEARD, message_class
+from qtransformer_ros.nodes.parameters import declared, flag, integer, number, text, texts
+from qtransformer_ros.nodes.qos import LATCHED
+from qtransformer_ros.nodes.running import publish_last, run
 from qtransformer_ros.recorder.recorded_bag import TopicInfo, check_folder, distribution_types, offered
 from qtransformer_ros.recorder.recording import Recorder, RecorderSettings
 
@@ -239,13 +241,6 @@ def expected_types(contract: TopicContract) -> dict[str, str]:
     """ROS types of the topics whose contract says them; of the others the publishers do."""
     types = {s.topic: (CAMERA_TYPES | VECTOR_TYPES)[s.type].name for s in (*contract.observed, *contract.commanded)}
     return types | ({contract.ticks.topic: CONSUMED_TYPE.name} if contract.ticks else {})
-
-
-def message_class(kind: str) -> Any:
-    """The class of `sensor_msgs/msg/Image`, or of a service's events."""
-    package, folder, name = kind.split("/")
-    module = import_module(f"{package}.{folder}")
-    return getattr(module, name.removesuffix("_Event")).Event if name.endswith("_Event") else getattr(module, name)
 
 
 def bag_qos(profile: QoSProfile) -> Qos:

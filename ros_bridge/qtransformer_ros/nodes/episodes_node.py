@@ -22,8 +22,11 @@ from tqdm import tqdm
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer_datasets.rosbag.ros_messages import word_of
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.common_node import EVERY, LATCHED, UNHEARD, declared, integer, number, run, text
-from qtransformer_ros.episode_counts import FILE, EpisodeCounts, EpisodeOutcome
+from qtransformer_ros.nodes.messages import UNHEARD
+from qtransformer_ros.nodes.parameters import declared, integer, number, text
+from qtransformer_ros.nodes.qos import EVERY, LATCHED
+from qtransformer_ros.nodes.running import run
+from qtransformer_ros.recorder.episode_counts import FILE, EpisodeCounts, EpisodeOutcome
 
 TICK_S = 0.01
 LOOK_S = 4.0

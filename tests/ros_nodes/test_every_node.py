@@ -1,4 +1,4 @@
-"""What `common_node` promises of every node, seen from outside."""
+"""What every node of ours promises, seen from outside."""
 
 import signal
 import sys
@@ -20,7 +20,9 @@ Not told.\"\"\"
 from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from qtransformer_ros.common_node import EVERY, declared, flag, integer, number, numbers, publish_last, run, text, texts
+from qtransformer_ros.nodes.parameters import declared, flag, integer, number, numbers, text, texts
+from qtransformer_ros.nodes.qos import EVERY
+from qtransformer_ros.nodes.running import publish_last, run
 
 class Toy(Node):
     def __init__(self):
@@ -104,7 +106,7 @@ def test_a_parameter_that_does_not_fit_ends_the_node_with_a_sentence(graph: Grap
 @pytest.mark.parametrize("module", ["policy_node", "sim_node", "recorder_node", "episodes_node"])
 def test_a_parameter_that_a_node_does_not_have_ends_it(graph: Graph, module: str) -> None:
     """A limit that ROS drops in silence does not limit."""
-    node = graph.start(f"qtransformer_ros.{module}", contrakt="x", checkpont="x", episods=1, fold="x", archm="x")
+    node = graph.start(f"qtransformer_ros.nodes.{module}", contrakt="x", checkpont="x", episods=1, fold="x", archm="x")
     assert node.wait(STARTED_S) == 1
     nearest = {"sim": "'archm' (did you mean 'arm'?)", "policy": "'checkpont' (did you mean 'checkpoint'?)"}
     assert nearest.get(module.split("_")[0], "'contrakt' (did you mean 'contract'?)") in node.output
@@ -164,7 +166,7 @@ def test_help_says_what_the_program_is_and_what_may_be_set(graph: Graph) -> None
 
 @pytest.mark.parametrize("name", ["policy", "sim", "recorder", "episodes"])
 def test_help_lists_every_parameter_of_the_readme(graph: Graph, name: str) -> None:
-    words = f"import sys; from qtransformer_ros.{name}_node import main; sys.exit(main())"
+    words = f"import sys; from qtransformer_ros.nodes.{name}_node import main; sys.exit(main())"
     node = graph.run([sys.executable, "-c", words, "--help"], name)
     assert node.wait(STARTED_S) == 0, node.output
     assert f"`qtransformer-{name}`: " in node.output  # pybullet speaks first
@@ -173,6 +175,6 @@ def test_help_lists_every_parameter_of_the_readme(graph: Graph, name: str) -> No
 
 
 def test_the_policy_says_that_it_waits(graph: Graph) -> None:
-    node = graph.start("qtransformer_ros.policy_node")
+    node = graph.start("qtransformer_ros.nodes.policy_node")
     graph.probe.wait_for(lambda: "does nothing before `configure`" in node.output, "the line", STARTED_S)
     assert "ros2 lifecycle set /qtransformer_policy configure" in node.output

@@ -21,25 +21,16 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError
-from qtransformer_datasets.rosbag.ros_messages import NANOSECONDS, stamp_ns
-from qtransformer_ros.common_node import (
-    CLOCK,
-    EVERY,
-    IMAGE,
-    LATCHED,
-    declared,
-    flag,
-    integer,
-    number,
-    run,
-    text,
-    texts,
-    time_message,
-)
+from qtransformer_datasets.rosbag.ros_messages import stamp_ns
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
+from qtransformer_ros.nodes.messages import time_message
+from qtransformer_ros.nodes.parameters import declared, flag, integer, number, text, texts
+from qtransformer_ros.nodes.qos import CLOCK, EVERY, IMAGE, LATCHED
+from qtransformer_ros.nodes.running import run
 from qtransformer_ros.simulated.faults import Faults
 from qtransformer_ros.simulated.lockstep import LockstepRobot
 from qtransformer_ros.simulated.real_time import RealTimeRobot
-from qtransformer_ros.simulated.robot import Verdict
+from qtransformer_ros.simulated.robot import StepResult
 from qtransformer_ros.simulated.trajectory import CommandRefused
 from qtransformer_sim import make_env
 from qtransformer_sim.arm import ARMS
@@ -148,11 +139,11 @@ class SimNode(Node):
 
     def _step(self) -> None:
         """In lockstep: take the control step if its command is complete, and show what came of it."""
-        if isinstance(self.robot, LockstepRobot) and (verdict := self.robot.step()) is not None:
+        if isinstance(self.robot, LockstepRobot) and (result := self.robot.step()) is not None:
             self._follow_clock()
-            self.reward.publish(Float32(data=verdict.reward))  # before what it led to, on which the next decision is made
+            self.reward.publish(Float32(data=result.reward))  # before what it led to, on which the next decision is made
             self._publish_observation()
-            self._publish_verdict(verdict)
+            self._publish_result(result)
 
     def _catch_up(self) -> None:
         """In real time: physics up to now, in bursts between which commands are heard."""
@@ -167,12 +158,12 @@ class SimNode(Node):
         dt = robot.env.bullet.sim_dt
         while self._behind_s >= dt and time.monotonic() - now < BURST_S:
             self._behind_s -= dt
-            verdict = robot.advance()
-            if verdict is not None:
-                self.reward.publish(Float32(data=verdict.reward))
+            result = robot.advance()
+            if result is not None:
+                self.reward.publish(Float32(data=result.reward))
             self._publish_due()
-            if verdict is not None:
-                self._publish_verdict(verdict)
+            if result is not None:
+                self._publish_result(result)
 
     def _publish_due(self) -> None:
         """In real time: what is due at this instant, all with its stamp."""
@@ -264,11 +255,11 @@ class SimNode(Node):
 
         timer = self.create_timer(delay_s, fire, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _publish_verdict(self, verdict: Verdict) -> None:
-        self.success.publish(Bool(data=verdict.success))
-        self.done.publish(Bool(data=verdict.done))
-        if verdict.event:
-            self.event.publish(String(data=verdict.event))
+    def _publish_result(self, result: StepResult) -> None:
+        self.success.publish(Bool(data=result.success))
+        self.done.publish(Bool(data=result.done))
+        if result.event:
+            self.event.publish(String(data=result.event))
             self._publish_status()
 
     def _reset(self) -> int:
@@ -344,8 +335,9 @@ def settings(node: Node) -> dict[str, Any]:
     declare(number, "joint_state_hz", 100.0, "rate of states [Hz]", low=1.0, high=500.0, read_only=True)
     declare(number, "image_hz", 10.0, "rate of images [Hz]", low=0.1, high=100.0, read_only=True)
     declare(number, "real_time_factor", 1.0, "simulated per real second; 0: as fast as possible", low=0.0, high=100.0)
-    declare(number, "twist_timeout_s", 0.25, "age at which a twist runs out [s]", low=0.01, high=10.0)
-    declare(number, "cmd_timeout_s", 0.0, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
+    twist_s, cmd_s = RealTimeRobot.twist_timeout_s, RealTimeRobot.cmd_timeout_s
+    declare(number, "twist_timeout_s", twist_s, "age at which a twist runs out [s]", low=0.01, high=10.0)
+    declare(number, "cmd_timeout_s", cmd_s, "age at which any other motion is broken off [s]; 0: never", low=0.0, high=3600.0)
     declare(integer, "seed", -1, "seed of the next episode; -1: a drawn one", low=-1, high=2**31 - 1)
     declare(text, "split", "train", "objects of the next episode", choices=("train", "validation", "test"))
     declare(integer, "num_objects", 3, "objects of the next episode", low=1, high=10)

@@ -19,13 +19,15 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_ros import common_node as common
 from qtransformer_ros.control.effects import Effects
 from qtransformer_ros.control.estop import STILL_PRESSED
-from qtransformer_ros.policy import messages
+from qtransformer_ros.nodes import messages
+from qtransformer_ros.nodes.parameters import declared
+from qtransformer_ros.nodes.policy_parameters import LIMITS, PolicyParameters
+from qtransformer_ros.nodes.policy_session import PolicySession
+from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, LATCHED
+from qtransformer_ros.nodes.running import run
 from qtransformer_ros.policy.deployment import deploy
-from qtransformer_ros.policy.parameters_node import LIMITS, Parameters
-from qtransformer_ros.policy.session_node import PolicySession
 
 TOPIC_ESTOP = "estop"
 
@@ -35,15 +37,15 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("qtransformer_policy")
-        self.settings = common.declared(self, Parameters)
+        self.settings = declared(self, PolicyParameters)
         self.session: PolicySession | None = None
         self._refusal = ""
         """Why the last transition failed."""
         self._latched = self._pressed = False
         """The e-stop, and the last word of its topic: both outlive sessions, and may come before there is one."""
-        self._status = self.create_publisher(DiagnosticStatus, "~/status", common.LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", common.EVERY)
-        for qos in common.ANY_PUBLISHER:
+        self._status = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVERY)
+        for qos in ANY_PUBLISHER:
             self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
@@ -110,7 +112,7 @@ class PolicyNode(LifecycleNode):
         self.get_logger().error(self._refusal)
 
     def _configure(self) -> None:
-        deployment = deploy(self.settings.wanted(self.get_namespace()))
+        deployment = deploy(self.settings.deployment(self.get_namespace()))
         self.session = PolicySession(self, self.settings, deployment, self.publish_status)
         if self._pressed:
             self.session.apply(self.session.runtime.estop_heard(True))
@@ -198,7 +200,7 @@ def _is_refused_transition(error: Exception) -> bool:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of `qtransformer-policy`. Returns the exit code."""
-    return common.run(PolicyNode, args, Parameters)
+    return run(PolicyNode, args, PolicyParameters)
 
 
 if __name__ == "__main__":

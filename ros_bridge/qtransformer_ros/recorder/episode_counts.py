@@ -1,7 +1,6 @@
 """The outcomes of a demonstration: which seeds are done, how they ended, and how sure that makes us."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
+from qtransformer.files import write_json
 
 FILE = "episodes.json"
 
@@ -43,6 +43,10 @@ class EpisodeCounts:
                 counts = cls(path, [EpisodeOutcome(**entry) for entry in entries])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path}: expected the outcomes of earlier episodes ({error!r}); move the file away") from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         counts.save()
         return counts
 
@@ -56,13 +60,7 @@ class EpisodeCounts:
         self.save()
 
     def save(self) -> None:
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); free space, or choose another folder") from error
+        write_json(self.path, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-from qtransformer_ros import common_node as common
+from qtransformer_ros.nodes.qos import EVERY
 
 
 class Entities:
@@ -25,7 +25,7 @@ class Entities:
         self._timers: list[Timer] = []
 
     def publisher(self, kind: Any, topic: str) -> Publisher:
-        self._publishers.append(self._node.create_publisher(kind, topic, common.EVERY))
+        self._publishers.append(self._node.create_publisher(kind, topic, EVERY))
         return self._publishers[-1]
 
     def subscription(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:

@@ -12,17 +12,17 @@ from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer_ros import common_node as common
 from qtransformer_ros.arm.safety_limits import SafetyLimits
 from qtransformer_ros.control.effects import Effects
-from qtransformer_ros.control.inference import Answer, InferenceThread, ScoreRequest, Scores
+from qtransformer_ros.control.inference import InferenceResult, InferenceThread, ScoreRequest, Scores
 from qtransformer_ros.control.run_state import RunState
 from qtransformer_ros.control.runtime import PolicyRuntime
-from qtransformer_ros.entities_node import Entities, NodeClock
-from qtransformer_ros.policy import messages
+from qtransformer_ros.nodes import messages
+from qtransformer_ros.nodes.entities import Entities, NodeClock
+from qtransformer_ros.nodes.policy_outputs import PolicyOutputs
+from qtransformer_ros.nodes.policy_parameters import PolicyParameters
+from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, IMAGE, LATCHED_OR_NOT, LATEST
 from qtransformer_ros.policy.deployment import Deployment
-from qtransformer_ros.policy.outputs_node import PolicyOutputs
-from qtransformer_ros.policy.parameters_node import Parameters
 
 TOPIC_JOINTS, TOPIC_POSE, TOPIC_ENABLED = "joint_states", "ee_pose", "motion_enabled"
 JOIN_S = 2.0
@@ -42,7 +42,7 @@ class PolicySession:
     """Carries messages to the runtime and the network, and what they say to the outputs."""
 
     def __init__(
-        self, node: LifecycleNode, settings: Parameters, deployment: Deployment, publish_status: Callable[[], None]
+        self, node: LifecycleNode, settings: PolicyParameters, deployment: Deployment, publish_status: Callable[[], None]
     ) -> None:
         """`publish_status` is called when the state, or its reason, changed."""
         self.deployment = deployment
@@ -139,17 +139,17 @@ class PolicySession:
     def _listen(self) -> None:
         contract = self.deployment.contract
         # In lockstep nothing may be lost, for the robot waits; else nothing may queue.
-        qos = common.IMAGE if self.lockstep else common.LATEST
+        qos = IMAGE if self.lockstep else LATEST
         kinds = {source.topic: (source.type, qos) for source in contract.observed}
         kinds |= {topic: (kind, qos) for kind, topic in self._measuring.items() if topic not in kinds}
         for topic, (kind, quality) in kinds.items():
             self._entities.subscription(messages.MESSAGE_CLASSES[kind], topic, self._receiver(topic), quality)
         if contract.instruction and (topic := contract.instruction.topic):
-            for latched in common.LATCHED_OR_NOT:
+            for latched in LATCHED_OR_NOT:
                 self._entities.subscription(messages.MESSAGE_CLASSES["String"], topic, self._receiver(topic), latched)
-        for quality in common.ANY_PUBLISHER:
+        for quality in ANY_PUBLISHER:
             self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), quality)
-        self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, common.EVERY)
+        self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, EVERY)
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
@@ -235,7 +235,7 @@ class PolicySession:
             else:
                 self._act(answer)
 
-    def _act(self, answer: Answer) -> None:
+    def _act(self, answer: InferenceResult) -> None:
         assert answer.decided is not None
         assert answer.decision is not None
         if answer.request.number == self._requested and self.runtime.state is RunState.running:

@@ -8,12 +8,12 @@ from typing import Any
 from rclpy.node import Node
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros import common_node as common
 from qtransformer_ros.arm.commands import Output
 from qtransformer_ros.arm.safety_limits import JointRange, OutOfBounds, SafetyLimits, intersected, limited_joints
 from qtransformer_ros.arm.urdf import read_urdf
 from qtransformer_ros.control.runtime_settings import BelowMinValue, RuntimeSettings
-from qtransformer_ros.policy.deployment import Wanted
+from qtransformer_ros.nodes.parameters import Setting, flag, integer, number, numbers, text, texts
+from qtransformer_ros.policy.deployment import DeploymentSettings
 
 LIMITS = (
     "joint_limit_margin_rad", "max_joint_velocity_scale", "max_joint_accel", "max_step_m", "max_step_rad",
@@ -41,13 +41,13 @@ RUNTIME = {
 """Parameters of which RuntimeSettings are made: fixed for the life of the node."""
 
 
-class Parameters:
+class PolicyParameters:
     """Every parameter of the node, declared; see ros_bridge/README.md for the table."""
 
     def __init__(self, node: Node) -> None:
         fixed: dict[str, Any] = {"read_only": True}
-        self.checkpoint = common.text(node, "checkpoint", "", "run or checkpoint directory; taken up by `configure`")
-        self.tick_on = common.text(
+        self.checkpoint = text(node, "checkpoint", "", "run or checkpoint directory; taken up by `configure`")
+        self.tick_on = text(
             node,
             "tick_on",
             "timer",
@@ -55,13 +55,13 @@ class Parameters:
             choices=("timer", "image"),
             **fixed,
         )
-        self.contract = common.text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
-        self.output = common.text(
+        self.contract = text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
+        self.output = text(
             node, "output", Output.joint_trajectory.value, "what the arm takes", choices=[o.value for o in Output], **fixed
         )
-        self.device = common.text(node, "device", "auto", "auto, cpu, cuda or cuda:<n>", **fixed)
-        self.torch_threads = common.integer(node, "torch_threads", 1, "cores for the network", low=1, high=256, **fixed)
-        self.command_rate_hz = common.number(
+        self.device = text(node, "device", "auto", "auto, cpu, cuda or cuda:<n>", **fixed)
+        self.torch_threads = integer(node, "torch_threads", 1, "cores for the network", low=1, high=256, **fixed)
+        self.command_rate_hz = number(
             node,
             "command_rate_hz",
             50.0,
@@ -70,11 +70,11 @@ class Parameters:
             high=1000.0,
             **fixed,
         )
-        self.allow_slow = common.flag(node, "allow_slow", False, "take a policy slower than its own rate, for lockstep", **fixed)
-        self.base_frame = common.text(node, "base_frame", "base_link", "frame of poses, commanded and measured", **fixed)
-        self.tool_frame = common.text(node, "tool_frame", "tool", "frame of velocities; the URDF's link of the tool", **fixed)
-        self.urdf = common.text(node, "urdf", "", "model of the arm, for Cartesian actions as joint positions", **fixed)
-        self.activation_timeout_s = common.number(
+        self.allow_slow = flag(node, "allow_slow", False, "take a policy slower than its own rate, for lockstep", **fixed)
+        self.base_frame = text(node, "base_frame", "base_link", "frame of poses, commanded and measured", **fixed)
+        self.tool_frame = text(node, "tool_frame", "tool", "frame of velocities; the URDF's link of the tool", **fixed)
+        self.urdf = text(node, "urdf", "", "model of the arm, for Cartesian actions as joint positions", **fixed)
+        self.activation_timeout_s = number(
             node,
             "activation_timeout_s",
             5.0,
@@ -83,36 +83,32 @@ class Parameters:
             high=60.0,
             **fixed,
         )
-        self.joint_limit_margin_rad = common.number(
+        self.joint_limit_margin_rad = number(
             node, "joint_limit_margin_rad", 0.05, "kept from the joints' limits [rad]", low=0.0, high=3.0
         )
-        self.max_joint_velocity_scale = common.number(
+        self.max_joint_velocity_scale = number(
             node, "max_joint_velocity_scale", 1.0, "share of the joints' speed limits", low=1e-3, high=1.0
         )
-        self.max_joint_accel = common.number(
-            node, "max_joint_accel", 0.0, "of a joint [rad/s^2]; 0: not limited", low=0.0, high=1e4
-        )
-        self.max_step_m = common.number(
-            node, "max_step_m", 0.05, "way of tool or rail in a control period [m]", low=1e-6, high=10.0
-        )
-        self.max_step_rad = common.number(
+        self.max_joint_accel = number(node, "max_joint_accel", 0.0, "of a joint [rad/s^2]; 0: not limited", low=0.0, high=1e4)
+        self.max_step_m = number(node, "max_step_m", 0.05, "way of tool or rail in a control period [m]", low=1e-6, high=10.0)
+        self.max_step_rad = number(
             node, "max_step_rad", 0.2, "turn of a joint or of the tool in a control period [rad]", low=1e-6, high=10.0
         )
-        self.workspace_min_m = common.numbers(node, "workspace_min_m", [], "lower corner of the tool's box [m]; empty: none")
-        self.workspace_max_m = common.numbers(node, "workspace_max_m", [], "upper corner of the tool's box [m]; empty: none")
-        self.out_of_bounds = common.text(
+        self.workspace_min_m = numbers(node, "workspace_min_m", [], "lower corner of the tool's box [m]; empty: none")
+        self.workspace_max_m = numbers(node, "workspace_max_m", [], "upper corner of the tool's box [m]; empty: none")
+        self.out_of_bounds = text(
             node,
             "out_of_bounds",
             OutOfBounds.clamp.value,
             "what a motion out of bounds ends in",
             choices=[o.value for o in OutOfBounds],
         )
-        self.joint_names = common.texts(node, "joint_names", [], "joints of inverse kinematics, and of the limits below", **fixed)
-        self.joint_min_rad = common.numbers(node, "joint_min_rad", [], "one per joint [rad]; or the urdf's, if narrower", **fixed)
-        self.joint_max_rad = common.numbers(node, "joint_max_rad", [], "one per joint [rad]; the same", **fixed)
-        self.joint_max_rad_s = common.numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]; the same", **fixed)
+        self.joint_names = texts(node, "joint_names", [], "joints of inverse kinematics, and of the limits below", **fixed)
+        self.joint_min_rad = numbers(node, "joint_min_rad", [], "one per joint [rad]; or the urdf's, if narrower", **fixed)
+        self.joint_max_rad = numbers(node, "joint_max_rad", [], "one per joint [rad]; the same", **fixed)
+        self.joint_max_rad_s = numbers(node, "joint_max_rad_s", [], "one per joint [rad/s]; the same", **fixed)
 
-        self.hold_time_s = common.number(
+        self.hold_time_s = number(
             node, "hold_time_s", 0.3, "within which a hold is reached, where it is a trajectory [s]", low=0.01, high=10.0, **fixed
         )
         self._declare_runtime(node)
@@ -120,18 +116,16 @@ class Parameters:
     def _declare_runtime(self, node: Node) -> None:
         """`RuntimeSettings`, field by field: their defaults are its defaults."""
         usual = RuntimeSettings(control_hz=1.0)
-        self._runtime: dict[str, common.Setting[Any]] = {}
+        self._runtime: dict[str, Setting[Any]] = {}
         for name, description in RUNTIME.items():
             default: Any = getattr(usual, name)
-            declare: Any = (
-                common.flag if isinstance(default, bool) else common.integer if isinstance(default, int) else common.number
-            )
+            declare: Any = flag if isinstance(default, bool) else integer if isinstance(default, int) else number
             self._runtime[name] = declare(node, name, default, description, read_only=True)
         words = [word.value for word in BelowMinValue]
-        self._min_value = common.numbers(
+        self._min_value = numbers(
             node, "min_value", [], "expected return below which an action is not taken; empty: none", read_only=True
         )
-        self._below = common.text(node, "below_min_value", words[0], "what to do then; `ask` pauses", choices=words, read_only=True)
+        self._below = text(node, "below_min_value", words[0], "what to do then; `ask` pauses", choices=words, read_only=True)
 
     def runtime(self, control_hz: float) -> RuntimeSettings:
         if len(self._min_value.value) > 1:
@@ -143,9 +137,8 @@ class Parameters:
             below_min_value=BelowMinValue(self._below.value),
         )
 
-    def wanted(self, namespace: str) -> Wanted:
-        """What to deploy."""
-        return Wanted(
+    def deployment(self, namespace: str) -> DeploymentSettings:
+        return DeploymentSettings(
             checkpoint=Path(self.checkpoint.value),
             contract=Path(self.contract.value),
             namespace=namespace,

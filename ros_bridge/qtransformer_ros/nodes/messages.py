@@ -1,6 +1,7 @@
-"""Messages of the policy from arrays, and arrays from what it is asked. Message packages are imported here, rclpy is not."""
+"""Messages of ours from arrays, and arrays from what the policy is asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from qtransformer.errors import SpecMismatchError
 from qtransformer.types import Observation
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, observation_digest
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.arm.motion import JointMotion, Motion, PoseMotion, TwistMotion
 
 MESSAGE_CLASSES: dict[str, Any] = {
@@ -41,11 +43,20 @@ LEVELS = {
     "error": DiagnosticStatus.ERROR,
     "stale": DiagnosticStatus.STALE,
 }
+UNHEARD = "unheard"
+"""Key in the recorder's status: topics of its contract that no publisher is connected on, so that what is sent there is lost."""
+
+
+def message_class(ros_name: str) -> Any:
+    """The class of `sensor_msgs/msg/Image`, or of a service's events."""
+    package, folder, name = ros_name.split("/")
+    module = import_module(f"{package}.{folder}")
+    return getattr(module, name.removesuffix("_Event")).Event if name.endswith("_Event") else getattr(module, name)
 
 
 def time_message(ns: int) -> Time:
-    """Nanoseconds of ROS time."""
-    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+    """Nanoseconds of ROS time as a stamp."""
+    return Time(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
 
 
 def motion_messages(
@@ -184,7 +195,7 @@ def _vector(kind: Any, values: np.ndarray) -> Any:
 
 def _duration(seconds: float) -> Duration:
     ns = round(seconds * 1e9)
-    return Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+    return Duration(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
 
 
 def _plain(value: Any) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtransformer.errors import ConfigError
-from qtransformer_ros.parameter_names import check_names, check_places, help_line
+from qtransformer_ros.nodes.parameter_names import check_names, check_places, help_line
 
 DECLARED = ["checkpoint", "max_joint_velocity_scale", "use_sim_time", "start_type_description_service"]
 
@@ -16,13 +16,13 @@ def test_every_name_that_is_unknown_is_told_with_the_nearest() -> None:
     said = str(refused.value)
     assert "/arm/policy has no parameter 'checkpont' (did you mean 'checkpoint'?)" in said
     assert "no parameter 'max_joint_velocity_scal' (did you mean 'max_joint_velocity_scale'?)" in said
-    assert "no parameter 'zzz' (nor one like it)" in said
+    assert "no parameter 'zzz' (no similar name)" in said
     assert "no parameter 'checkpoint'" not in said
 
 
 def test_what_is_declared_and_what_is_of_ros_is_taken() -> None:
     check_names("/policy", [*DECLARED, "qos_overrides./clock.subscription.depth"], DECLARED)
-    with pytest.raises(ConfigError, match="nor one like it"):  # ROS's own names are no help for ours
+    with pytest.raises(ConfigError, match="no similar name"):  # ROS's own names are no help for ours
         check_names("/policy", ["use_sim_tim"], DECLARED)
 
 

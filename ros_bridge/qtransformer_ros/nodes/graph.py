@@ -1,12 +1,11 @@
 """Prints, as one line of JSON, who publishes and who listens on a contract's topics, and how large their messages are.
 
-python -m qtransformer_ros.graph_node contract.yaml
+python -m qtransformer_ros.nodes.graph contract.yaml
 """
 
 import json
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from time import monotonic
 from typing import Any
 
@@ -16,6 +15,7 @@ from rclpy.qos import qos_profile_sensor_data
 
 from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
+from qtransformer_ros.nodes.messages import message_class
 
 DISCOVERY_S = 5.0
 """Time that discovery on one machine may take [s]."""
@@ -43,12 +43,6 @@ def main() -> None:
     print(json.dumps(topics))
     node.destroy_node()
     rclpy.try_shutdown()
-
-
-def message_class(ros_name: str) -> Any:
-    """The class of `package/msg/Name`."""
-    package, _, name = ros_name.split("/")
-    return getattr(import_module(f"{package}.msg"), name)
 
 
 class Sizes:
