@@ -1,7 +1,6 @@
 """Numbers that tell how a training goes: gathered without waiting for the device, averaged when a line is written."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import IO
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from qtransformer.files import explained_storage_errors, write_text
 
 CALIBRATION_BINS = 10
 """Bins of predicted value in which prediction and outcome are compared."""
@@ -94,21 +95,26 @@ def calibration_error(table: Float[Tensor, "10 3"]) -> float:
 
 
 class JsonLines:
-    """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from."""
+    """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._path = path
         self._file: IO[str] = path.open("a")
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with explained_storage_errors(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with explained_storage_errors(self._path):
+            self._file.close()
 
 
 def read_jsonl(path: Path) -> list[dict]:

@@ -387,7 +387,7 @@ class Trainer:
             **versions(),
         }
         path = self.directory / "not_finite.json"
-        path.write_text(json.dumps(report, indent=1))
+        write_json(path, report)
         return (
             f"loss or gradient was not finite {MAX_SKIPPED} updates in a row, at step {step}; weights are as before them. "
             f"Batches are numbers {step - MAX_SKIPPED + 1} to {step} of seed {self.config.seed}; losses are in {path}. "

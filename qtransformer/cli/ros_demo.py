@@ -25,7 +25,7 @@ from qtransformer.cli.ros_doctor import BOTH_WAYS
 from qtransformer.cli.settings import EvalSettings, RosDemoSettings
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import wilson
-from qtransformer.files import fingerprint, write_json
+from qtransformer.files import fingerprint, write_json, write_text
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.policy.matching import matched
@@ -56,7 +56,7 @@ def run(settings: RosDemoSettings) -> int:
     if find_spec("rclpy") is None:
         raise ConfigError(f"ros-demo needs ROS 2, and this Python cannot import rclpy: {BOTH_WAYS}")
     keep_apart(out, settings)
-    (out / "parameters.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    write_text(out / "parameters.yaml", yaml.safe_dump(parameters, sort_keys=False))
     act(out, settings.domain)
     outcomes = outcomes_of(out, range(settings.seed, settings.seed + settings.episodes))
     print(success(outcomes))
