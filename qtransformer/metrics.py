@@ -46,7 +46,7 @@ class Metrics:
         self.means: dict[str, tuple[Tensor, Tensor]] = {}
         """Name to (mean, how many samples it stands for)."""
         self.calibration: Float[Tensor, "10 3"] | None = None
-        """Per bin of predicted value: sum of predictions, sum of returns, count."""
+        """See `calibration_table`."""
 
     def mean(self, name: str, value: Tensor, weight: Tensor | None = None) -> Tensor:
         """Record a mean and hand it on."""
@@ -55,9 +55,7 @@ class Metrics:
 
     def calibrate(self, predicted: Float[Tensor, "k"], outcome: Float[Tensor, "k"], low: float, high: float) -> None:
         """Record predictions beside outcomes."""
-        index = ((predicted - low) / (high - low) * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
-        rows = torch.stack([predicted, outcome, torch.ones_like(predicted)], -1)
-        self.calibration = torch.zeros(CALIBRATION_BINS, 3, device=predicted.device).index_add_(0, index, rows)
+        self.calibration = calibration_table(predicted, outcome, low, high)
 
 
 class Meter:
@@ -89,7 +87,14 @@ class Meter:
         return result
 
 
-def calibration_error(table: Float[Tensor, "10 3"]) -> float:
+def calibration_table(predicted: Float[Tensor, "k"], outcome: Float[Tensor, "k"], low: float, high: float) -> Float[Tensor, "10 3"]:
+    """Per bin of predicted value between `low` and `high`: sum of predictions, sum of outcomes, count."""
+    index = ((predicted - low) / (high - low) * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
+    rows = torch.stack([predicted, outcome, torch.ones_like(predicted)], -1)
+    return torch.zeros(CALIBRATION_BINS, 3, device=predicted.device).index_add_(0, index, rows)
+
+
+def calibration_error(table: Float[Tensor, "bins 3"]) -> float:
     """Expected calibration error: |mean prediction - mean outcome| per bin, weighted by count."""
     return float((table[:, 0] - table[:, 1]).abs().sum() / table[:, 2].sum().clamp_min(1))
 

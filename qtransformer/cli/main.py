@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import qtransformer
-from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types, suggest
+from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types
 from qtransformer.cli.help import overview, verb_help
 from qtransformer.errors import QTransformerError
 from qtransformer.files import is_disk_full
+from qtransformer.suggest import suggest
 
 MODULES = {"eval": "evaluate", "ros-demo": "ros_demo"}
 """Verbs whose module is called otherwise; `data view` is in `data/view.py`. Each module has `run(settings) -> exit code`."""

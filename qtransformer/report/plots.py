@@ -98,7 +98,6 @@ def curves_plot(
     names: Mapping[str, str],
     theme: Theme,
     *,
-    ylabel: str = "",
     limits: tuple[float, float] | None = None,
     log: bool = False,
 ) -> Figure:
@@ -121,7 +120,6 @@ def curves_plot(
         ax.minorticks_off()
     if limits is not None:
         ax.set_ylim(*limits)
-    ax.set_ylabel(ylabel)
     _finish(ax, theme, legend=len(lines) > 1)
     return figure
 

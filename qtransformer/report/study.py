@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qtransformer.files import replaced_file, write_text
+from qtransformer.intervals import Estimate, success_difference, success_rate
 from qtransformer.report import plots
 from qtransformer.report.palette import LINE_COLORS, METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
 from qtransformer.report.pieces import card, document, note, publish, swatch, table
-from qtransformer.statistics import Estimate, success_difference, success_rate
 
 COLORS = (*LINE_COLORS, *OTHER_COLORS)
 CLEAR_SEEDS = 4
