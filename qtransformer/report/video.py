@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from qtransformer.files import replaced_file, write_json
+from qtransformer.files import explained_storage_errors, replaced_file, write_json
 from qtransformer.policy import PolicyDecision
 from qtransformer.report.frame import HEIGHT, LEFT_WIDTH, SCENE_HEIGHT, WIDTH, Frame, ValueScale, draw
 from qtransformer.rollout import rollout
@@ -69,7 +69,7 @@ def _others(directory: Path, entries: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def _write_distributions(path: Path, filmed: "FilmedActor", episode: Episode) -> None:
-    with replaced_file(path) as fresh, fresh.open("wb") as file:
+    with explained_storage_errors(path), replaced_file(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(
             file,
             probs=np.stack([d.value_probs[-1] for d in filmed.decisions]),
