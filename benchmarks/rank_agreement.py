@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from qtransformer.best_checkpoint import VALIDATION_SEED
 from qtransformer.cli.factories import SIMULATOR, EnvFactory, observed_env_kwargs
 from qtransformer.errors import QTransformerError
 from qtransformer.evaluate import Evaluation, evaluate
@@ -29,7 +30,6 @@ from qtransformer.log_evaluation import CriticConfig
 from qtransformer.log_evaluation.judging import LOWER_IS_BETTER, LogJudge, checkpoints_of, judge_all
 from qtransformer.log_evaluation.ranking import Agreement, agreement
 from qtransformer.policy import Policy
-from qtransformer.trainer import VALIDATION_SEED
 from qtransformer_datasets import EpisodeDataset
 
 PLOTTED = ("likelihood_gap", "fqe")

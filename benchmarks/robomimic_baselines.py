@@ -43,8 +43,8 @@ from qtransformer.cli.factories import SIMULATOR, EnvFactory, observed_env_kwarg
 from qtransformer.cli.settings import Split
 from qtransformer.cli.training import logged_env_kwargs
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer.evaluate import wilson
 from qtransformer.files import write_json
+from qtransformer.intervals import wilson
 from qtransformer.run_guard import exclusive
 from qtransformer_datasets import EpisodeDataset, open_episodes
 

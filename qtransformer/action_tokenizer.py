@@ -62,9 +62,17 @@ class ActionTokenizer:
         return torch.arange(self.max_bins) < torch.tensor(self.num_bins)[:, None]
 
     def encode(self, action: Float[Tensor, "*b n"]) -> Int[Tensor, "*b n"]:
-        """Bin of every dimension. Values outside [-1, 1] fall into the outermost bin; NaN and infinity raise."""
+        """Bin of every dimension. Values outside [-1, 1] fall into the outermost bin.
+
+        Raises:
+            QTransformerError: NaN or infinity; names row and dimension.
+        """
         if not torch.isfinite(action).all():
-            raise QTransformerError("an action to encode holds NaN or infinity; clean the data (`qtransformer data inspect`)")
+            *row, dim = (~torch.isfinite(action)).nonzero()[0].tolist()
+            raise QTransformerError(
+                f"actions to encode: expected finite numbers, found {float(action[(*row, dim)])} in dimension {dim} of row "
+                f"{', '.join(map(str, row)) or '0'}; clean the data (`qtransformer data inspect`)"
+            )
         a = torch.tensor(self.num_bins, device=action.device)
         switch = torch.tensor(self.switches, device=action.device)
         unit = (action.clamp(-1, 1) + 1) / 2
@@ -75,3 +83,9 @@ class ActionTokenizer:
         """Centre of each chosen bin, in [-1, 1]."""
         centers = self.bin_centers.to(bins.device)
         return centers.expand(*bins.shape, -1).gather(-1, bins[..., None])[..., 0]
+
+
+def take(values: Float[Tensor, "b n a *v"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n *v"]:
+    """The entry of one bin of each dimension."""
+    index = bins.reshape(*bins.shape, 1, *([1] * (values.ndim - 3))).expand(-1, -1, 1, *values.shape[3:])
+    return values.gather(2, index)[:, :, 0]

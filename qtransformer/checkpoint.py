@@ -114,8 +114,8 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
     """
     directory = resolve_checkpoint(path)
     verify_manifest(directory)
-    config = from_dict(TrainConfig, _json(directory / "config.json"), f"{directory}/config.json")
-    spec, stats = _json(directory / "spec.json"), _json(directory / "stats.json")
+    config = from_dict(TrainConfig, read_json(directory / "config.json"), f"{directory}/config.json")
+    spec, stats = read_json(directory / "spec.json"), read_json(directory / "stats.json")
     try:
         action_spec = ActionSpec.from_dict(spec["action"])
         observation_spec = ObservationSpec.from_dict(spec["observation"])
@@ -133,7 +133,7 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
         observation_spec=observation_spec,
         stats=stats,
         network=network.to(device).eval(),
-        metadata=_json(directory / "metadata.json"),
+        metadata=read_json(directory / "metadata.json"),
         golden=golden,
     )
 
@@ -152,7 +152,7 @@ def read_training_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, A
     if not state.is_dir():
         raise CheckpointError(f"{directory} has no training_state: it can act but not resume; start anew with init={directory}")
     verify_manifest(state)
-    return load_file(state / "state.safetensors"), _json(state / "position.json")
+    return load_file(state / "state.safetensors"), read_json(state / "position.json")
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -234,8 +234,13 @@ def _pointer(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A file of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing or no JSON.
+    """
     try:
         return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error

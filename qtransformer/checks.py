@@ -58,9 +58,9 @@ def warn_of_no_surprise(config: TrainConfig, stats: Any) -> None:
     """Where steps that go on may earn as much as an episode can, nothing that happens is less than what a reward may explain."""
     if config.targets.surprise and 0 < stats.going_on_reward_max >= stats.return_max:
         warnings.warn(
-            f"targets.surprise={config.targets.surprise} will change nothing: in these data a step after which the episode may go "
-            f"on earns {stats.going_on_reward_max:g}, as much as any return, so that no loss of value is a surprise. If successes "
-            "end their episodes, mark them terminated (`dones=terminated` of robomimic files)",
+            f"targets.surprise={config.targets.surprise} has no effect: a step after which the episode may go on earns up to "
+            f"{stats.going_on_reward_max:g}, as much as a whole episode, so a drop in value can always be explained by reward. If "
+            "successes end their episodes, mark them terminated (`dones=terminated` of robomimic files)",
             stacklevel=3,
         )
 
@@ -69,11 +69,13 @@ def warn_of_coarse_bins(bins: int, spec: ActionSpec, stats: Any) -> None:
     """Say which actions are almost all one to the policy, because the data use little of their limits."""
     spanned = (stats.action_max - stats.action_min) / 2 * bins
     dims = zip(spec.names, spec.discrete, spanned, strict=True)
-    coarse = [f"'{name}' over {used:.2g}" for name, values, used in dims if not values and 0 < used < MIN_SPANNED]
+    coarse = [
+        f"'{name}' uses only {used:.2g} of {bins} bins" for name, values, used in dims if not values and 0 < used < MIN_SPANNED
+    ]
     if coarse:
         warnings.warn(
-            f"of {bins} bins between the limits of actions, these data spread {', '.join(coarse)}; the policy knows one action per "
-            "bin: narrow limits to what the data use (`data stats` prints it; of a bag, the contract) or raise model.action_bins",
+            f"in these data {', '.join(coarse)} between the limits of actions, and the policy knows one action per bin: narrow "
+            "limits to what the data use (`data stats` prints it; of a bag, the contract) or raise model.action_bins",
             stacklevel=3,
         )
 

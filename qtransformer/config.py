@@ -116,16 +116,26 @@ def require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None
     for f in fields(config):
         value, least = getattr(config, f.name), 0 if f.name in but else 1
         if type(value) is int and value < least:
-            raise ConfigError(f"{group}{f.name}={value} must be at least {least}")
+            raise ConfigError(f"{group}{f.name}={value} must be at least {least}; {_default_of(config, f.name)}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{group}{f.name}={value} must be a finite number")
+            raise ConfigError(f"{group}{f.name}={value} must be a finite number; {_default_of(config, f.name)}")
 
 
 def require_at_least_0(config: Any, group: str, names: tuple[str, ...]) -> None:
     """These settings are weights, sizes or rates."""
     for name in names:
         if getattr(config, name) < 0:
-            raise ConfigError(f"{group}{name}={getattr(config, name)} must be at least 0")
+            raise ConfigError(f"{group}{name}={getattr(config, name)} must be at least 0; {_default_of(config, name)}")
+
+
+def _default_of(config: Any, name: str) -> str:
+    """What a refused setting may go back to."""
+    value = next(f.default for f in fields(config) if f.name == name)
+    return f"the default is {'null' if value is None else value}"
+
+
+def _next_multiple(number: int, of: int) -> int:
+    return -(-number // of) * of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -177,9 +187,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_positive(self, "model.")
         if self.embed_dim % self.num_heads:
-            raise ConfigError(f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}")
+            raise ConfigError(
+                f"model.embed_dim={self.embed_dim} must be a multiple of model.num_heads={self.num_heads}; "
+                f"{_next_multiple(self.embed_dim, self.num_heads)}, say"
+            )
         if self.encoder is EncoderKind.resnet18 and self.encoder_width % 8:
-            raise ConfigError(f"model.encoder_width={self.encoder_width} must be a multiple of 8, ResNet-18's groups of channels")
+            raise ConfigError(
+                f"model.encoder_width={self.encoder_width} must be a multiple of 8, ResNet-18's groups of channels; "
+                f"{_next_multiple(self.encoder_width, 8)}, say"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -208,8 +224,8 @@ class TargetConfig:
     bootstrap_proposals: int | None = None
     """How many for the bootstrap, where `proposals` hold there; null: as many. Fewer make a step cheaper."""
     surprise: float = 0.0
-    """When acting by proposals, expect less of what has disappointed before in the same episode: width of the kernel that says
-    what is like it (`surprise.py`); 0 switches it off. Nothing is learned otherwise."""
+    """When acting by proposals, expect less of what has disappointed before in the same episode: width of the Gaussian kernel over
+    (state, action) within which earlier disappointments count (`surprise.py`); 0 switches it off. Learning stays as it is."""
     mask_bootstrap: bool = True
     """Whether mask and proposals hold for the bootstrap as well as for acting."""
     behavior_weight: float = 1.0
@@ -225,7 +241,7 @@ class TargetConfig:
         require_at_least_0(self, "targets.", ("conservative_weight", "behavior_weight"))
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1")
+                raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1; {_default_of(self, name)}")
         if self.target_rate == 0:
             raise ConfigError("targets.target_rate=0 would bootstrap from the untrained network for ever; .05, say")
         if self.behavior_mask > 0 and self.behavior_weight == 0:
@@ -269,13 +285,16 @@ class OptimConfig:
     color_jitter: float = 0.2
     """Random scale and offset of a segment's colour channels, as a share of the half range; 0 switches it off."""
     proprio_noise: float = 0.1
-    """Noise added to proprioception, in its standard deviations: without it, joint angles betray the episode and its outcome."""
+    """Noise added to proprioception, in its standard deviations: without it, joint angles identify the episode and its outcome."""
 
     def __post_init__(self) -> None:
         require_positive(self, "optim.", but=("warmup_steps", "max_shift"))
         require_at_least_0(self, "optim.", ("learning_rate", "weight_decay", "color_jitter", "proprio_noise"))
         if self.clip_norm <= 0:
-            raise ConfigError(f"optim.clip_norm={self.clip_norm} must be above 0: gradients are scaled down to it")
+            raise ConfigError(
+                f"optim.clip_norm={self.clip_norm} must be above 0: gradients are scaled down to it; "
+                f"{_default_of(self, 'clip_norm')}"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -329,7 +348,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "", but=("cloning_steps", "seed", "threads", "keep_checkpoints", "eval_episodes"))
         if self.seed >= 2**63:
-            raise ConfigError(f"seed={self.seed} must be below 2**63")
+            raise ConfigError(f"seed={self.seed} must be below 2**63: PyTorch's generators take no larger one")
+        if self.algo is not Algo.bc and self.cloning_steps >= self.steps:
+            raise ConfigError(
+                f"cloning_steps={self.cloning_steps} of steps={self.steps} leave none to learn values in; raise steps above "
+                f"{self.cloning_steps}, lower cloning_steps, or clone alone with algo=bc"
+            )
 
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""

@@ -20,5 +20,9 @@ class SpecMismatchError(QTransformerError):
     """Cameras, shapes, units or action dimensions differ between two things that must agree."""
 
 
+class StorageError(QTransformerError):
+    """A file that cannot be written: full disk, no permission."""
+
+
 class CheckpointError(QTransformerError):
     """A checkpoint that is incomplete, altered, or acts differently from the day it was saved."""

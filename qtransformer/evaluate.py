@@ -1,6 +1,5 @@
 """How often an actor succeeds, with an honest interval."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -8,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from qtransformer.rollout import StepHook, rollout
+from qtransformer.intervals import wilson
+from qtransformer.returns import returns_to_go
+from qtransformer.rollout import rollout
 from qtransformer.types import Actor, Env, Episode
-
-Z_95 = 1.959963984540054
-"""Two-sided 95% quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class Evaluation:
         return float(np.mean([r.steps for r in self.results])) if self.results else 0.0
 
     def summary(self) -> dict[str, Any]:
-        """The numbers scripts read: success, low, high, episodes, seconds."""
+        """The numbers scripts read: success, low, high, episodes, seconds, mean_steps."""
         low, high = self.interval
         return {
             "success": self.success,
@@ -79,31 +77,12 @@ class Evaluation:
         return f"{self.success:.2f} [{low:.2f}, {high:.2f}] over {len(self.results)} episodes"
 
 
-def wilson(successes: float, episodes: int) -> tuple[float, float]:
-    """95% Wilson score interval of a proportion (Wilson 1927): right also near 0 and 1, where +- intervals are not."""
-    if episodes == 0:
-        return 0.0, 1.0
-    p, z2 = successes / episodes, Z_95 * Z_95
-    center = (p + z2 / (2 * episodes)) / (1 + z2 / episodes)
-    half = Z_95 / (1 + z2 / episodes) * math.sqrt(p * (1 - p) / episodes + z2 / (4 * episodes**2))
-    return max(0.0, center - half), min(1.0, center + half)
+def run_episode(env: Env, actor: Actor, seed: int, discount: float = 1.0) -> EpisodeResult:
+    """Act one episode of `env` from `seed`."""
+    return episode_result(rollout(env, actor, seed), seed, discount)
 
 
-def no_worse(success: float, best: float, episodes: int) -> bool:
-    """Whether a success rate is below another by at most the standard error of their difference, both from `episodes` episodes.
-
-    The one-standard-error rule (Breiman et al. 1984): what chance explains is no reason to prefer the shorter training.
-    """
-    rate = (success + best) / 2
-    return success >= best or (best - success) ** 2 <= 2 * rate * (1 - rate) / episodes
-
-
-def run_episode(env: Env, actor: Actor, seed: int, discount: float = 1.0, on_step: StepHook | None = None) -> EpisodeResult:
-    """Act one episode of `env` from `seed` and judge it."""
-    return judge(rollout(env, actor, seed, on_step), seed, discount)
-
-
-def judge(episode: Episode, seed: int, discount: float) -> EpisodeResult:
+def episode_result(episode: Episode, seed: int, discount: float) -> EpisodeResult:
     """The outcome of a finished episode."""
     values = episode.info.get("values", [])
     return EpisodeResult(
@@ -115,15 +94,6 @@ def judge(episode: Episode, seed: int, discount: float) -> EpisodeResult:
         values=tuple(float(v) for v in values),
         returns=tuple(returns_to_go(episode.rewards, discount).tolist()) if values else (),
     )
-
-
-def returns_to_go(rewards: np.ndarray, discount: float) -> np.ndarray:
-    """Discounted return that followed each step of an episode, float64 (T,)."""
-    returns, ahead = np.zeros(len(rewards)), 0.0
-    for t in range(len(rewards) - 1, -1, -1):
-        ahead = float(rewards[t]) + discount * ahead
-        returns[t] = ahead
-    return returns
 
 
 def evaluate(env: Env, actor: Actor, seeds: Sequence[int], discount: float = 1.0) -> Evaluation:

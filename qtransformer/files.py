@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from qtransformer.errors import CheckpointError
+from qtransformer.errors import CheckpointError, StorageError
 
 MANIFEST = "manifest.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
-"""Numbers of errors that room would mend; safetensors tells none."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that free space would cure."""
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def published_directory(destination: Path) -> Iterator[Path]:
     """A temporary directory to fill, which becomes `destination` if the block ends well and vanishes if it does not.
 
     Raises:
-        CheckpointError: the disk is full or not writable; what existed before is untouched.
+        StorageError: the disk is full or not writable; what existed before is untouched.
     """
     temporary = destination.with_name(f"{destination.name}.tmp-{os.getpid()}")
     try:
@@ -42,7 +42,7 @@ def published_directory(destination: Path) -> Iterator[Path]:
         written = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file())
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise CheckpointError(_explain(error, destination, written)) from error
+            raise StorageError(_explain(error, destination, written)) from error
         raise
 
 
@@ -58,10 +58,29 @@ def _explain(error: Exception, destination: Path, written: int) -> str:
 
 def _reason(error: Exception) -> tuple[str, str]:
     """Why something could not be written, and what mends it."""
-    number = getattr(error, "errno", None)
-    if number in FULL:
+    if is_disk_full(error):
         return "the disk is full or a file-size limit was reached", "free some space"
-    return os.strerror(number), "check the folder and its permissions"
+    return getattr(error, "strerror", None) or str(error), "check the folder and its permissions"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a write that found no room is among the causes. h5py and safetensors hide the number in their text."""
+    texts = [os.strerror(number) for number in DISK_FULL]
+    while error is not None:
+        if getattr(error, "errno", None) in DISK_FULL or any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def explained_storage_errors(path: Path) -> Iterator[None]:
+    """A block that writes `path`: its OSError becomes a StorageError that names the path, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason, remedy = _reason(error)
+        raise StorageError(f"cannot write {path}: {reason}; {remedy}") from error
 
 
 def write_manifest(directory: Path) -> None:
@@ -107,14 +126,10 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file atomically.
 
     Raises:
-        CheckpointError: the disk is full or not writable; what existed before is untouched.
+        StorageError: the disk is full or not writable; what existed before is untouched.
     """
-    try:
-        with replaced_file(path) as fresh:
-            fresh.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason, remedy = _reason(error)
-        raise CheckpointError(f"cannot write {path}: {reason}; {remedy}") from error
+    with explained_storage_errors(path), replaced_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
 
 
 @contextmanager

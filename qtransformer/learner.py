@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, augment
 from qtransformer.batch import Batch
 from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
 from qtransformer.frame_encoder import FrameEncoder
-from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
+from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean
 from qtransformer.metrics import Metrics, Stopwatch
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.target_network import TargetNetwork
@@ -21,8 +22,8 @@ from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
 
-LOOKED_AT = 8
-"""Where nothing pushes on bins that were not taken, their values are only looked at: in one update of so many."""
+UNSEEN_METRICS_EVERY = 8
+"""Where nothing pushes on bins that were not taken, their values are for the log alone: computed in one update of so many."""
 
 
 class Unseen(NamedTuple):
@@ -34,13 +35,13 @@ class Unseen(NamedTuple):
     """Which of the c bins exist and were not taken."""
 
 
-class Judged(NamedTuple):
+class HeadOutputs(NamedTuple):
     """The values that the losses are about: of the logged bin of every dimension, and of bins it is set beside."""
 
     data_logits: Float[Tensor, "k n v"]
     q_data: Float[Tensor, "k n"]
     unseen: Unseen | None
-    """None where this update does not look at them."""
+    """None where this update does not compute them."""
 
 
 class HeldOut(NamedTuple):
@@ -116,12 +117,12 @@ class QLearner:
                 loss = self._cloning_loss(batch, hidden, bins)
         else:
             with watch.section("forward"):
-                judged = self._judged(hidden, bins, step, generator)
+                outputs = self._logged_and_unseen(hidden, bins, step, generator)
             with watch.section("target"), torch.no_grad():
                 target, valid = self._target(seen, hidden, bins, metrics, generator)
             with watch.section("forward"):
-                loss = self._value_loss(batch, hidden, bins, judged, target, valid, metrics)
-                self._observe(batch, hidden, judged, target, metrics)
+                loss = self._value_loss(batch, hidden, bins, outputs, target, valid, metrics)
+                self._observe(batch, hidden, outputs, target, metrics)
         metrics.mean("loss", loss)
         with watch.section("backward"):
             self._descend(loss, step, metrics)
@@ -156,12 +157,12 @@ class QLearner:
             self.target_network.value_head = head
 
     @torch.no_grad()
-    def judge(self, batch: Batch) -> HeldOut:
+    def evaluate_batch(self, batch: Batch) -> HeldOut:
         """Values and targets of a batch as `update` would see them, without augmentation and without learning."""
         seen = Augmented(batch.to(self.device), {})
         bins = self._logged_bins(seen.batch)
         hidden = self._hidden(seen, bins)
-        output = self.network.judge(hidden)
+        output = self.network.output_heads(hidden)
         log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
         if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
             log_policy = torch.full_like(log_policy, torch.nan)
@@ -179,13 +180,15 @@ class QLearner:
         network = network or self.network
         return network.hidden(self._encoder.windows_of_steps(network, seen), bins)
 
-    def _judged(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], step: int, generator: torch.Generator) -> Judged:
-        """The Q-head's word on the logged bins and on those beside which the losses set them."""
+    def _logged_and_unseen(
+        self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], step: int, generator: torch.Generator
+    ) -> HeadOutputs:
+        """Values of the logged bins and of those beside which the losses set them."""
         data_logits = self.network.q_head.at(hidden, bins[..., None])[:, :, 0]
         pushed = self.config.targets.conservative_weight > 0
         with torch.set_grad_enabled(pushed):
-            unseen = self._unseen(hidden, bins, generator) if pushed or step % LOOKED_AT == 0 else None
-        return Judged(data_logits, self.head.q_values(data_logits), unseen)
+            unseen = self._unseen(hidden, bins, generator) if pushed or step % UNSEEN_METRICS_EVERY == 0 else None
+        return HeadOutputs(data_logits, self.head.q_values(data_logits), unseen)
 
     def _unseen(self, hidden: Float[Tensor, "k n e"], bins: Int[Tensor, "k n"], generator: torch.Generator) -> Unseen:
         """All bins, or a draw of those that were not taken where there are many."""
@@ -214,17 +217,17 @@ class QLearner:
         batch: Batch,
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
-        judged: Judged,
+        outputs: HeadOutputs,
         target: Float[Tensor, "k n v"],
         valid: Bool[Tensor, "k"],
         metrics: Metrics,
     ) -> Float[Tensor, ""]:
         """The weighted sum of what values are learned from and what rides along."""
         targets, has_action = self.config.targets, batch.of_steps(batch.has_action)
-        td = masked_mean(self.head.loss_to_probs(judged.data_logits, target), valid)
+        td = masked_mean(self.head.loss_to_probs(outputs.data_logits, target), valid)
         loss = metrics.mean("td_loss", td)
-        if judged.unseen is not None:
-            pushed = conservative_loss(targets.conservative, self.head, *judged.unseen, judged.q_data)
+        if outputs.unseen is not None:
+            pushed = conservative_loss(targets.conservative, self.head, *outputs.unseen, outputs.q_data)
             loss = loss + targets.conservative_weight * metrics.mean("conservative_loss", masked_mean(pushed, has_action))
         if self.config.algo is Algo.q and targets.floor is Floor.learned:
             mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._return_bound(batch, bins))
@@ -295,7 +298,7 @@ class QLearner:
             uncertain = (discounts > 0)[:, None].expand_as(floor)
         else:
             assert self._bootstrap is not None
-            output, allowed = self._bootstrap.judge(seen, bins)
+            output, allowed = self._bootstrap.values(seen, bins)
             probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
             uncertain = torch.ones_like(floor, dtype=torch.bool)
             uncertain[:, -1] = discounts > 0
@@ -318,9 +321,9 @@ class QLearner:
 
     @torch.no_grad()
     def _observe(
-        self, batch: Batch, hidden: Float[Tensor, "k n e"], judged: Judged, target: Float[Tensor, "k n v"], metrics: Metrics
+        self, batch: Batch, hidden: Float[Tensor, "k n e"], outputs: HeadOutputs, target: Float[Tensor, "k n v"], metrics: Metrics
     ) -> None:
-        """What tells healthy from sick value learning; see `docs/metrics.md`."""
+        """What tells value learning that works from one that fails; see `docs/metrics.md`."""
         has_action, mc_return = batch.of_steps(batch.has_action), batch.of_steps(batch.mc_return)
         starts = (batch.of_steps(batch.episode_start) == batch.step_frames.flatten()) & has_action
         first = self.head.q_values(self.network.q_head(hidden[starts, :1])[:, 0])
@@ -329,13 +332,13 @@ class QLearner:
         metrics.mean("v_max", torch.tensor(self.head.v_max))
         metrics.mean("q_start", best_first.mean(), starts.sum())
         metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
-        metrics.mean("q_data", masked_mean(judged.q_data, has_action))
+        metrics.mean("q_data", masked_mean(outputs.q_data, has_action))
         metrics.mean("target", masked_mean(self.head.to_value(target), has_action))
-        if judged.unseen is not None:
-            best_unseen = judged.unseen.q_values.masked_fill(~judged.unseen.exist, -torch.inf).amax(-1)
-            metrics.mean("unseen_over_data", masked_mean((best_unseen > judged.q_data).float(), has_action))
-            metrics.mean("unseen_excess", masked_mean(best_unseen - judged.q_data, has_action))
-        metrics.calibrate(judged.q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
+        if outputs.unseen is not None:
+            best_unseen = outputs.unseen.q_values.masked_fill(~outputs.unseen.exist, -torch.inf).amax(-1)
+            metrics.mean("unseen_over_data", masked_mean((best_unseen > outputs.q_data).float(), has_action))
+            metrics.mean("unseen_excess", masked_mean(best_unseen - outputs.q_data, has_action))
+        metrics.calibrate(outputs.q_data[has_action, -1], mc_return[has_action], self.head.v_min, self.head.v_max)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Optimiser, target network and range of values as named tensors (the network itself is saved apart)."""

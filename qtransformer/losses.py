@@ -9,12 +9,6 @@ from qtransformer.config import Conservative
 from qtransformer.value_heads import ValueHead
 
 
-def take(values: Float[Tensor, "b n a *v"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n *v"]:
-    """The entry of one bin of each dimension."""
-    index = bins.reshape(*bins.shape, 1, *([1] * (values.ndim - 3))).expand(-1, -1, 1, *values.shape[3:])
-    return values.gather(2, index)[:, :, 0]
-
-
 def masked_mean(values: Float[Tensor, "b n"], valid: Bool[Tensor, "b"]) -> Float[Tensor, ""]:
     """Mean over dimensions and over the valid samples of a batch; 0 if there is none."""
     return (values.mean(-1) * valid).sum() / valid.sum().clamp_min(1)

@@ -1,7 +1,6 @@
 """Numbers that tell how a training goes: gathered without waiting for the device, averaged when a line is written."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import IO
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from qtransformer.files import explained_storage_errors, write_text
 
 CALIBRATION_BINS = 10
 """Bins of predicted value in which prediction and outcome are compared."""
@@ -45,7 +46,7 @@ class Metrics:
         self.means: dict[str, tuple[Tensor, Tensor]] = {}
         """Name to (mean, how many samples it stands for)."""
         self.calibration: Float[Tensor, "10 3"] | None = None
-        """Per bin of predicted value: sum of predictions, sum of returns, count."""
+        """See `calibration_table`."""
 
     def mean(self, name: str, value: Tensor, weight: Tensor | None = None) -> Tensor:
         """Record a mean and hand it on."""
@@ -54,9 +55,7 @@ class Metrics:
 
     def calibrate(self, predicted: Float[Tensor, "k"], outcome: Float[Tensor, "k"], low: float, high: float) -> None:
         """Record predictions beside outcomes."""
-        index = ((predicted - low) / (high - low) * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
-        rows = torch.stack([predicted, outcome, torch.ones_like(predicted)], -1)
-        self.calibration = torch.zeros(CALIBRATION_BINS, 3, device=predicted.device).index_add_(0, index, rows)
+        self.calibration = calibration_table(predicted, outcome, low, high)
 
 
 class Meter:
@@ -88,27 +87,39 @@ class Meter:
         return result
 
 
-def calibration_error(table: Float[Tensor, "10 3"]) -> float:
+def calibration_table(predicted: Float[Tensor, "k"], outcome: Float[Tensor, "k"], low: float, high: float) -> Float[Tensor, "10 3"]:
+    """Per bin of predicted value between `low` and `high`: sum of predictions, sum of outcomes, count."""
+    index = ((predicted - low) / (high - low) * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
+    rows = torch.stack([predicted, outcome, torch.ones_like(predicted)], -1)
+    return torch.zeros(CALIBRATION_BINS, 3, device=predicted.device).index_add_(0, index, rows)
+
+
+def calibration_error(table: Float[Tensor, "bins 3"]) -> float:
     """Expected calibration error: |mean prediction - mean outcome| per bin, weighted by count."""
     return float((table[:, 0] - table[:, 1]).abs().sum() / table[:, 2].sum().clamp_min(1))
 
 
 class JsonLines:
-    """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from."""
+    """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._path = path
         self._file: IO[str] = path.open("a")
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with explained_storage_errors(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with explained_storage_errors(self._path):
+            self._file.close()
 
 
 def read_jsonl(path: Path) -> list[dict]:

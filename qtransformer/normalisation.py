@@ -1,5 +1,6 @@
 """Whether data are what a checkpoint's normalisation was made for."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,3 +28,18 @@ def shifted(names: Sequence[str], kept: Mapping[str, Any], found: Mapping[str, A
         if abs(other_mean - mean) > MAX_SHIFT * width or (varies and abs(np.log(other_std / std)) > np.log(MAX_RATIO)):
             phrases.append(f"'{name}' is {other_mean:.4g} ± {other_std:.2g}, the checkpoint's {mean:.4g} ± {std:.2g}")
     return phrases
+
+
+def kept_normalisation(names: Sequence[str], kept: Mapping[str, Any], found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Statistics `found` of data with those of `kept` that normalise: weights go on with the normalisation they were learned under.
+
+    A warning tells where these data lie far from it; `where` names the checkpoint.
+    """
+    far = shifted(names, kept, found)
+    if far:
+        warnings.warn(
+            f"{where} was trained on other proprioception: in these data {'; '.join(far)}. Its normalisation is kept; "
+            "check units and robot, or train afresh without init",
+            stacklevel=2,
+        )
+    return {**found, **{key: kept[key] for key in KEYS}}

@@ -102,7 +102,7 @@ class Policy:
         artefact = read_checkpoint(path, chosen)
         reward = float(artefact.stats.get("going_on_reward_max", 0.0))
         policy = cls(artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen, reward)
-        policy.replay(artefact.golden, str(path))
+        policy.verify_golden(artefact.golden, str(path))
         return policy
 
     def reset(self) -> None:
@@ -125,7 +125,7 @@ class Policy:
     def take_back(self) -> None:
         """What was last decided was not carried out: nothing that follows is put down to it."""
         if self._surprise is not None:
-            self._surprise.take_back()
+            self._surprise.undo_last()
 
     @torch.inference_mode()
     def decide(self, observation: Observation | Any) -> PolicyDecision:
@@ -137,7 +137,7 @@ class Policy:
         """What `decide` would choose while somebody else acts: what comes of it is not to the credit of the policy's own choice, so
         that there is no surprise."""
         if self._surprise is not None:
-            self._surprise.look_away()
+            self._surprise.interrupt()
         return self._told(self.greedy(self._take_in(observation)))
 
     @torch.inference_mode()
@@ -195,9 +195,9 @@ class Policy:
         values, actions = network.value_head.to_value(probs)[0].cpu().numpy(), network.tokenizer.decode(bins[0]).cpu().numpy()
         proprio = torch.from_numpy(np.asarray(observation["proprio"], np.float32)).to(self.device)
         state = network.normalised(proprio).cpu().numpy()
-        self._surprise.see(float(values.max()))
-        best = int((values + self._surprise.of(state, actions)).argmax())
-        self._surprise.did(state, actions[best], float(values[best]))
+        self._surprise.observe_value(float(values.max()))
+        best = int((values + self._surprise.penalty(state, actions)).argmax())
+        self._surprise.record_action(state, actions[best], float(values[best]))
         return network.reasons(context, bins[:, best], targets.behavior_mask)
 
     def _take_in(self, observation: Observation | Any) -> Float[Tensor, "1 s e"]:
@@ -232,7 +232,7 @@ class Policy:
             "bins": decision.bins,
         }
 
-    def replay(self, golden: Mapping[str, np.ndarray], where: str) -> None:
+    def verify_golden(self, golden: Mapping[str, np.ndarray], where: str) -> None:
         """Check that this policy still makes the same of its golden sample.
 
         Raises:

@@ -13,6 +13,13 @@ from typing import Any
 from qtransformer.errors import ConfigError
 
 
+def run_exists(directory: Path) -> ConfigError:
+    """The refusal to begin a run where there is one."""
+    return ConfigError(
+        f"{directory} holds a run already: `qtransformer resume run={directory}` goes on with it, another run=... starts a new one"
+    )
+
+
 class Stop:
     """Whether a signal asked training to end after the current step."""
 

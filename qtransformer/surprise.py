@@ -37,7 +37,7 @@ class Surprise:
         self._credits = list[float]()
         self._expected: float | None = None
 
-    def see(self, value: float) -> None:
+    def observe_value(self, value: float) -> None:
         """The best value of the state that the last action led to."""
         if self._expected is None:
             return
@@ -45,18 +45,18 @@ class Surprise:
         newest = len(self._credits) - 1
         self._credits = [c + (self.discount * TRACE) ** (newest - i) * difference for i, c in enumerate(self._credits)]
 
-    def did(self, state: Float[np.ndarray, "p"], action: Float[np.ndarray, "n"], value: float) -> None:
+    def record_action(self, state: Float[np.ndarray, "p"], action: Float[np.ndarray, "n"], value: float) -> None:
         """The action that is taken now (scaled to [-1, 1]), where, and its value."""
         self._states = [*self._states, state][-REMEMBERED:]
         self._actions = [*self._actions, action][-REMEMBERED:]
         self._credits = [*self._credits, 0.0][-REMEMBERED:]
         self._expected = value
 
-    def look_away(self) -> None:
+    def interrupt(self) -> None:
         """Somebody else acts from here on: what comes next tells nothing of the last action's state, however it went."""
         self._expected = None
 
-    def take_back(self) -> None:
+    def undo_last(self) -> None:
         """The last action was not taken, so what comes next tells nothing of it, nor of those before."""
         if self._expected is not None:
             self._states.pop()
@@ -64,7 +64,7 @@ class Surprise:
             self._credits.pop()
             self._expected = None
 
-    def of(self, state: Float[np.ndarray, "p"], actions: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k"]:
+    def penalty(self, state: Float[np.ndarray, "p"], actions: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k"]:
         """What to add to the values of actions here: at most 0, by the worst of what is like them."""
         if not self._credits:
             return np.zeros(len(actions))

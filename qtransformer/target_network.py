@@ -42,8 +42,8 @@ class TargetNetwork:
             next_probs[bootstraps.flatten()] = self._state_values(seen, states, context, generator)[place]
         return next_probs
 
-    def judge(self, seen: Augmented, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
-        """Its word on every bin at the logged prefixes, and which bins may be chosen from."""
+    def values(self, seen: Augmented, bins: Int[Tensor, "k n"]) -> tuple[QOutput, Bool[Tensor, "k n a"]]:
+        """Values of every bin at the logged prefixes, and which bins may be chosen from."""
         steps = numbered(seen.batch, seen.batch.step_frames).flatten()
         output = self.network(self._encoder.windows_of(self.network, seen, steps), bins)
         return output, self.network.allowed(output.policy_logits, self._mask)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qtransformer.action_tokenizer import take
 from qtransformer.batch import Batch
 from qtransformer.value_heads import ValueHead
 
@@ -71,8 +72,8 @@ def backup_from_next_dimension(
 ) -> Float[Tensor, "b n v"]:
     """Eq. 1: dimension i < n takes the maximum over the bins of dimension i + 1 at the same state (no reward, no discount
     between the dimensions of one action); dimension n takes `R + gamma V(s')`."""
-    best = q_values.masked_fill(~allowed, -torch.inf).argmax(-1)[:, 1:, None, None]
-    best_logits = q_logits[:, 1:].gather(2, best.expand(-1, -1, 1, q_logits.shape[-1]))[:, :, 0]
+    best = q_values.masked_fill(~allowed, -torch.inf).argmax(-1)[:, 1:]
+    best_logits = take(q_logits[:, 1:], best)
     zero = torch.zeros(best_logits.shape[:2], device=best_logits.device)
     within = head.backup(zero, zero + 1, head.activate(best_logits))
     return torch.cat([within, head.backup(rewards, discounts, next_probs)[:, None]], dim=1)

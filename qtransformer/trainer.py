@@ -1,9 +1,7 @@
 """The training loop and its clock; the mathematics is the learner's."""
 
 import itertools
-import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -15,18 +13,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from qtransformer import normalisation
 from qtransformer.batch import Batch
+from qtransformer.best_checkpoint import BestCheckpoint
 from qtransformer.checkpoint import (
     Artefact,
-    best_scores,
     build_network,
     latest_resumable,
     load_weights,
     prune_checkpoints,
     read_checkpoint,
-    read_training_state,
-    set_best,
+    resolve_checkpoint,
     set_latest,
     versions,
     write_checkpoint,
@@ -43,22 +39,21 @@ from qtransformer.checks import (
 )
 from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
-from qtransformer.evaluate import evaluate, no_worse
 from qtransformer.files import write_json
 from qtransformer.learner import QLearner
 from qtransformer.memory import Memory
 from qtransformer.metrics import JsonLines, Meter
 from qtransformer.models.q_transformer import QTransformer
+from qtransformer.normalisation import kept_normalisation
 from qtransformer.policy import Policy, pick_device
-from qtransformer.run_guard import Stop, exclusive, graceful_stop
+from qtransformer.resume_point import Position, ResumePoint
+from qtransformer.run_guard import Stop, exclusive, graceful_stop, run_exists
 from qtransformer.types import ActionSpec, Env, Episode, Observation, ObservationSpec
 from qtransformer.value_heads.support import accepts, find_support, resolved
 
 LogSink = Callable[[int, Mapping[str, float]], None]
 """Called with (step, averages) whenever a line is logged."""
 
-VALIDATION_SEED = 500_000
-"""First seed of validation episodes, far from any used for collection or test."""
 MAX_SKIPPED = 3
 """Updates in a row that may be not finite before training stops."""
 
@@ -110,8 +105,8 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """For `Policy.from_checkpoint`: the best checkpoint by validation, else the latest."""
-        return self.directory
+        """The best checkpoint as it is now: by validation, else the latest."""
+        return resolve_checkpoint(self.directory)
 
 
 class Trainer:
@@ -135,11 +130,6 @@ class Trainer:
         sinks: Sequence[LogSink] = (),
         progress: bool = True,
     ) -> None:
-        if config.algo is not Algo.bc and config.cloning_steps >= config.steps:
-            raise ConfigError(
-                f"cloning_steps={config.cloning_steps} of steps={config.steps} leave none to learn values in; raise steps above "
-                f"{config.cloning_steps}, lower cloning_steps, or clone alone with algo=bc"
-            )
         if config.eval_episodes and eval_env is None:
             raise ConfigError(f"eval_episodes={config.eval_episodes} needs an eval_env to evaluate in; set eval_episodes=0")
         if dataset.discount != config.targets.discount:
@@ -170,7 +160,7 @@ class Trainer:
         reward = float(dataset.stats.going_on_reward_max)
         self.policy = Policy(network, config, dataset.action_spec, dataset.observation_spec, self.device, reward)
         self._golden = self._first_observation()
-        self._best_success = -1.0
+        self._best = BestCheckpoint(self.checkpoints, eval_env, self.policy, config.eval_episodes)
 
     @property
     def checkpoints(self) -> Path:
@@ -237,10 +227,10 @@ class Trainer:
     def _batches(self, step: int) -> Iterator[Batch]:
         """The batch of gradient step `step` and of all that follow: first those to imitate, then those to learn values from."""
         config = self.config
-        cloned = config.steps if config.algo is Algo.bc else config.cloning_steps
-        if step < cloned:
-            yield from itertools.islice(self._segments(step, "success" if config.bc_filter_success else "all"), cloned - step)
-        yield from self._segments(max(step, cloned), "all")
+        imitating = sum(config.clones_at(later) for later in range(step, config.steps))
+        if imitating:
+            yield from itertools.islice(self._segments(step, "success" if config.bc_filter_success else "all"), imitating)
+        yield from self._segments(step + imitating, "all")
 
     def _segments(self, start: int, kept: str) -> Iterator[Batch]:
         optim = self.config.optim
@@ -273,37 +263,29 @@ class Trainer:
             metadata={"dataset_fingerprint": self.dataset.fingerprint, "algo": self.config.algo.value},
             golden=self.policy.golden_sample(self._golden),
         )
-        success = self._validate(step, log) if validate else -1.0
-        is_best = success >= 0 and no_worse(success, self._best_success, self.config.eval_episodes)
-        self._best_success = max(success, self._best_success)
-        position = {
-            "step": step,
-            "best_success": self._best_success,
-            "best_with": success if is_best else None,
-            "batch_segments": self.config.optim.batch_segments,
-        }
-        checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position)
-        if is_best:
-            set_best(self.checkpoints, checkpoint, validation_success=success)
+        success = self._validate(step, log) if validate else None
+        is_best = self._best.is_chosen_by(success)
+        position = Position(
+            step=step,
+            best_success=self._best.highest,
+            best_with=success if is_best else None,
+            batch_segments=self.config.optim.batch_segments,
+        )
+        checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position.to_dict())
+        if success is not None and is_best:
+            self._best.choose(checkpoint, success)
         prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
         network.train()
 
-    def _validate(self, step: int, log: JsonLines) -> float:
-        """Success on validation objects, -1 where nothing is evaluated. The best checkpoint is the newest that is no worse than the
-        highest before it."""
-        if not self.config.eval_episodes or self.eval_env is None:
-            return -1.0
-        seeds = range(VALIDATION_SEED, VALIDATION_SEED + self.config.eval_episodes)
-        success = evaluate(self.eval_env, self.policy, seeds).success
-        self._log(step, {"validation_success": success}, log)
+    def _validate(self, step: int, log: JsonLines) -> float | None:
+        success = self._best.validate()
+        if success is not None:
+            self._log(step, {"validation_success": success}, log)
         return success
 
     def _begin(self, describe: Callable[[], object] = lambda: None) -> int:
         if latest_resumable(self.directory) is not None:
-            raise ConfigError(
-                f"{self.directory} holds a run already: `qtransformer resume run={self.directory}` goes on with it, "
-                "another run=... starts a new one"
-            )
+            raise run_exists(self.directory)
         next(self._batches(0))  # before there is a run: a mended command must not stumble over one that could not begin
         describe()  # first: with a folder of checkpoints, but no description, a killed run could be neither started nor resumed
         self.checkpoints.mkdir(exist_ok=True)
@@ -314,28 +296,15 @@ class Trainer:
         directory = latest_resumable(self.directory)
         if directory is None:
             return self._begin()  # killed before its first checkpoint: the same start again
-        metadata = json.loads((directory / "metadata.json").read_text())
-        if metadata["dataset_fingerprint"] != self.dataset.fingerprint:
-            raise SpecMismatchError(
-                f"{directory} was trained on another dataset (fingerprint {metadata['dataset_fingerprint'][:12]}, "
-                f"found {self.dataset.fingerprint[:12]}); resume with the same data, or fine-tune with init={directory}"
-            )
+        point = ResumePoint.read(directory)
+        point.refuse_other_data(self.dataset.fingerprint)
+        point.warn_of_other_order(self.config.optim.batch_segments)
         load_weights(self.learner.network, directory)
-        self._keep_normalisation(json.loads((directory / "stats.json").read_text()), str(directory))
-        state, position = read_training_state(directory)
-        _warn_of_other_order(position, self.config.optim.batch_segments, str(directory))
-        self.learner.load_state_dict(state)
-        self._best_success = float(position["best_success"])
+        self.learner.load_state_dict(point.state)
+        self.stats = self._with_normalisation_of(point.stats, str(directory))
+        self._best.restore(directory, point.position.best_success, point.position.best_with)
         set_latest(directory)  # in case that saving it was killed before that
-        self._mend_best(directory, position.get("best_with"))
-        return int(position["step"])
-
-    def _mend_best(self, checkpoint: Path, success: float | None) -> None:
-        """Point best.json at a checkpoint that was the best by validation, in case that saving it was killed before that."""
-        found = best_scores(self.checkpoints)
-        chosen_otherwise = found and "validation_success" not in found  # by `eval select=true`, which comes later
-        if success is not None and not chosen_otherwise:
-            set_best(self.checkpoints, checkpoint, validation_success=success)
+        return point.position.step
 
     def _initial_network(self) -> QTransformer:
         data, init = self.dataset, self.config.init
@@ -346,12 +315,10 @@ class Trainer:
         start = read_checkpoint(init, self.device)
         check_specs(start.action_spec, start.observation_spec, data.action_spec, data.observation_spec, init)
         if start.config.model != self.config.model or not accepts(self.config.value, start.config.value):
-            raise SpecMismatchError(
-                f"{init} has another network: model {to_dict(start.config.model)}, value "
-                f"{to_dict(start.config.value)}; asked for model {to_dict(self.config.model)}, value "
-                f"{to_dict(self.config.value)}; use the checkpoint's settings"
-            )
-        self._keep_normalisation(start.stats, init)
+            told = [*_differences("model", start.config.model, self.config.model)]
+            told += _differences("value", start.config.value, self.config.value)
+            raise SpecMismatchError(f"{init} has another network: {'; '.join(told)}; use the checkpoint's settings")
+        self.stats = self._with_normalisation_of(start.stats, init)
         self.support = self.support.including(start.network.value_head.v_min, start.network.value_head.v_max)
         return start.network
 
@@ -360,16 +327,8 @@ class Trainer:
         """The value head's settings with numbers in the place of what was left to the data."""
         return resolved(self.config.value, self.support, self.dataset.stats)
 
-    def _keep_normalisation(self, kept: Mapping[str, Any], where: str) -> None:
-        """Weights go on with the normalisation they were learned under; a warning says where these data lie far from it."""
-        far = normalisation.shifted(self.dataset.observation_spec.proprio_names, kept, self.stats)
-        if far:
-            warnings.warn(
-                f"{where} was trained on other proprioception: in these data {'; '.join(far)}. Its normalisation is kept; "
-                "check units and robot, or train afresh without init",
-                stacklevel=2,
-            )
-        self.stats = {**self.stats, **{key: kept[key] for key in normalisation.KEYS}}
+    def _with_normalisation_of(self, kept: Mapping[str, Any], where: str) -> dict[str, Any]:
+        return kept_normalisation(self.dataset.observation_spec.proprio_names, kept, self.stats, where)
 
     def _first_observation(self) -> Observation:
         episode = next(iter(self.dataset.episodes()))
@@ -387,7 +346,7 @@ class Trainer:
             **versions(),
         }
         path = self.directory / "not_finite.json"
-        path.write_text(json.dumps(report, indent=1))
+        write_json(path, report)
         return (
             f"loss or gradient was not finite {MAX_SKIPPED} updates in a row, at step {step}; weights are as before them. "
             f"Batches are numbers {step - MAX_SKIPPED + 1} to {step} of seed {self.config.seed}; losses are in {path}. "
@@ -395,13 +354,9 @@ class Trainer:
         )
 
 
-def _warn_of_other_order(position: Mapping[str, Any], batch_segments: int, where: str) -> None:
-    """Say once what changes with other batches: batch k of b segments takes segments k * b to (k + 1) * b."""
-    before = position.get("batch_segments", batch_segments)  # earlier checkpoints do not say
-    if before != batch_segments:
-        told = "batches are left out" if batch_segments > before else "batches are drawn again"
-        warnings.warn(
-            f"{where} was saved with optim.batch_segments={before} and goes on with {batch_segments}: the order of samples changes "
-            f"and some {told}; resume with {before} to go on as if never stopped",
-            stacklevel=2,
-        )
+def _differences(group: str, there: Any, asked: Any) -> Iterator[str]:
+    """Settings of a group that a checkpoint has otherwise; what was left open (None) fits anything."""
+    ours, theirs = to_dict(asked), to_dict(there)
+    for name, value in ours.items():
+        if value != theirs[name] and value is not None:
+            yield f"{group}.{name} (there {theirs[name]}, asked for {value})"

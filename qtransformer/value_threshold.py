@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qtransformer.errors import ConfigError
-from qtransformer.evaluate import EpisodeResult, wilson
+from qtransformer.evaluate import EpisodeResult
+from qtransformer.intervals import wilson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

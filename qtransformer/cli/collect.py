@@ -13,7 +13,7 @@ from qtransformer.cli.compose import UsageError, check_choice
 from qtransformer.cli.factories import MAX_EPISODES, SIMULATOR, CollectingWorker, EnvFactory, simulator
 from qtransformer.cli.settings import CollectSettings
 from qtransformer.errors import ConfigError
-from qtransformer.evaluate import wilson
+from qtransformer.intervals import wilson
 from qtransformer.parallel import default_workers, parallel_map
 from qtransformer_datasets import HDF5Episodes, HDF5Writer
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from enum import Enum
 from importlib import resources
 from typing import Any, get_origin, get_type_hints
@@ -18,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from qtransformer.cli import data_settings, settings
 from qtransformer.errors import ConfigError
+from qtransformer.suggest import suggest
 
 CONF = "qtransformer.conf"
 SCHEMAS: dict[str, Any] = {
@@ -106,12 +106,6 @@ def group_choices(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """`did you mean ...?`, or the choices themselves where nothing is near."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6) or [k for k in known if k.split(".")[-1] == word][:1]
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-
-
 def check_choice(key: str, word: str, known: Sequence[str]) -> None:
     """Refuse a name that is not among the known ones."""
     if word not in known:
@@ -144,7 +138,8 @@ def _reader_option(verb: str, key: str, value: str, types: dict[str, Any], known
     """A key that the verb leaves to the format: `dones=terminated` for its reader, `out.crf=20` for its writer."""
     name, group = (key.removeprefix("out."), "out_options") if key.startswith("out.") else (key, "options")
     if group not in types or not name.isidentifier():
-        raise UsageError(f"{verb} has no setting '{key}'; {_suggest_key(key, known, verb)}")
+        remedy = suggest(key, known, otherwise=f"`qtransformer {verb} --help` lists them")
+        raise UsageError(f"{verb} has no setting '{key}'; {remedy}")
     if value.startswith(("[", "{")):
         _check_grammar(f"{name}={value}", name)
     elif not _is_scalar(value):
@@ -168,13 +163,6 @@ def _check_grammar(argument: str, key: str) -> None:
         raise UsageError(f"'{argument}' cannot be read; brackets, braces and quotes need their partners") from None
     if override.is_sweep_override():
         raise UsageError(f"{argument}: one value at a time; a list is written {key}=[a,b]")
-
-
-def _suggest_key(key: str, known: Sequence[str], verb: str) -> str:
-    near = get_close_matches(key, known, n=1, cutoff=0.6) or [
-        k for k in known if get_close_matches(key.split(".")[-1], [k.split(".")[-1]], cutoff=0.75)
-    ]
-    return f"did you mean {near[0]}?" if near else f"`qtransformer {verb} --help` lists them"
 
 
 def quoted(value: str) -> str:

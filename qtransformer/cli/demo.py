@@ -1,37 +1,24 @@
 """`qtransformer demo`: the main job from nothing. Every stage is skipped whose result is there, so a killed one goes on."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+
+import torch
 
 from qtransformer.cli import collect
 from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, film_episodes, load_policy, pinned, success_line
 from qtransformer.cli.settings import ActorKind, CollectSettings, DemoSettings, EvalSettings
 from qtransformer.cli.side_by_side import Training, train_side_by_side
 from qtransformer.errors import ConfigError
-from qtransformer.evaluate import Evaluation, wilson
+from qtransformer.evaluate import Evaluation
 from qtransformer.files import fingerprint, write_json
-from qtransformer.metrics import read_jsonl
+from qtransformer.intervals import wilson
+from qtransformer.metrics import Stopwatch, read_jsonl
 from qtransformer.parallel import default_workers
 
 WARM_UP_STEPS = 1200
 """Gradient steps of the cloning that both contestants start from."""
-
-
-@dataclass(slots=True)
-class Clock:
-    """Seconds per stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = perf_counter()
-        yield
-        self.seconds[name] = perf_counter() - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +32,21 @@ class Contestant:
 
 
 def run(settings: DemoSettings) -> int:
-    out, clock = Path(settings.out), Clock()
+    out, watch = Path(settings.out), Stopwatch(torch.device("cpu"))
     if settings.dry_run:
         print(plan(settings))
         return 0
-    with clock.stage("collect"):
+    with watch.section("collect"):
         collect.run(_collection(settings))
         write_data_summary(Path(settings.data), out)
-    with clock.stage("train"):
+    with watch.section("train"):
         train_side_by_side([warm_up(settings)])
         train_side_by_side(trainings(settings), meanwhile=lambda ended: evaluate_the_others(ended, settings))
-    with clock.stage("evaluate"):
+    with watch.section("evaluate"):
         evaluations = {c.name: evaluate_once(c, settings, settings.workers) for c in contestants(out)}
-    with clock.stage("film and report"):
+    with watch.section("film and report"):
         report = film_and_report(settings)
-    print(summary(settings, evaluations, clock, report))
+    print(summary(settings, evaluations, watch, report))
     print(success_line(evaluations["qtransformer"]))
     return 0
 
@@ -160,13 +147,13 @@ def write_data_summary(data: Path, out: Path) -> None:
     write_json(path, told)
 
 
-def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], clock: Clock, report: Path) -> str:
+def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], watch: Stopwatch, report: Path) -> str:
     """The table at the end."""
     labels = {c.name: c.label for c in contestants(Path(settings.out))}
     data = json.loads((Path(settings.out) / "data.json").read_text())
     rows = [(labels[name], e.success, *e.interval) for name, e in evaluations.items()]
     rows.append(("data", data["success"], data["low"], data["high"]))
-    times = [f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items()]
+    times = [f"{name} {seconds:.0f} s" for name, seconds in watch.seconds.items()]
     return "\n".join(
         [
             "",
@@ -174,7 +161,7 @@ def summary(settings: DemoSettings, evaluations: dict[str, Evaluation], clock: C
             *(f"{label:20}{success:7.2f}   [{low:.2f}, {high:.2f}]" for label, success, low, high in rows),
             "",
             f"bootstrap above the floor in {_bootstrap_share(Path(settings.out))} of targets",
-            f"time: {', '.join(times)}; {sum(clock.seconds.values()):.0f} s in all",
+            f"time: {', '.join(times)}; {sum(watch.seconds.values()):.0f} s in all",
             f"report: {report}",
         ]
     )

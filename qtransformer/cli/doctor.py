@@ -91,7 +91,7 @@ def places(folder: Path) -> Iterator[Finding]:
     remedy = "free some space: checkpoints and datasets need gigabytes" if disk.free < LITTLE_DISK else ""
     yield Finding("disk", f"{disk.free / 1e9:.1f} GB free in {folder.absolute()}", remedy)
     if not os.access(folder, os.W_OK):
-        yield Finding("folder", f"{folder.absolute()} is not writable", "choose another folder, or mend its rights", fatal=True)
+        yield Finding("folder", f"{folder.absolute()} is not writable", "choose another folder, or fix its permissions", fatal=True)
     shared = Path("/dev/shm")
     if shared.exists():
         free = shutil.disk_usage(shared).free

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qtransformer.cli.compose import UsageError, suggest
+from qtransformer.cli.compose import UsageError
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import EpisodeResult, run_episode
 from qtransformer.policy import Policy
 from qtransformer.rollout import rollout
+from qtransformer.suggest import suggest
 from qtransformer.types import Actor, Env, Episode, ObservationSpec
 
 SIMULATOR = "qtransformer_sim:make_env"

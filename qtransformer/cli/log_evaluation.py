@@ -13,7 +13,7 @@ from qtransformer.cli.settings import ActorKind, EvalSettings
 from qtransformer.cli.sources import listed_sources
 from qtransformer.files import write_json
 from qtransformer.log_evaluation import CriticConfig
-from qtransformer.log_evaluation.judging import LogJudge, Verdict, best, checkpoints_of, judge_all, selection_score
+from qtransformer.log_evaluation.judging import CheckpointScores, LogJudge, best, checkpoints_of, judge_all, selection_score
 from qtransformer.policy import Policy
 from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.data_source import DataSource
@@ -58,7 +58,7 @@ def log_judge(settings: EvalSettings, sources: Sequence[DataSource], first: Path
     )
 
 
-def judge_with_bar(judge: LogJudge, checkpoints: Sequence[Path], settings: EvalSettings) -> list[Verdict]:
+def judge_with_bar(judge: LogJudge, checkpoints: Sequence[Path], settings: EvalSettings) -> list[CheckpointScores]:
     critic_steps = settings.critic_steps if settings.fqe_steps else 0
     with (
         tqdm(total=critic_steps, desc="critic", unit="step", disable=None if critic_steps else True) as critic,
@@ -68,7 +68,7 @@ def judge_with_bar(judge: LogJudge, checkpoints: Sequence[Path], settings: EvalS
         return judge_all(judge, checkpoints, settings.device, lambda done: bars[done].update())
 
 
-def select(verdicts: Sequence[Verdict], score: str) -> None:
+def select(verdicts: Sequence[CheckpointScores], score: str) -> None:
     """Point every run's best.json at its own best checkpoint."""
     for root in dict.fromkeys(v.checkpoint.parent for v in verdicts):
         chosen = best([v for v in verdicts if v.checkpoint.parent == root], score)
@@ -76,7 +76,7 @@ def select(verdicts: Sequence[Verdict], score: str) -> None:
         print(f"{root}/best.json: {chosen.checkpoint.name}")
 
 
-def report(verdicts: Sequence[Verdict], score: str, chosen: Verdict, files: Sequence[str]) -> dict[str, Any]:
+def report(verdicts: Sequence[CheckpointScores], score: str, chosen: CheckpointScores, files: Sequence[str]) -> dict[str, Any]:
     """The content of json=..."""
     return {
         "dataset": list(files),
@@ -86,7 +86,7 @@ def report(verdicts: Sequence[Verdict], score: str, chosen: Verdict, files: Sequ
     }
 
 
-def table(verdicts: Sequence[Verdict], score: str, chosen: Verdict) -> str:
+def table(verdicts: Sequence[CheckpointScores], score: str, chosen: CheckpointScores) -> str:
     """One line for each checkpoint, in the order given; the best one is starred, what does not exist is a dash."""
     columns = [score, *(name for name in COLUMNS if name != score and name in verdicts[0].scores)]
     rows = [["", "checkpoint", "algo", *columns]]

@@ -1,6 +1,5 @@
 """`qtransformer VERB [key=value ...]`: finds the verb, composes its settings, and turns what goes wrong into one sentence."""
 
-import errno
 import os
 import sys
 import warnings
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import qtransformer
-from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types, suggest
+from qtransformer.cli.compose import SCHEMAS, UsageError, compose_settings, quoted, refuse_split_braces, setting_types
 from qtransformer.cli.help import overview, verb_help
 from qtransformer.errors import QTransformerError
+from qtransformer.files import is_disk_full
+from qtransformer.suggest import suggest
 
 MODULES = {"eval": "evaluate", "ros-demo": "ros_demo"}
 """Verbs whose module is called otherwise; `data view` is in `data/view.py`. Each module has `run(settings) -> exit code`."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 
 
@@ -107,20 +107,10 @@ def _with_disk(error: Exception) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, OSError):
         message = f"{error.filename or 'a file'}: {error.strerror or message}"
-    if not _is_disk_full(error) or "disk is full" in message:
+    if not is_disk_full(error) or "disk is full" in message:
         return message
     where = message.split(": ")[0]
     return f"cannot write {where}: the disk is full or a file-size limit was reached; free some space, then run this again"
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a write that found no room is among the causes. h5py hides the number in its text."""
-    texts = [os.strerror(number) for number in DISK_FULL]
-    while error is not None:
-        if getattr(error, "errno", None) in DISK_FULL or any(text in str(error) for text in texts):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:

@@ -23,9 +23,9 @@ from qtransformer.cli.evaluate import env_factory, evaluate_in_parallel, load_po
 from qtransformer.cli.factories import run_directory
 from qtransformer.cli.ros_doctor import BOTH_WAYS
 from qtransformer.cli.settings import EvalSettings, RosDemoSettings
-from qtransformer.errors import ConfigError
-from qtransformer.evaluate import wilson
-from qtransformer.files import fingerprint, write_json
+from qtransformer.errors import ConfigError, QTransformerError
+from qtransformer.files import fingerprint, write_json, write_text
+from qtransformer.intervals import wilson
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.policy.matching import matched
@@ -58,7 +58,7 @@ def run(settings: RosDemoSettings) -> int:
     if find_spec("rclpy") is None:
         raise ConfigError(f"ros-demo needs ROS 2, and this Python cannot import rclpy: {BOTH_WAYS}")
     keep_apart(out, settings)
-    (out / "parameters.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    write_text(out / "parameters.yaml", yaml.safe_dump(parameters, sort_keys=False))
     act(out, settings.domain)
     outcomes = outcomes_of(out, range(settings.seed, settings.seed + settings.episodes))
     print(success(outcomes))
@@ -153,7 +153,7 @@ def act(out: Path, domain: int) -> None:
             counting.wait(STOP_S)
             raise
     if counting.returncode:
-        raise ConfigError(f"the episodes ended with code {counting.returncode}; the nodes' words are in {out}/*.log")
+        raise QTransformerError(f"the episodes ended with code {counting.returncode}; see the logs {out}/*.log")
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _check(processes: Mapping[str, subprocess.Popen[bytes]], out: Path) -> None:
     for node, process in processes.items():
         if process.poll() is not None:
             last = (out / f"{node}.log").read_text(errors="replace").strip().splitlines()[-3:]
-            raise ConfigError(f"{node} ended with code {process.returncode}: {' '.join(last)}")
+            raise QTransformerError(f"{node} ended with code {process.returncode}: {' '.join(last)}; see the logs {out}/*.log")
 
 
 def success(outcomes: Mapping[int, bool]) -> str:
@@ -195,7 +195,11 @@ def success(outcomes: Mapping[int, bool]) -> str:
 
 
 def dataset(out: Path, contract: str) -> dict[str, Any]:
-    """The bags as a dataset, and whether its observations are those that the policy said it saw."""
+    """Write the bags as a dataset.
+
+    Raises:
+        DatasetError: the observations of a bag are not those that the policy said it saw.
+    """
     source, path = open_episodes(out / "bags", contract=contract), out / "episodes.hdf5"
     path.unlink(missing_ok=True)
     with HDF5Writer.open_or_resume(path, source.action_spec, source.observation_spec, source.attributes) as writer:

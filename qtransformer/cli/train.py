@@ -9,7 +9,7 @@ from qtransformer.cli.settings import TrainSettings
 from qtransformer.cli.sources import listed_sources
 from qtransformer.cli.training import build_trainer, fit, logged_env_kwargs
 from qtransformer.config import TrainConfig
-from qtransformer.errors import ConfigError
+from qtransformer.run_guard import run_exists
 from qtransformer.trainer import Trainer
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
@@ -18,10 +18,7 @@ from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 def run(settings: TrainSettings) -> int:
     directory = Path(settings.run)
     if RunConfig.exists(directory):
-        raise ConfigError(
-            f"{directory} holds a run already: `qtransformer resume run={directory}` goes on with it, "
-            "another run=... starts a new one"
-        )
+        raise run_exists(directory)
     sources = listed_sources("dataset", settings.dataset)
     opened = [source.open() for source in sources]  # once: it may mean to read them whole
     config = _described(settings, sources, opened[0])

@@ -18,6 +18,9 @@ from qtransformer.models.q_transformer import QTransformer, window_index
 from qtransformer.preprocess import images_to_float
 from qtransformer.types import Episode
 
+ACTIONS_AT_ONCE = 4096
+"""Actions valued in one forward pass."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
@@ -72,9 +75,9 @@ def q_of(critic: QTransformer, log: Transitions, frames: Int[Tensor, "b"], bins:
 
 
 @torch.no_grad()
-def action_values(critic: QTransformer, log: Transitions, bins: Int[Tensor, "k n"], batch_size: int = 4096) -> Float[Tensor, "k"]:
+def action_values(critic: QTransformer, log: Transitions, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k"]:
     """Value of one action at every frame of a log."""
-    frames = torch.arange(len(bins), device=bins.device).split(batch_size)
+    frames = torch.arange(len(bins), device=bins.device).split(ACTIONS_AT_ONCE)
     return torch.cat([critic.value_head.q_values(q_of(critic, log, part, bins[part])) for part in frames])
 
 

@@ -26,7 +26,7 @@ LOWER_IS_BETTER = ("td_error", "calibration_error", "bvft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class CheckpointScores:
     """What a log says of one checkpoint."""
 
     checkpoint: Path
@@ -100,7 +100,7 @@ class LogJudge:
         where = f"{checkpoint} on {self.name}"
         check_specs(policy.action_spec, policy.observation_spec, self.data.action_spec, self.data.observation_spec, where)
 
-    def judge(self, policy: Policy, checkpoint: Path) -> Verdict:
+    def judge(self, policy: Policy, checkpoint: Path) -> CheckpointScores:
         """All scores of one checkpoint but the tournament's, which needs the others."""
         self.check(policy, checkpoint)
         seen = replay(policy, self.data.episodes(), self.data.stats.reward_min)
@@ -108,7 +108,7 @@ class LogJudge:
         found = scores.replay_scores(seen, head.v_min, head.v_max) | self._fitted(seen)
         if seen.has_values:
             self._values[checkpoint] = seen.q_logged[seen.has_bellman, -1], seen.bellman[seen.has_bellman]
-        return Verdict(
+        return CheckpointScores(
             checkpoint=checkpoint,
             algo=policy.config.algo.value,
             scores=found,
@@ -138,8 +138,8 @@ class LogJudge:
 
 def judge_all(
     judge: LogJudge, checkpoints: Sequence[Path], device: str = "auto", tick: Callable[[str], object] = lambda done: None
-) -> list[Verdict]:
-    """Verdicts in the order of the checkpoints; `tick` is told what was just done: "critic step" or "checkpoint".
+) -> list[CheckpointScores]:
+    """Scores in the order of the checkpoints; `tick` is told what was just done: "critic step" or "checkpoint".
 
     Raises:
         SpecMismatchError: a checkpoint was made for another robot than the log's.
@@ -162,13 +162,13 @@ def checkpoints_of(run: str | Path) -> list[Path]:
     return complete_checkpoints(path / "checkpoints") or [resolve_checkpoint(path)]
 
 
-def selection_score(verdicts: Iterable[Verdict]) -> str:
+def selection_score(verdicts: Iterable[CheckpointScores]) -> str:
     """The score by which these checkpoints are compared: the first of `SELECTION` that all of them have (the last always)."""
     verdicts = list(verdicts)
     return next(name for name in SELECTION if all(math.isfinite(v.scores[name]) for v in verdicts))
 
 
-def best(verdicts: Sequence[Verdict], score: str) -> Verdict:
+def best(verdicts: Sequence[CheckpointScores], score: str) -> CheckpointScores:
     """The checkpoint with the best score; a tie goes to the later one."""
     sign = -1 if score in LOWER_IS_BETTER else 1
     return max(reversed(verdicts), key=lambda verdict: sign * verdict.scores[score])

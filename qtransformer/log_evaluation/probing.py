@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from qtransformer.checkpoint import Artefact, build_network
 from qtransformer.config import Algo
 from qtransformer.errors import ConfigError
-from qtransformer.evaluate import returns_to_go
 from qtransformer.log_evaluation.replay import contexts, stream
 from qtransformer.models.q_transformer import QTransformer
+from qtransformer.returns import returns_to_go
 from qtransformer.types import Episode
 
 RIDGE = 1e-3

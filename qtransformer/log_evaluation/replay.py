@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int
 
 from qtransformer.batch import Batch
 from qtransformer.config import Precision
-from qtransformer.evaluate import returns_to_go
 from qtransformer.learner import QLearner
 from qtransformer.memory import Memory
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.policy import Policy
 from qtransformer.preprocess import encode_instruction, images_to_float
+from qtransformer.returns import returns_to_go
 from qtransformer.types import Episode
 
 FRAMES_AT_ONCE = 512
@@ -88,10 +88,11 @@ def replay(policy: Policy, episodes: Iterable[Episode], worst_reward: float = 0.
 @torch.no_grad()
 def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str, np.ndarray]:
     batch = batch.to(policy.device)
-    held_out, decision = learner.judge(batch), policy.greedy(contexts(policy.network, batch))
-    head, nothing = policy.network.value_head, torch.nan if policy.imitates else 0.0
-    steps = slice(0, batch.steps)
-    value = head.to_value(decision.chosen_probs[:, -1]) + nothing
+    held_out, decision = learner.evaluate_batch(batch), policy.greedy(contexts(policy.network, batch))
+    head, steps = policy.network.value_head, slice(0, batch.steps)
+    value, q_logged = head.to_value(decision.chosen_probs[:, -1]), held_out.q_values
+    if policy.imitates:  # its values were never trained
+        value, q_logged = torch.full_like(value, torch.nan), torch.full_like(q_logged, torch.nan)
     ahead = policy.config.targets.discount * ~batch.terminated[0, steps] * value.roll(-1)
     tensors = {
         "has_action": batch.has_action[0, steps],
@@ -103,7 +104,7 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
         "greedy_value": value,
         "bellman": head.clamp(batch.rewards[0, steps] + ahead),
         "has_bellman": batch.has_action[0, steps] & ~batch.lost_final[0, steps],
-        "q_logged": held_out.q_values + nothing,
+        "q_logged": q_logged,
         "log_policy": held_out.log_policy,
         "target": held_out.target,
         "has_target": held_out.valid,
@@ -144,7 +145,7 @@ def stream(
         after = 0.0
         if episode.truncated[-1] and not episode.terminated[-1]:
             after = worst_reward / (1 - discount) if discount < 1 else -np.inf
-        return returns_to_go(np.append(episode.rewards, after), discount).astype(np.float32)
+        return np.append(returns_to_go(episode.rewards, discount, after), after).astype(np.float32)
 
     proprio = rows([e.proprio for e in episodes], pad=False)
     first = spread(starts)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from qtransformer.log_evaluation.ranking import ranks
 from qtransformer.log_evaluation.replay import Replay
-from qtransformer.metrics import Metrics, calibration_error
+from qtransformer.metrics import calibration_error, calibration_table
 
 BVFT_RESOLUTION = 0.05
 """Width of the steps of value that a tournament averages in, as a share of the attainable range."""
@@ -66,10 +66,7 @@ def expected_calibration_error(
     """|mean prediction - mean outcome| over ten bins of prediction, weighted by count: as training logs it."""
     if not np.isfinite(predicted).all():
         return np.nan
-    metrics = Metrics({})
-    metrics.calibrate(torch.from_numpy(predicted), torch.from_numpy(outcome), v_min, v_max)
-    assert metrics.calibration is not None
-    return calibration_error(metrics.calibration)
+    return calibration_error(calibration_table(torch.from_numpy(predicted), torch.from_numpy(outcome), v_min, v_max))
 
 
 def correlation(a: Float[np.ndarray, "k"], b: Float[np.ndarray, "k"]) -> float:

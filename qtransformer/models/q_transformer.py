@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qtransformer.action_tokenizer import ActionTokenizer
+from qtransformer.action_tokenizer import ActionTokenizer, take
 from qtransformer.config import ModelConfig
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.memory import MEMORIES, Memory
@@ -27,6 +27,8 @@ from qtransformer.value_heads.rebinning import rebin
 
 PROPRIO_SCALES = (0.5, 1.0, 2.0)
 """Frequencies of the sine features of proprioception, in half-turns per standard deviation."""
+OUTPUT_STD = 0.1
+"""Of the first weights of a head's last layer: the values of a fresh network differ little from its bias."""
 
 
 class QOutput(NamedTuple):
@@ -56,14 +58,12 @@ class BinHead(nn.Module):
     256 bins cost no more parameters than 16.
     """
 
-    def __init__(
-        self, embed_dim: int, head_dim: int, tokenizer: ActionTokenizer, bias: Float[Tensor, "v"], out_std: float = 0.1
-    ) -> None:
+    def __init__(self, embed_dim: int, head_dim: int, tokenizer: ActionTokenizer, bias: Float[Tensor, "v"]) -> None:
         super().__init__()
         self.project = nn.Linear(embed_dim, head_dim)
         self.bin_embedding = nn.Parameter(bin_features(tokenizer, head_dim))
         self.out = nn.Linear(head_dim, len(bias))
-        nn.init.normal_(self.out.weight, std=out_std)
+        nn.init.normal_(self.out.weight, std=OUTPUT_STD)
         with torch.no_grad():
             self.out.bias.copy_(bias)
 
@@ -221,8 +221,9 @@ class QTransformer(nn.Module):
         felt = self.proprio_tokenizer(self._proprio_features(proprio.flatten(0, 1)))
         if self.config.remember:
             if remembered is None:
-                raise ValueError(
-                    f"model.remember={self.config.remember}: expected what is remembered of every frame, found nothing"
+                raise SpecMismatchError(
+                    f"model.remember={self.config.remember}: expected what is remembered of every frame, found nothing; draw "
+                    "batches with memory=network.memory"
                 )
             felt = felt + self.memory_tokenizer(self._memory_features(proprio.flatten(0, 1), remembered.flatten(0, 1)))
         tokens.append(felt[:, None])
@@ -261,7 +262,7 @@ class QTransformer(nn.Module):
         return torch.cat([context, self.start(newest)[:, None]], dim=1)
 
     def hidden(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> Float[Tensor, "b n e"]:
-        """The transformer's outputs from which each dimension's bins are judged, under the given action's prefix."""
+        """The transformer's outputs from which each dimension's bins are valued, under the given action's prefix."""
         dims = torch.arange(self.num_dims - 1, device=bins.device)
         prefix = self.action_embedding[dims, bins[:, :-1]]
         x = torch.cat([self.begin(context), prefix], dim=1)
@@ -269,10 +270,10 @@ class QTransformer(nn.Module):
 
     def forward(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"]) -> QOutput:
         """Values of every bin of every dimension, given the dimensions of `bins` before it."""
-        return self.judge(self.hidden(context, bins))
+        return self.output_heads(self.hidden(context, bins))
 
-    def judge(self, hidden: Float[Tensor, "b n e"], first_dim: int = 0) -> QOutput:
-        """The heads' word on all bins of the dimensions `first_dim ...`."""
+    def output_heads(self, hidden: Float[Tensor, "b n e"], first_dim: int = 0) -> QOutput:
+        """Outputs of the heads for all bins of the dimensions `first_dim ...`."""
         q_logits = self.q_head(hidden, first_dim)
         return QOutput(q_logits, self.value_head.q_values(q_logits), self.policy_head(hidden, first_dim)[..., 0])
 
@@ -315,13 +316,12 @@ class QTransformer(nn.Module):
         for i in range(self.num_dims if dims is None else dims):
             if steps:
                 out, past = self.transformer(self.action_embedding[i - 1, steps[-1].bins], past)
-            judged = self.judge(out[:, -1:], first_dim=i)
-            allowed = self.allowed(judged.policy_logits, behavior_mask, first_dim=i)
-            scores = judged.policy_logits if imitate else judged.q_values
+            output = self.output_heads(out[:, -1:], first_dim=i)
+            allowed = self.allowed(output.policy_logits, behavior_mask, first_dim=i)
+            scores = output.policy_logits if imitate else output.q_values
             bins = scores.masked_fill(~allowed, -torch.inf).argmax(-1)
-            chosen = judged.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, judged.q_logits.shape[-1]))
-            probs = self.value_head.activate(chosen[:, :, 0])
-            steps.append(Decision(bins, judged.q_values, judged.policy_logits, allowed, probs))
+            probs = self.value_head.activate(take(output.q_logits, bins))
+            steps.append(Decision(bins, output.q_values, output.policy_logits, allowed, probs))
         return Decision(*(torch.cat(parts, dim=1) for parts in zip(*steps, strict=True)))
 
     @torch.no_grad()
@@ -335,9 +335,9 @@ class QTransformer(nn.Module):
     def reasons(self, context: Float[Tensor, "b s e"], bins: Int[Tensor, "b n"], behavior_mask: float) -> Decision:
         """The decision for actions that were chosen already, whole."""
         output = self(context, bins)
-        chosen = output.q_logits.gather(2, bins[..., None, None].expand(-1, -1, 1, output.q_logits.shape[-1]))[:, :, 0]
         allowed = self.allowed(output.policy_logits, behavior_mask)
-        return Decision(bins, output.q_values, output.policy_logits, allowed, self.value_head.activate(chosen))
+        probs = self.value_head.activate(take(output.q_logits, bins))
+        return Decision(bins, output.q_values, output.policy_logits, allowed, probs)
 
     @torch.no_grad()
     def propose(

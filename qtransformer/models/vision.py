@@ -122,12 +122,14 @@ class PlaceReadout(nn.Module):
 
     GRID = 8
     """Larger maps are averaged to this many rows and columns."""
+    CHANNELS = 16
+    """Of every place, so that the layer that reads them all stays small."""
 
-    def __init__(self, channels: int, embed_dim: int, num_tokens: int, narrow: int = 16) -> None:
+    def __init__(self, channels: int, embed_dim: int, num_tokens: int) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.narrow = nn.Conv2d(channels, narrow, 1)
-        self.project = nn.Linear(narrow * self.GRID**2, num_tokens * embed_dim)
+        self.narrow = nn.Conv2d(channels, self.CHANNELS, 1)
+        self.project = nn.Linear(self.CHANNELS * self.GRID**2, num_tokens * embed_dim)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s e"]:
         places = F.adaptive_avg_pool2d(F.gelu(self.narrow(x)), self.GRID).flatten(1)

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from qtransformer.evaluate import EpisodeResult, wilson
-
-BINS = 10
+from qtransformer import metrics
+from qtransformer.evaluate import EpisodeResult
+from qtransformer.intervals import wilson
+from qtransformer.metrics import CALIBRATION_BINS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +27,18 @@ class ReliabilityBin:
     episodes: int
 
 
-def reliability(results: Iterable[EpisodeResult], v_min: float, v_max: float, bins: int = BINS) -> list[ReliabilityBin]:
+def reliability(results: Iterable[EpisodeResult], v_min: float, v_max: float) -> list[ReliabilityBin]:
     """The bins of predicted value that hold any step, lowest first.
 
     Steps of one episode share one outcome, so an interval counts episodes, not steps: it is Wilson's for that many draws of a
     return in [v_min, v_max], which is never too narrow, for no such return varies more than a success or failure.
     """
-    table: list[list[tuple[float, float, int]]] = [[] for _ in range(bins)]
+    table: list[list[tuple[float, float, int]]] = [[] for _ in range(CALIBRATION_BINS)]
     span = v_max - v_min
     for episode, result in enumerate(results):
         for value, outcome in zip(result.values, result.returns, strict=False):
             if np.isfinite(value) and np.isfinite(outcome):
-                index = int(np.clip(np.floor((value - v_min) / span * bins), 0, bins - 1))
+                index = int(np.clip(np.floor((value - v_min) / span * CALIBRATION_BINS), 0, CALIBRATION_BINS - 1))
                 table[index].append((value, outcome, episode))
     return [_summary(rows, v_min, span) for rows in table if rows]
 
@@ -57,7 +59,6 @@ def _summary(rows: list[tuple[float, float, int]], v_min: float, span: float) ->
 
 
 def calibration_error(table: Iterable[ReliabilityBin]) -> float:
-    """Distance of prediction and outcome per bin, averaged over steps as in `metrics.calibration_error`; nan without steps."""
-    table = list(table)
-    steps = sum(b.steps for b in table)
-    return sum(abs(b.predicted - b.outcome) * b.steps for b in table) / steps if steps else float("nan")
+    """`metrics.calibration_error` of these bins; nan without steps."""
+    sums = [(b.predicted * b.steps, b.outcome * b.steps, b.steps) for b in table]
+    return metrics.calibration_error(torch.tensor(sums, dtype=torch.float64)) if sums else float("nan")

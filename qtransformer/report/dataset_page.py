@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from qtransformer.evaluate import wilson
+from qtransformer.intervals import wilson
 from qtransformer.report.canvas import Canvas, rgb
 from qtransformer.report.pieces import badge, card, document, embedded_video, note, publish, table
 from qtransformer.report.traces import LEFT, RIGHT, traces
@@ -75,7 +75,9 @@ def build_dataset_page(
         cards.append(episode_card(index, read(index), record.action_spec, record.observation_spec))
         numbers.add(index)
     sections = [
-        _section("episodes", "Episodes", "What the cameras saw, what was done, and what it earned.", note(hidden) * bool(hidden)),
+        _section(
+            "episodes", "Episodes", "What the cameras saw, what was done, and what it earned.", note(hidden) if hidden else ""
+        ),
         "".join(cards),
         _section("dimensions", "Dimensions", "Where actions and proprioception lie.", _dimensions(record)),
         _section("all", "All episodes", "Those shown above are links.", _all_episodes(record, numbers)),
@@ -84,7 +86,9 @@ def build_dataset_page(
     problems = "".join(note(problem) for problem in record.problems)
     if problems:
         sections.insert(0, _section("problems", "Problems", "What is wrong with it.", problems))
-    names = ["problems"] * bool(problems) + ["episodes", "dimensions", "all", "about"]
+    names = ["episodes", "dimensions", "all", "about"]
+    if problems:
+        names.insert(0, "problems")
     links = "".join(f'<a href="#{name}">{name.capitalize() if name != "all" else "All episodes"}</a>' for name in names)
     header = (
         f'<div class="top"><h1>{escape(record.name)}</h1><p>{escape(record.origin)}</p></div>{_headline(record)}<nav>{links}</nav>'

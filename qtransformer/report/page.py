@@ -104,7 +104,7 @@ def _success(record: Record) -> str:
         plots.to_svg(plots.success_plot(record.methods, record.data, SCREEN)),
         look="ours clearly right of the data and of behaviour cloning, on its way to the expert; bars whose intervals "
         "overlap need the paired table below",
-        sick="ours level with behaviour cloning or the data: the values add nothing to imitation",
+        warning="ours level with behaviour cloning or the data: the values add nothing to imitation",
         classes="wide",
     )
     return chart + _pairings(record)
@@ -129,7 +129,7 @@ def _pairings(record: Record) -> str:
         f"{escape(ours.label)} on the same seeds",
         table(heads, rows, numbers=range(1, 7)),
         look="many wins (only ours succeeds), few losses, and p well under .05",
-        sick="losses nearly as many as wins: the difference of the bars is luck",
+        warning="losses nearly as many as wins: the difference of the bars is luck",
     )
 
 
@@ -162,7 +162,7 @@ def _learning(record: Record) -> str:
                 plots.to_svg(plots.curves_plot(curves, LOSSES, SCREEN, log=True)),
                 _last(curves, "loss", "loss {:.3g}"),
                 look="a steep fall, then a slow one; the TD part may rise a little while the values grow",
-                sick="jumps, or a TD loss that climbs to the end: targets run away from the network",
+                warning="jumps, or a TD loss that climbs to the end: targets run away from the network",
             )
         )
     validated = _validated(record)
@@ -176,7 +176,7 @@ def _learning(record: Record) -> str:
                 fact,
                 look="a rise well above behaviour cloning that levels off; of the checkpoints that are level but for chance, "
                 "the newest is taken",
-                sick="a peak followed by a fall: values over-estimate, or the training overfits",
+                warning="a peak followed by a fall: values over-estimate, or the training overfits",
             )
         )
     else:
@@ -210,7 +210,7 @@ def _diagnostic(
     title: str,
     facts: Iterable[tuple[str, str]],
     look: str,
-    sick: str,
+    warning: str,
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Add the plot of some metrics with their last values, or a note where none was logged."""
@@ -218,7 +218,9 @@ def _diagnostic(
         cards.append(note(f"{title}: {', '.join(names)} not in metrics.jsonl."))
         return
     fact = ", ".join(filter(None, (_last(curves, name, form) for name, form in facts)))
-    cards.append(card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, sick=sick))
+    cards.append(
+        card(title, plots.to_svg(plots.curves_plot(curves, names, SCREEN, limits=limits)), fact, look=look, warning=warning)
+    )
 
 
 def _values(record: Record) -> str:
@@ -235,7 +237,7 @@ def _values(record: Record) -> str:
                 f"{kind}, seed {distributions.seed}" if distributions.seed >= 0 else kind,
                 look="mass that moves towards the return really reached as the end comes near, often split between success "
                 "and failure before",
-                sick="mass that stays where it was, or sits at the top from the first step",
+                warning="mass that stays where it was, or sits at the top from the first step",
             )
         )
     _diagnostic(
@@ -293,7 +295,7 @@ def _calibration(record: Record) -> str:
         plots.to_svg(plots.reliability_plot(bins, low, high, SCREEN)),
         f"error {calibration_error(bins):.3f}",
         look="points on the dashed line, within their intervals (they count episodes, as an episode's steps share its outcome)",
-        sick="points under the line, where values promise more than came true, or a flat row that tells nothing apart",
+        warning="points under the line, where values promise more than came true, or a flat row that tells nothing apart",
         after=counts,
     )
 
@@ -314,7 +316,7 @@ def _episodes(record: Record) -> str:
         "Length of episodes",
         plots.to_svg(plots.lengths_plot(ours, SCREEN)),
         look="successes that are short and failures spread out",
-        sick="a pile of failures at the time limit (it hesitates or loops), or at the very start (it gives up at once)",
+        warning="a pile of failures at the time limit (it hesitates or loops), or at the very start (it gives up at once)",
         after=table(["", "episodes", "median steps (range)"], stats, numbers=(1,)),
         classes="wide",
     )
@@ -358,7 +360,7 @@ def _timing(record: Record) -> str:
         f'<div class="split">{bars}</div><div class="legend">{legend}</div>',
         fact,
         look="forward, target and backward sharing the time, data next to nothing",
-        sick="data above a tenth: the loader starves the training; evaluation and checkpoints are not counted",
+        warning="data above a tenth: the loader starves the training; evaluation and checkpoints are not counted",
     )
 
 

@@ -49,10 +49,10 @@ def embedded_video(data: bytes) -> str:
     return "data:video/mp4;base64," + base64.b64encode(data).decode()
 
 
-def card(title: str, body: str, fact: str = "", *, look: str = "", sick: str = "", after: str = "", classes: str = "") -> str:
+def card(title: str, body: str, fact: str = "", *, look: str = "", warning: str = "", after: str = "", classes: str = "") -> str:
     """A box with a heading, a fact beside it, and how to read it."""
     head = f"<h3>{title}{f'<span>{escape(fact)}</span>' if fact else ''}</h3>" if title else ""
-    how = f'<p class="how"><b>Look for</b> {escape(look)}. <b>Sick:</b> {escape(sick)}.</p>' if look else ""
+    how = f'<p class="how"><b>Look for</b> {escape(look)}. <b>Warning sign:</b> {escape(warning)}.</p>' if look else ""
     return f'<div class="card {classes}">{head}{body}{how}{after}</div>'
 
 

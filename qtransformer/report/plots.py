@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from qtransformer.files import replaced_file
+from qtransformer.files import explained_storage_errors, replaced_file
 from qtransformer.report.calibration import ReliabilityBin
 from qtransformer.report.palette import BAD, DATA, GOOD, LINE_COLORS, METHOD_COLORS, OURS, PAPER, SCREEN, Theme, method_color
 from qtransformer.report.record import Curves, DataSummary, Distributions, Method
@@ -65,7 +65,7 @@ def to_svg(figure: Figure) -> str:
 def to_png(figure: Figure, path: Path) -> None:
     """A file at twice the screen's resolution, on white."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path) as fresh:
+    with explained_storage_errors(path), replaced_file(path) as fresh:
         figure.savefig(fresh, format="png", dpi=200, facecolor=PAPER.page)
 
 
@@ -98,7 +98,6 @@ def curves_plot(
     names: Mapping[str, str],
     theme: Theme,
     *,
-    ylabel: str = "",
     limits: tuple[float, float] | None = None,
     log: bool = False,
 ) -> Figure:
@@ -121,7 +120,6 @@ def curves_plot(
         ax.minorticks_off()
     if limits is not None:
         ax.set_ylim(*limits)
-    ax.set_ylabel(ylabel)
     _finish(ax, theme, legend=len(lines) > 1)
     return figure
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from qtransformer.files import replaced_file, write_text
+from qtransformer.files import explained_storage_errors, replaced_file, write_text
+from qtransformer.intervals import Estimate, success_difference, success_rate
 from qtransformer.report import plots
 from qtransformer.report.palette import LINE_COLORS, METHOD_COLORS, OTHER_COLORS, PAPER, SCREEN, Theme
 from qtransformer.report.pieces import card, document, note, publish, swatch, table
-from qtransformer.statistics import Estimate, success_difference, success_rate
 
 COLORS = (*LINE_COLORS, *OTHER_COLORS)
 CLEAR_SEEDS = 4
@@ -277,7 +277,7 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def _write_csv(path: Path, arms: Sequence[ArmResult]) -> None:
-    with replaced_file(path) as fresh, fresh.open("w", newline="") as file:
+    with explained_storage_errors(path), replaced_file(path) as fresh, fresh.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("name", "split", "data", "seeds", "success", "low", "high", "core_minutes", "data_success", "settings"))
         for arm in arms:

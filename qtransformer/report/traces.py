@@ -37,12 +37,12 @@ def traces(actions: np.ndarray, rewards: np.ndarray, spec: ActionSpec) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {bottom + 20}" role="img">{"".join(rows)}{ticks}{head}</svg>'
 
 
-def extremes(values: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a trace of at most `most` points: the least and the greatest of every stretch stay."""
-    if len(values) <= most:
+def extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a trace of at most `MOST_POINTS` points: the least and the greatest of every stretch stay."""
+    if len(values) <= MOST_POINTS:
         return np.arange(len(values)), values
     kept = {0, len(values) - 1}
-    for group in np.array_split(np.arange(len(values)), most // 2 - 1):
+    for group in np.array_split(np.arange(len(values)), MOST_POINTS // 2 - 1):
         kept |= {int(group[values[group].argmin()]), int(group[values[group].argmax()])}
     steps = np.array(sorted(kept))
     return steps, values[steps]

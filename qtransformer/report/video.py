@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from qtransformer.files import replaced_file, write_json
+from qtransformer.files import explained_storage_errors, replaced_file, write_json
 from qtransformer.policy import PolicyDecision
 from qtransformer.report.frame import HEIGHT, LEFT_WIDTH, SCENE_HEIGHT, WIDTH, Frame, ValueScale, draw
 from qtransformer.rollout import rollout
@@ -46,14 +46,14 @@ def film(env: Env, policy: Actor, seeds: Sequence[int], directory: Path, label: 
     entries, told = [], False
     for seed in seeds:
         name = f"{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-') or 'actor'}_{seed}.mp4"
-        camera = Camera(env, policy, seed, label)
+        filmed = FilmedActor(env, policy, seed, label)
         with Video(directory / name, env.observation_spec.control_hz) as video:
-            episode = camera.shoot(video)
+            episode = filmed.shoot(video)
         entries.append({"file": name, "seed": int(seed), "success": episode.success, "steps": len(episode), "label": label})
-        if camera.decisions and camera.scale.locations is not None and not told:
+        if filmed.decisions and filmed.scale.locations is not None and not told:
             told = episode.success
             if told or len(entries) == 1:
-                _write_distributions(directory / DISTRIBUTIONS, camera, episode)
+                _write_distributions(directory / DISTRIBUTIONS, filmed, episode)
     write_json(directory / INDEX, _others(directory, entries) + entries)
     return entries
 
@@ -68,20 +68,20 @@ def _others(directory: Path, entries: list[dict[str, Any]]) -> list[dict[str, An
         return []
 
 
-def _write_distributions(path: Path, camera: "Camera", episode: Episode) -> None:
-    with replaced_file(path) as fresh, fresh.open("wb") as file:
+def _write_distributions(path: Path, filmed: "FilmedActor", episode: Episode) -> None:
+    with explained_storage_errors(path), replaced_file(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(
             file,
-            probs=np.stack([d.value_probs[-1] for d in camera.decisions]),
-            locations=np.asarray(camera.scale.locations),
-            values=np.array([d.value for d in camera.decisions]),
+            probs=np.stack([d.value_probs[-1] for d in filmed.decisions]),
+            locations=np.asarray(filmed.scale.locations),
+            values=np.array([d.value for d in filmed.decisions]),
             success=episode.success,
-            seed=camera.seed,
-            label=camera.label,
+            seed=filmed.seed,
+            label=filmed.label,
         )
 
 
-class Camera:
+class FilmedActor:
     """Films one episode. It acts in the actor's place, so that `rollout` plays filmed and unfilmed episodes alike."""
 
     def __init__(self, env: Env, actor: Actor, seed: int, label: str) -> None:

@@ -28,7 +28,7 @@ class ValueHead(ABC):
 
     def __init__(self, v_min: float, v_max: float, num_bins: int) -> None:
         if not v_min < v_max:
-            raise ConfigError(f"a value head needs v_min < v_max, found v_min={v_min}, v_max={v_max}")
+            raise ConfigError(f"value.v_min={v_min} must be below value.v_max={v_max}; move one, or leave both to the data (null)")
         self.v_min, self.v_max, self.num_bins = float(v_min), float(v_max), int(num_bins)
 
     @property

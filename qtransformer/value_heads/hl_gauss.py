@@ -31,8 +31,8 @@ class HLGauss(CategoricalHead):
         free_bins = num_bins - 2 * PADDING * sigma_ratio
         if sigma_ratio <= 0 or free_bins < 1:
             raise ConfigError(
-                f"HL-Gauss needs sigma_ratio > 0 and num_bins > {2 * PADDING:g} * sigma_ratio + 1 (padding), "
-                f"found num_bins={num_bins}, sigma_ratio={sigma_ratio}"
+                f"value.kind=hl_gauss expected sigma_ratio > 0 and num_bins >= {2 * PADDING:g} * sigma_ratio + 1 (padding), found "
+                f"value.num_bins={num_bins} and value.sigma_ratio={sigma_ratio}; the defaults are 51 and .75"
             )
         self.bin_width = (v_max - v_min) / free_bins
         self.sigma = sigma_ratio * self.bin_width

@@ -44,7 +44,7 @@ def rebin(
         optimizer: whose moments of the layer move along.
     """
     move = projection(old, new).to(features)
-    # Drawn, not every so-manieth: rows run over the bins of all dimensions, of which a stride can miss whole ones.
+    # Drawn, not every n-th: rows run over the bins of all dimensions, of which a stride can miss whole ones.
     drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:EXAMPLES]
     examples = features[drawn.to(features.device)].double()
     with torch.no_grad():

@@ -64,8 +64,8 @@ def find_support(config: ValueConfig, stats: Any, discount: float) -> Support:
     low, high = min(stats.return_min, stats.reward_min), max(stats.return_max, stats.reward_max)
     if low == high:  # one return is no range: 0 is what no reward at all would give, 1 what a success would
         low, high = (min(low, 0.0), max(high, 0.0)) if low else (0.0, 1.0)
-    lowest = min(low, -_for_ever(-stats.going_on_reward_min, discount))
-    highest = max(high, _for_ever(stats.going_on_reward_max, discount))
+    lowest = min(low, -_perpetual_return(-stats.going_on_reward_min, discount))
+    highest = max(high, _perpetual_return(stats.going_on_reward_max, discount))
     if config.v_min is not None:
         low = lowest = config.v_min
         high = high if low < high else low + 1.0
@@ -75,7 +75,7 @@ def find_support(config: ValueConfig, stats: Any, discount: float) -> Support:
     return Support(v_min=low, v_max=high, lowest=min(low, lowest), highest=max(high, highest))
 
 
-def _for_ever(reward: float, discount: float) -> float:
+def _perpetual_return(reward: float, discount: float) -> float:
     """The return of `reward` at every step, without end; -inf where it is not positive, since then ending is better."""
     if reward <= 0:
         return -math.inf

@@ -24,7 +24,7 @@ class TwoHot(CategoricalHead):
 
     def __init__(self, v_min: float, v_max: float, num_bins: int = 51) -> None:
         if num_bins < 2:
-            raise ConfigError(f"Two-Hot needs at least 2 bins, found {num_bins}")
+            raise ConfigError(f"value.num_bins={num_bins} must be at least 2, one for each end of the range; the default is 51")
         super().__init__(v_min, v_max, torch.linspace(v_min, v_max, num_bins))
 
     def to_probs(self, value: Float[Tensor, "*b"]) -> Float[Tensor, "*b v"]:

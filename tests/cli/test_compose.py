@@ -39,7 +39,7 @@ def test_order_of_overrides_does_not_matter() -> None:
 )  # fmt: skip
 def test_numbers_that_cannot_be_meant_are_refused(verb: str, said: str, least: int) -> None:
     needed = {"study": ["name=losses"], "calibrate": ["run=r"]}.get(verb, [])
-    with pytest.raises(ConfigError, match=f"^{said} must be at least {least}$"):
+    with pytest.raises(ConfigError, match=f"^{said} must be at least {least}; the default is .+$"):
         compose_settings(verb, [*needed, said])
 
 

@@ -1,6 +1,8 @@
 """`ros-demo` where there is no ROS: its plan, and what it says is missing. tests/ros_nodes runs it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from console import TINY, qtransformer, write_dataset
 
 from qtransformer.cli import ros_demo
 from qtransformer.cli.main import main
+from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.types import Episode
 from qtransformer_datasets import HDF5Episodes
 from qtransformer_ros.recorder.episode_counts import EpisodeCounts, EpisodeOutcome
@@ -55,6 +58,15 @@ def test_a_checkpoint_of_another_robot_is_refused_before_anything_is_planned(
     assert "the checkpoint and the contract differ in" in told.err
     assert "action: the contract lacks" in told.err
     assert told.out == ""
+
+
+def test_a_node_that_crashed_is_told_with_its_last_words_and_is_no_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "qtransformer_sim.log").write_text("starting\nTraceback\nboom\n")
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    with pytest.raises(QTransformerError, match=r"qtransformer_sim ended with code 3: .*boom; see the logs .*\*\.log") as caught:
+        ros_demo._check({"qtransformer_sim": process}, tmp_path)
+    assert not isinstance(caught.value, ConfigError)
 
 
 @pytest.fixture

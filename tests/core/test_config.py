@@ -107,6 +107,7 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"value": {"sigma_ratio": float("nan")}}, "value.sigma_ratio=nan must be a finite number"),
         ({"value": {"num_bins": 0}}, "value.num_bins=0 must be at least 1"),
         ({"seed": 2**64}, "must be below 2**63"),
+        ({"steps": 5, "cloning_steps": 5}, "cloning_steps=5 of steps=5 leave none to learn values in"),
         ({"optim": {"clip_norm": 0.0}}, "optim.clip_norm=0.0 must be above 0"),
         ({"optim": {"learning_rate": float("inf")}}, "optim.learning_rate=inf must be a finite number"),
         ({"data": {"memory_gb": -1.0}}, "data.memory_gb=-1.0 must be at least 0"),

@@ -1,54 +1,10 @@
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from qtransformer.evaluate import EpisodeResult, Evaluation, evaluate, no_worse, run_episode, wilson
+from qtransformer.evaluate import EpisodeResult, Evaluation, evaluate, run_episode
+from qtransformer.intervals import wilson
 from qtransformer.types import ActionSpec, ObservationSpec
-
-
-@pytest.mark.parametrize(
-    ("successes", "episodes", "low", "high"),
-    [
-        (0, 10, 0.0, 0.27754),
-        (10, 10, 0.72247, 1.0),
-        (1, 2, 0.09453, 0.90547),
-        (5, 10, 0.23659, 0.76341),
-        (124, 200, 0.55107, 0.68441),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_intervals_of_known_counts(successes: int, episodes: int, low: float, high: float) -> None:
-    """(p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.96; 0 of 10: high = z2/n / (1 + z2/n) = .38415 / 1.38415."""
-    assert wilson(successes, episodes) == pytest.approx((low, high), abs=2e-5)
-
-
-@given(st.integers(1, 1000), st.data())
-def test_wilson_intervals_hold_the_rate_and_mirror(episodes: int, data) -> None:
-    successes = data.draw(st.integers(0, episodes))
-    low, high = wilson(successes, episodes)
-    assert -1e-12 <= low <= successes / episodes + 1e-12
-    assert successes / episodes - 1e-12 <= high <= 1 + 1e-12
-    assert wilson(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("success", "best", "expected"),
-    [
-        (0.6, 0.65, True),
-        (0.57, 0.65, True),
-        (0.56, 0.65, False),
-        (0.7, 0.65, True),
-        (1.0, 1.0, True),
-        (0.96, 1.0, False),
-        (0.0, -1.0, True),
-    ],
-)
-def test_a_rate_is_no_worse_within_the_standard_error_of_a_difference(success: float, best: float, expected: bool) -> None:
-    """Of 60 episodes: sqrt(2 * .61 * .39 / 60) = .089 below .65, sqrt(2 * .98 * .02 / 60) = .026 below 1."""
-    assert no_worse(success, best, 60) is expected
 
 
 class Countdown:

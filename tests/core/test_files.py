@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -6,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qtransformer.errors import CheckpointError
-from qtransformer.files import published_directory, replaced_file, verify_manifest, write_json, write_manifest
+from qtransformer.errors import CheckpointError, StorageError
+from qtransformer.files import is_disk_full, published_directory, replaced_file, verify_manifest, write_json, write_manifest
 
 
 def test_a_directory_appears_whole_and_leaves_nothing_temporary(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_directory_appears_whole_and_leaves_nothing_temporary(tmp_path: Path) 
 def test_a_failed_write_leaves_what_was_there_before(tmp_path: Path, error: BaseException) -> None:
     with published_directory(tmp_path / "step") as directory:
         (directory / "a.txt").write_text("old")
-    expected = CheckpointError if isinstance(error, OSError) else type(error)
+    expected = StorageError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected), published_directory(tmp_path / "step") as directory:  # noqa: PT012
         (directory / "a.txt").write_text("new")
         raise error
@@ -33,16 +34,16 @@ def test_a_failed_write_leaves_what_was_there_before(tmp_path: Path, error: Base
 
 def test_a_full_disk_is_explained_with_path_and_remedy(tmp_path: Path) -> None:
     words = r"step.*full.*MB free.*earlier checkpoints are untouched.*resume"
-    with pytest.raises(CheckpointError, match=words), published_directory(tmp_path / "step"):
+    with pytest.raises(StorageError, match=words), published_directory(tmp_path / "step"):
         raise OSError(28, "No space left on device")
 
 
 def test_what_may_not_be_written_is_told_from_a_full_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(CheckpointError, match=r"y\.json: Not a directory; check the folder and its permissions$"):
+    with pytest.raises(StorageError, match=r"y\.json: Not a directory; check the folder and its permissions$"):
         write_json(tmp_path / "file" / "y.json", {})
     with (
-        pytest.raises(CheckpointError, match=r"Permission denied.*untouched; check the folder and its permissions, then"),
+        pytest.raises(StorageError, match=r"Permission denied.*untouched; check the folder and its permissions, then"),
         published_directory(tmp_path / "step"),
     ):
         raise PermissionError(13, "Permission denied")
@@ -53,9 +54,19 @@ def test_a_file_that_finds_no_room_says_so(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"a\.json: the disk is full or .*; free some space$"):
+    with pytest.raises(StorageError, match=r"a\.json: the disk is full or .*; free some space$"):
         write_json(tmp_path / "a.json", {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_known_by_its_number_by_its_text_and_behind_another_error(number: int) -> None:
+    full = OSError(number, os.strerror(number))
+    behind = ValueError("the writer failed")
+    behind.__cause__ = full
+    assert all(map(is_disk_full, [full, RuntimeError(f"h5py: {os.strerror(number)}"), behind]))
+    assert not is_disk_full(PermissionError(errno.EACCES, "Permission denied"))
+    assert not is_disk_full(ValueError("a bug"))
 
 
 def test_a_directory_replaces_an_older_one_of_its_name(tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_any_cut_file_is_found(tmp_path, name, share) -> None:
     directory = filled(tmp_path / "x")
     data = (directory / name).read_bytes()
     (directory / name).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=rf"{name}.*(manifest|complete checkpoint)"):
         verify_manifest(directory)
 
 
@@ -108,7 +119,7 @@ def test_any_cut_file_is_found(tmp_path, name, share) -> None:
 def test_a_manifest_of_another_shape_is_a_checkpoint_error(tmp_path: Path, manifest: str) -> None:
     directory = filled(tmp_path / "x")
     (directory / "manifest.json").write_bytes(manifest.encode(errors="surrogateescape"))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"no readable manifest\.json|'\.\./x' of the manifest is missing"):
         verify_manifest(directory)
 
 

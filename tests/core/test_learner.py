@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 import qtransformer.learner as learner_module
+from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, mirror
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import OptimConfig, TrainConfig
-from qtransformer.learner import LOOKED_AT, QLearner, learning_rate
-from qtransformer.losses import behavior_loss, conservative_loss, take
+from qtransformer.learner import UNSEEN_METRICS_EVERY, QLearner, learning_rate
+from qtransformer.losses import behavior_loss, conservative_loss
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
 from qtransformer.value_heads.rebinning import projection
@@ -177,7 +178,7 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
             continue
         bins = online.tokenizer.encode(batch.actions[b : b + 1, f])
         hidden = online.hidden(frame_context(online, seen, batch, b, f), bins)
-        output = online.judge(hidden)
+        output = online.output_heads(hidden)
         logits = [output.q_logits[0, i, a] for i, a in enumerate(bins[0])]
         returns = batch.mc_return[b, f]
         others = online.bin_exists & ~torch.nn.functional.one_hot(bins, online.bin_exists.shape[-1]).bool()
@@ -321,13 +322,13 @@ def test_a_wider_range_changes_no_value_of_either_network_and_comes_back_from_th
     learner.target_network.load_state_dict(make_network(config, seed=5).state_dict())
     bins, old = learner._logged_bins(batch), learner.head
     networks = [learner.network, learner.target_network]
-    before = [n.judge(learner._hidden(Augmented(batch, {}), bins, n)).q_values for n in networks]
+    before = [n.output_heads(learner._hidden(Augmented(batch, {}), bins, n)).q_values for n in networks]
     moments = learner.optimizer.state[learner.network.q_head.out.bias]["exp_avg"].clone()
     learner.growth.seen = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     learner.cover(-0.5, 2.0, batch)
     assert learner.range == (-0.5, 2.0)
     for network, values in zip(networks, before, strict=True):
-        after = network.judge(learner._hidden(Augmented(batch, {}), bins, network)).q_values
+        after = network.output_heads(learner._hidden(Augmented(batch, {}), bins, network)).q_values
         apart = (after - values).abs()[:, network.bin_exists] / learner.head.span
         assert apart.mean() < 0.03, "weights are drawn at random and large; see test_rebinning for trained ones"
         assert (values.max() - values.min()) / learner.head.span > 0.1
@@ -375,11 +376,11 @@ def test_values_that_nothing_pushes_on_are_looked_at_now_and_then_and_learning_d
         learner = make_learner(make_config(targets={"conservative_weight": weight}))
         return [looks & learner.update(make_batch(), step).means.keys() for step in steps], weights(learner.network)
 
-    steps = (LOOKED_AT - 1, LOOKED_AT, LOOKED_AT + 1)
+    steps = (UNSEEN_METRICS_EVERY - 1, UNSEEN_METRICS_EVERY, UNSEEN_METRICS_EVERY + 1)
     seen, now_and_then = learned(0.0, steps)
     assert seen == [set(), looks, set()]
     assert learned(0.1, steps)[0] == [looks] * 3, "what is pushed on is seen in every update"
-    monkeypatch.setattr(learner_module, "LOOKED_AT", 1)
+    monkeypatch.setattr(learner_module, "UNSEEN_METRICS_EVERY", 1)
     seen, always = learned(0.0, steps)
     assert seen == [looks] * 3
     assert same(now_and_then, always)
@@ -393,7 +394,7 @@ def test_monte_carlo_targets_are_each_samples_own_return(make_config, make_learn
     assert abs(float(own - one.means["td_loss"][0])) > 1e-3
 
 
-def test_what_tells_sick_learning_is_reported(make_config, make_learner, make_batch) -> None:
+def test_what_tells_failing_learning_is_reported(make_config, make_learner, make_batch) -> None:
     metrics = make_learner(make_config()).update(make_batch(), 0)
     assert {"q_start", "return_start", "bootstrap_exceeds_floor", "unseen_over_data", "unseen_excess", "q_data", "target",
             "masked_lost_final", "grad_norm"} <= metrics.means.keys()  # fmt: skip

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtransformer import C51, MSE, HLGauss, TwoHot
+from qtransformer.action_tokenizer import take
 from qtransformer.config import Conservative
-from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean, take
+from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean
 from qtransformer.value_heads import ValueHead
 
 EXISTS = torch.tensor([[True, True, True, True], [True, True, False, False]])

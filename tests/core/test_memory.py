@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qtransformer.errors import ConfigError
+from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.log_evaluation.replay import replay, stream
 from qtransformer.memory import MEMORIES, Memory, Recollection
 from qtransformer.policy import Policy
@@ -61,7 +61,7 @@ def test_the_network_reads_what_is_remembered_and_nothing_where_there_is_nothing
     assert changed[:, 2].all()
     assert not changed[:, [0, 1, 3, 4]].any()
     assert torch.isfinite(tokens(nothing)).all()
-    with pytest.raises(ValueError, match=r"model\.remember=x"):
+    with pytest.raises(SpecMismatchError, match=r"model\.remember=x"):
         tokens(None)
 
 

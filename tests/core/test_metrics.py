@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qtransformer.errors import StorageError
 from qtransformer.metrics import JsonLines, Meter, Metrics, calibration_error, read_jsonl
 
 
@@ -73,6 +74,19 @@ def test_a_resumed_log_goes_on_after_the_step_it_resumes_from(tmp_path: Path) ->
     log.close()
     assert [(line["step"], line["loss"]) for line in read_jsonl(path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_log_that_finds_no_room_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match=r"cannot write .*absent/metrics\.jsonl: No such file"):
+        JsonLines(tmp_path / "absent" / "metrics.jsonl")
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(log, "_file", full)
+        with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl: the disk is full"):
+            log(1, {"loss": 1.0})
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space"):
+            full.close()
 
 
 def test_no_file_has_no_lines(tmp_path: Path) -> None:

@@ -18,84 +18,84 @@ def test_by_hand() -> None:
     """Left here promised .8 and led to .5: .9 * .5 - .8 = -.35. Right there promised .6 and led to .4: .9 * .4 - .6 = -.24, and
     .9 * TRACE of that goes to the step before."""
     surprise = Surprise(width=0.3, discount=0.9)
-    surprise.see(0.8)
-    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all(), "nothing was done yet"
-    surprise.did(HERE, LEFT, 0.8)
-    surprise.see(0.5)
-    np.testing.assert_allclose(surprise.of(HERE, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
-    surprise.did(FAR, RIGHT, 0.6)
-    surprise.see(0.4)
-    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), -0.35 - 0.9 * TRACE * 0.24, atol=1e-4)
-    np.testing.assert_allclose(surprise.of(FAR, np.stack([LEFT, RIGHT])), [0.0, -0.24], atol=1e-4)
+    surprise.observe_value(0.8)
+    assert (surprise.penalty(HERE, np.stack([LEFT, RIGHT])) == 0).all(), "nothing was done yet"
+    surprise.record_action(HERE, LEFT, 0.8)
+    surprise.observe_value(0.5)
+    np.testing.assert_allclose(surprise.penalty(HERE, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
+    surprise.record_action(FAR, RIGHT, 0.6)
+    surprise.observe_value(0.4)
+    np.testing.assert_allclose(surprise.penalty(HERE, LEFT[None]), -0.35 - 0.9 * TRACE * 0.24, atol=1e-4)
+    np.testing.assert_allclose(surprise.penalty(FAR, np.stack([LEFT, RIGHT])), [0.0, -0.24], atol=1e-4)
     beside = np.full(3, 0.3)  # one width away
-    np.testing.assert_allclose(surprise.of(beside, LEFT[None]), np.exp(-0.5) * (-0.35 - 0.9 * TRACE * 0.24), atol=1e-4)
+    np.testing.assert_allclose(surprise.penalty(beside, LEFT[None]), np.exp(-0.5) * (-0.35 - 0.9 * TRACE * 0.24), atol=1e-4)
     surprise.forget()
-    assert (surprise.of(HERE, LEFT[None]) == 0).all()
+    assert (surprise.penalty(HERE, LEFT[None]) == 0).all()
 
 
 @given(values=st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_it_never_promises_more(values: list[float]) -> None:
     surprise = Surprise(width=0.5, discount=1.0)
     for value in values:
-        surprise.see(value)
-        assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) <= 0).all()
-        surprise.did(HERE, LEFT, value)
-    surprise.see(2.0)
+        surprise.observe_value(value)
+        assert (surprise.penalty(HERE, np.stack([LEFT, RIGHT])) <= 0).all()
+        surprise.record_action(HERE, LEFT, value)
+    surprise.observe_value(2.0)
     gained = Surprise(width=0.5, discount=1.0)
-    gained.did(HERE, LEFT, 0.2)
-    gained.see(0.9)
-    assert gained.of(HERE, LEFT[None])[0] == 0, "what went better than expected"
+    gained.record_action(HERE, LEFT, 0.2)
+    gained.observe_value(0.9)
+    assert gained.penalty(HERE, LEFT[None])[0] == 0, "what went better than expected"
 
 
 def test_a_cost_per_step_is_no_disappointment_and_hides_none() -> None:
     """-1 a step and .9: what promised -2.8 and led to -2 was right; what led to -3 promised .9 too much."""
     surprise = Surprise(width=0.3, discount=0.9, reward=-1.0)
-    surprise.did(HERE, LEFT, -2.8)
-    surprise.see(-2.0)
-    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), 0.0, atol=1e-9)
+    surprise.record_action(HERE, LEFT, -2.8)
+    surprise.observe_value(-2.0)
+    np.testing.assert_allclose(surprise.penalty(HERE, LEFT[None]), 0.0, atol=1e-9)
     surprise.forget()
-    surprise.did(HERE, LEFT, -2.8)
-    surprise.see(-3.0)
-    np.testing.assert_allclose(surprise.of(HERE, LEFT[None]), -0.9, atol=1e-9)
+    surprise.record_action(HERE, LEFT, -2.8)
+    surprise.observe_value(-3.0)
+    np.testing.assert_allclose(surprise.penalty(HERE, LEFT[None]), -0.9, atol=1e-9)
 
 
 def test_what_was_not_carried_out_disappoints_nobody() -> None:
     surprise = Surprise(width=0.3, discount=0.9)
-    surprise.did(HERE, LEFT, 0.8)
-    surprise.take_back()
-    surprise.take_back()  # there is nothing more to take back
-    surprise.see(0.1)
-    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all()
+    surprise.record_action(HERE, LEFT, 0.8)
+    surprise.undo_last()
+    surprise.undo_last()  # there is nothing more to take back
+    surprise.observe_value(0.1)
+    assert (surprise.penalty(HERE, np.stack([LEFT, RIGHT])) == 0).all()
 
 
 def test_what_somebody_else_led_to_disappoints_nobody() -> None:
     surprise = Surprise(width=0.3, discount=0.9)
-    surprise.did(HERE, LEFT, 0.8)
-    surprise.look_away()
-    surprise.see(0.1)
-    assert (surprise.of(HERE, np.stack([LEFT, RIGHT])) == 0).all()
-    surprise.did(HERE, RIGHT, 0.4)
-    surprise.take_back()
-    surprise.did(HERE, RIGHT, 0.4)
-    surprise.see(0.1)
-    np.testing.assert_allclose(surprise.of(HERE, RIGHT[None]), 0.09 - 0.4, atol=1e-4)
+    surprise.record_action(HERE, LEFT, 0.8)
+    surprise.interrupt()
+    surprise.observe_value(0.1)
+    assert (surprise.penalty(HERE, np.stack([LEFT, RIGHT])) == 0).all()
+    surprise.record_action(HERE, RIGHT, 0.4)
+    surprise.undo_last()
+    surprise.record_action(HERE, RIGHT, 0.4)
+    surprise.observe_value(0.1)
+    np.testing.assert_allclose(surprise.penalty(HERE, RIGHT[None]), 0.09 - 0.4, atol=1e-4)
 
 
 def test_without_proprioception_actions_alone_are_alike() -> None:
     surprise, nowhere = Surprise(width=0.3, discount=0.9), np.zeros(0)
-    surprise.did(nowhere, LEFT, 0.8)
-    surprise.see(0.5)
-    np.testing.assert_allclose(surprise.of(nowhere, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
+    surprise.record_action(nowhere, LEFT, 0.8)
+    surprise.observe_value(0.5)
+    np.testing.assert_allclose(surprise.penalty(nowhere, np.stack([LEFT, RIGHT])), [-0.35, 0.0], atol=1e-4)
 
 
 def test_an_episode_without_an_end_keeps_the_newest_alone() -> None:
     surprise = Surprise(width=0.3, discount=0.9)
-    surprise.did(FAR, LEFT, 1.0)
+    surprise.record_action(FAR, LEFT, 1.0)
     for _ in range(REMEMBERED):
-        surprise.see(0.5)
-        surprise.did(HERE, RIGHT, 0.5)
-    assert surprise.of(FAR, LEFT[None])[0] == pytest.approx(0.0, abs=1e-6)
-    assert surprise.of(HERE, RIGHT[None])[0] < 0
+        surprise.observe_value(0.5)
+        surprise.record_action(HERE, RIGHT, 0.5)
+    assert surprise.penalty(FAR, LEFT[None])[0] == pytest.approx(0.0, abs=1e-6)
+    assert surprise.penalty(HERE, RIGHT[None])[0] < 0
 
 
 @pytest.fixture

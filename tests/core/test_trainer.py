@@ -138,7 +138,7 @@ def test_images_are_not_shifted_away(make_config, dataset, tmp_path) -> None:
 def test_surprise_without_effect_is_told(make_config, make_dataset, make_episode, tmp_path) -> None:
     """Where successes run into the time limit, a reward of 1 may be followed by more, and so explains any value."""
     surprised = make_config(targets={"proposals": 4, "surprise": 0.3})
-    with pytest.warns(UserWarning, match=r"surprise=0\.3 will change nothing: .* earns 1, as much as any return"):
+    with pytest.warns(UserWarning, match=r"surprise=0\.3 has no effect: .* earns up to 1, as much as a whole episode.*dones="):
         Trainer(surprised, make_dataset([make_episode(6, s, end="truncated") for s in range(4)]), tmp_path, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -185,7 +185,7 @@ def test_bins_too_coarse_for_the_data_are_told(make_config, make_dataset, make_e
     episodes = [make_episode(6, seed) for seed in range(4)]
     for episode in episodes:
         episode.actions[:, 0] *= 0.2
-    with pytest.warns(UserWarning, match=r"of 5 bins .* spread 'dx' over 0\.\d+; .*raise model\.action_bins") as told:
+    with pytest.warns(UserWarning, match=r"'dx' uses only 0\.\d+ of 5 bins .*raise model\.action_bins") as told:
         Trainer(make_config(), make_dataset(episodes), tmp_path, progress=False)
     assert len(told) == 1
     for episode in episodes:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from trainings import Killed, killed_at
 
-from qtransformer import Policy
+from qtransformer import Policy, Trainer
 from qtransformer.checkpoint import best_scores, set_best
 from qtransformer.errors import ConfigError
 
@@ -21,7 +21,7 @@ def validated(monkeypatch) -> Callable[[list[float]], None]:
 
     def give(rates: list[float]) -> None:
         results = iter(rates)
-        monkeypatch.setattr("qtransformer.trainer.evaluate", lambda *a, **k: SimpleNamespace(success=next(results)))
+        monkeypatch.setattr("qtransformer.best_checkpoint.evaluate", lambda *a, **k: SimpleNamespace(success=next(results)))
 
     return give
 
@@ -69,7 +69,7 @@ def test_the_best_is_named_though_saving_it_was_killed(fit, make_config, validat
             raise Killed
         set_best(root, checkpoint, **scores)
 
-    monkeypatch.setattr("qtransformer.trainer.set_best", killed)
+    monkeypatch.setattr("qtransformer.best_checkpoint.set_best", killed)
     validated([0.2, 0.8])
     with pytest.raises(Killed):
         fit(config, eval_env=SimpleNamespace())
@@ -87,6 +87,14 @@ def test_a_best_that_was_selected_from_a_log_survives_a_resume(fit, make_config,
     set_best(root, root / "step_0000004", likelihood_gap=1.0)
     fit(config, eval_env=SimpleNamespace(), resume=True)
     assert best_scores(root) == {"step": "step_0000004", "likelihood_gap": 1.0}
+
+
+def test_a_run_names_the_very_checkpoint_that_is_its_best(make_config, dataset, validated, tmp_path) -> None:
+    validated([0.9, 0, 0, 0])
+    config = make_config(save_every=2, eval_episodes=200)
+    run = Trainer(config, dataset, tmp_path, eval_env=SimpleNamespace(), progress=False).fit()  # pyright: ignore[reportArgumentType]
+    assert run.best == tmp_path / "checkpoints" / "step_0000002"
+    assert Policy.from_checkpoint(run.best, device="cpu").config.steps == config.steps
 
 
 def test_validation_asks_for_an_environment(fit, make_config) -> None:

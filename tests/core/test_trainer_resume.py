@@ -12,6 +12,7 @@ from trainings import Killed, everything, killed_at
 
 from qtransformer import Trainer
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
+from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
 from qtransformer.run_guard import is_held
 
@@ -155,6 +156,25 @@ def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_pa
     with pytest.raises(ConfigError, match="holds a run already"):
         trainer.fit(describe=describe)
     assert held == [(True, False)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metadata.json", "{}"),
+        ("metadata.json", "[]"),
+        ("stats.json", "{}"),
+        ("training_state/position.json", '{"step": 8}'),
+        ("training_state/position.json", '{"step": "eight", "best_success": -1.0}'),
+    ],
+)
+def test_a_checkpoint_that_lacks_what_resuming_needs_says_so(file: str, content: str, fit, make_config) -> None:
+    """With a manifest that fits, as of a checkpoint that another program wrote."""
+    path = fit(make_config()) / "checkpoints" / "step_0000008" / file
+    path.write_text(content)
+    write_manifest(path.parent)
+    with pytest.raises(CheckpointError, match=r"step_0000008.*: expected metadata\.json, stats\.json and .*copy the checkpoint"):
+        fit(make_config(), resume=True)
 
 
 @pytest.mark.parametrize(("after", "told"), [(5, "left out"), (2, "drawn again"), (3, "")])

@@ -10,7 +10,8 @@ import torch
 
 from qtransformer.checkpoint import build_network
 from qtransformer.config import Algo, TrainConfig, ValueKind, from_dict, to_dict
-from qtransformer.evaluate import EpisodeResult, Evaluation, wilson
+from qtransformer.evaluate import EpisodeResult, Evaluation
+from qtransformer.intervals import wilson
 from qtransformer.policy import Policy
 from qtransformer.types import ActionSpec, ObservationSpec
 

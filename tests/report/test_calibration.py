@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from qtransformer.evaluate import EpisodeResult, wilson
+from qtransformer.evaluate import EpisodeResult
+from qtransformer.intervals import wilson
 from qtransformer.report.calibration import calibration_error, reliability
 
 

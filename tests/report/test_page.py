@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from qtransformer.evaluate import wilson
+from qtransformer.intervals import wilson
 from qtransformer.report import build_report, page
 from qtransformer.report.record import read_record
 

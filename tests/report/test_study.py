@@ -1,11 +1,14 @@
 """A study's report: what its table says follows from the rows, and the page holds everything."""
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qtransformer.errors import StorageError
 from qtransformer.report.study import ArmResult, build_study_report
 
 Cells = list[dict[str, str]]
@@ -91,6 +94,16 @@ def test_files_that_others_read_are_replaced_and_never_half_written(tmp_path: Pa
     build_study_report("tiny", "!", [arm("bc", [row(0, "11")], [curve(0.9)])], [], tmp_path, tmp_path)
     for name in names:
         assert (tmp_path / f"old_{name}").read_bytes() == before[name] != (tmp_path / name).read_bytes()
+
+
+def test_a_table_that_finds_no_room_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    arms = [arm("q", [row(0, "10")]), arm("bc", [row(0, "01")])]
+    with pytest.raises(StorageError, match=r"cannot write .*full.*: the disk is full"):
+        build_study_report("full", "?", arms, [("q", "bc")], tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 13])

@@ -13,7 +13,6 @@ The folder lies beside the data where that can be written, else in the user's ow
 A cache that belongs to another state of its source, or is damaged, counts as none.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer.files import is_disk_full
 from qtransformer_datasets.cache.builder import CacheBuilder
 from qtransformer_datasets.cache.layout import (
     EPISODES,
@@ -148,8 +148,7 @@ def _build(source: LoggedEpisodes, folder: Path) -> None:
     except OSError as error:
         written = sum(f.stat().st_size for f in part.glob("*")) if part.exists() else 0
         shutil.rmtree(part, ignore_errors=True)
-        full = error.errno in (errno.ENOSPC, errno.EFBIG)
-        reason = "the disk is full or a file-size limit was reached" if full else "it cannot be written"
+        reason = "the disk is full or a file-size limit was reached" if is_disk_full(error) else "it cannot be written"
         raise DatasetError(
             f"{folder}: the cache of {source.path} needs {image_bytes(source) / 1e6:.1f} MB; {reason} after {written / 1e6:.1f} MB "
             f"({error}); free some space, name another place in {ROOT_VARIABLE}, or use cache='never'"

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from qtransformer.errors import ConfigError, QTransformerError
-from qtransformer.evaluate import wilson
+from qtransformer.intervals import wilson
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of

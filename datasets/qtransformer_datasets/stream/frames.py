@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer.returns import returns_to_go
 from qtransformer.types import ActionSpec, Episode, EpisodeSource, ObservationSpec
 from qtransformer_datasets.episodes.check import check_episode
 from qtransformer_datasets.stream.image_rows import ImageRows
@@ -188,11 +189,10 @@ def discounted_returns(
     rewards: np.ndarray, has_action: np.ndarray, discount: float, finals: np.ndarray | None = None
 ) -> np.ndarray:
     """Return-to-go per frame, float32 (N,); a final observation is where episodes part and worth 0, or what `finals` (N,) says."""
-    finals = np.zeros(len(rewards)) if finals is None else finals
-    returns, ahead = np.zeros(len(rewards), np.float64), 0.0
-    for i in range(len(rewards) - 1, -1, -1):
-        ahead = float(rewards[i]) + discount * ahead if has_action[i] else float(finals[i])
-        returns[i] = ahead
+    returns, start = np.zeros(len(rewards)) if finals is None else finals.copy(), 0
+    for stop in np.flatnonzero(~has_action):
+        returns[start:stop] = returns_to_go(rewards[start:stop], discount, float(returns[stop]))
+        start = stop + 1
     return returns.astype(np.float32)
 
 

@@ -23,11 +23,11 @@ def run(settings: ConvertSettings) -> int:
         return 0
     write(settings, episodes, Path(settings.out), format, provenance("convert", [source]))
     if settings.check:
-        judge(compare(episodes, open_episodes(settings.out, format), episode_bar("read back")), losses, settings.out)
+        refuse_differences(compare(episodes, open_episodes(settings.out, format), episode_bar("read back")), losses, settings.out)
     return 0
 
 
-def judge(found: Comparison, losses: dict[str, str], out: str) -> None:
+def refuse_differences(found: Comparison, losses: dict[str, str], out: str) -> None:
     """Tell how the copy compares.
 
     Raises:

@@ -11,6 +11,8 @@ from tqdm import tqdm
 from qtransformer.files import write_json
 from qtransformer_datasets.data_source import DataSource, check_options
 
+MOST_LISTED = 12
+
 
 def data_source(path: str, format: str, settings: Any) -> DataSource:
     """The dataset at a path, read as the settings say; an option that nobody knows is refused here."""
@@ -48,7 +50,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(items: Sequence[Any], most: int = 12) -> str:
-    """Items as text, the rest only counted."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more
+def listed(items: Sequence[Any]) -> str:
+    """Items as text, those beyond `MOST_LISTED` only counted."""
+    more = f" and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
+    return ", ".join(map(str, items[:MOST_LISTED])) + more

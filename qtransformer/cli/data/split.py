@@ -31,7 +31,7 @@ def run(settings: SplitSettings) -> int:
     shares = {name: share for name in PARTS if (share := getattr(settings, name)) > 0}
     if any(getattr(settings, name) < 0 for name in PARTS) or abs(sum(shares.values()) - 1) > 1e-6:
         told = " ".join(f"{name}={getattr(settings, name):g}" for name in PARTS)
-        raise UsageError(f"data split: the shares expected from 0 and to add up to 1, found {told}")
+        raise UsageError(f"data split: expected shares of at least 0 that add up to 1, found {told}")
     source = data_source(settings.path, settings.input_format, settings)
     if settings.masks:
         check_free(settings.out)

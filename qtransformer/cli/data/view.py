@@ -62,7 +62,7 @@ def choose(readable: Sequence[int], settings: ViewSettings) -> list[int]:
     missing = [index for index in settings.only if index not in readable]
     if missing or settings.episodes < 1:
         what = f"only={missing}" if missing else f"episodes={settings.episodes}"
-        raise UsageError(f"data view: {what} is none of the readable episodes 0 to {max(readable)}; name others")
+        raise UsageError(f"data view: {what} is not among the readable episodes 0 to {max(readable)}; name others")
     if settings.only:
         return settings.only
     places = np.linspace(0, len(readable) - 1, min(settings.episodes, len(readable)))

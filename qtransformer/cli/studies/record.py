@@ -91,9 +91,8 @@ def commit() -> str:
     """The version of the code, as `git describe --always --dirty` names it; results that are not committed yet are no dirt."""
     try:
         name = _git("describe", "--always")
-        return name + "-dirty" * bool(
-            _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs/studies")
-        )
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs/studies")
+        return f"{name}-dirty" if changed else name
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from qtransformer.errors import ConfigError
+from qtransformer.files import explained_storage_errors
 
 CELLS, CURVES, PROBES = "cells.csv", "curves.csv", "probes.csv"
 CELL_FIELDS = (
@@ -24,7 +25,7 @@ Row = dict[str, str]
 def append(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
     """Add rows in one write, under a lock; the head comes with the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", newline="") as file:
+    with explained_storage_errors(path), path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         text = file.read()

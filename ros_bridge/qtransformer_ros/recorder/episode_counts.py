@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import ConfigError
-from qtransformer.evaluate import wilson
 from qtransformer.files import write_json
+from qtransformer.intervals import wilson
 
 FILE = "episodes.json"
 

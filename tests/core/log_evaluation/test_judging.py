@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
-from qtransformer.log_evaluation import CriticConfig, LogJudge, Verdict, best, judge_all, selection_score
+from qtransformer.log_evaluation import CheckpointScores, CriticConfig, LogJudge, best, judge_all, selection_score
 from qtransformer.log_evaluation.judging import checkpoints_of
 from qtransformer.log_evaluation.replay import replay
 from qtransformer.trainer import Trainer
@@ -21,8 +21,8 @@ def run(tmp_path_factory, make_config, make_dataset) -> Path:
     return Trainer(make_config(), make_dataset(), tmp_path_factory.mktemp("run"), progress=False).fit().directory
 
 
-def verdict(step: int, **scores: float) -> Verdict:
-    return Verdict(checkpoint=Path(f"checkpoints/step_{step:07d}"), algo="q", scores=scores, td_error_per_dimension=(0.1,))
+def verdict(step: int, **scores: float) -> CheckpointScores:
+    return CheckpointScores(checkpoint=Path(f"checkpoints/step_{step:07d}"), algo="q", scores=scores, td_error_per_dimension=(0.1,))
 
 
 def test_every_checkpoint_gets_every_score(run: Path, make_dataset) -> None:

@@ -148,9 +148,9 @@ def test_a_floor_takes_account_of_what_a_time_limit_cut_off(
 def judged_alike(data, config, network) -> None:
     """By the learner, as a stream of whole episodes and as a segment of the same frames."""
     learner = QLearner(config, network, torch.device("cpu"))
-    whole = learner.judge(stream(list(data.episodes()), data.discount, learner.lookahead, data.stats.reward_min))
+    whole = learner.evaluate_batch(stream(list(data.episodes()), data.discount, learner.lookahead, data.stats.reward_min))
     batch = next(data.segments(batch_size=1, lead=0, steps=data.num_frames, lookahead=2, seed=0))
-    segment = learner.judge(batch)
+    segment = learner.evaluate_batch(batch)
     for name in ("q_values", "target"):
         a, b = (getattr(h, name)[h.valid].sort(0).values for h in (whole, segment))
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

@@ -3,7 +3,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtransformer.statistics import success_difference, success_rate
+from qtransformer.errors import QTransformerError
+from qtransformer.intervals import no_worse, success_difference, success_rate, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    [
+        (0, 10, 0.0, 0.27754),
+        (10, 10, 0.72247, 1.0),
+        (1, 2, 0.09453, 0.90547),
+        (5, 10, 0.23659, 0.76341),
+        (124, 200, 0.55107, 0.68441),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_intervals_of_known_counts(successes: int, episodes: int, low: float, high: float) -> None:
+    """(p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.96; 0 of 10: high = z2/n / (1 + z2/n) = .38415 / 1.38415."""
+    assert wilson(successes, episodes) == pytest.approx((low, high), abs=2e-5)
+
+
+@given(st.integers(1, 1000), st.data())
+def test_wilson_intervals_hold_the_rate_and_mirror(episodes: int, data) -> None:
+    successes = data.draw(st.integers(0, episodes))
+    low, high = wilson(successes, episodes)
+    assert -1e-12 <= low <= successes / episodes + 1e-12
+    assert successes / episodes - 1e-12 <= high <= 1 + 1e-12
+    assert wilson(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("success", "best", "expected"),
+    [
+        (0.6, 0.65, True),
+        (0.57, 0.65, True),
+        (0.56, 0.65, False),
+        (0.7, 0.65, True),
+        (1.0, 1.0, True),
+        (0.96, 1.0, False),
+        (0.0, 0.0, True),
+    ],
+)
+def test_a_rate_is_no_worse_within_the_standard_error_of_a_difference(success: float, best: float, expected: bool) -> None:
+    """Of 60 episodes: sqrt(2 * .61 * .39 / 60) = .089 below .65, sqrt(2 * .98 * .02 / 60) = .026 below 1."""
+    assert no_worse(success, best, 60) is expected
 
 
 def seeds_of(rng: np.random.Generator, rates: np.ndarray, episodes: int) -> list[np.ndarray]:
@@ -68,9 +111,9 @@ def test_a_difference_is_paired_by_seed_and_scene() -> None:
 
 
 def test_nothing_to_compare_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one seed"):
+    with pytest.raises(QTransformerError, match="at least one seed"):
         success_rate([])
-    with pytest.raises(ValueError, match="at least one seed"):
+    with pytest.raises(QTransformerError, match="at least one seed"):
         success_difference({0: np.ones(3, bool)}, {1: np.ones(3, bool)})
-    with pytest.raises(ValueError, match="same scenes"):
+    with pytest.raises(QTransformerError, match="same scenes"):
         success_difference({0: np.ones(3, bool)}, {0: np.ones(4, bool)})
