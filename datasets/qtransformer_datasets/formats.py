@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.suggest import nearest, suggest
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets.episodes.missing import refuse_missing
 from qtransformer_datasets.episodes.protocols import EpisodeWriter, LoggedEpisodes, Opening
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
-from qtransformer_datasets.episodes.suggest import nearest, suggest
 from qtransformer_datasets.rosbag.bag_names import is_bag
 from qtransformer_datasets.stream.memory import machine_memory
 

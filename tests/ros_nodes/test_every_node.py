@@ -108,8 +108,8 @@ def test_a_parameter_that_a_node_does_not_have_ends_it(graph: Graph, module: str
     """A limit that ROS drops in silence does not limit."""
     node = graph.start(f"qtransformer_ros.nodes.{module}", contrakt="x", checkpont="x", episods=1, fold="x", archm="x")
     assert node.wait(STARTED_S) == 1
-    nearest = {"sim": "'archm' (did you mean 'arm'?)", "policy": "'checkpont' (did you mean 'checkpoint'?)"}
-    assert nearest.get(module.split("_")[0], "'contrakt' (did you mean 'contract'?)") in node.output
+    nearest = {"sim": "'archm' (did you mean arm?)", "policy": "'checkpont' (did you mean checkpoint?)"}
+    assert nearest.get(module.split("_")[0], "'contrakt' (did you mean contract?)") in node.output
     assert "Traceback" not in node.output
 
 

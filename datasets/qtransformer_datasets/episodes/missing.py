@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from qtransformer.errors import DatasetError
+from qtransformer.suggest import nearest
 from qtransformer_datasets.episodes.parts import PARTIAL, is_unfinished, parts_folder
-from qtransformer_datasets.episodes.suggest import nearest
 
 
 def refuse_missing(path: Path, expected: str = "a dataset") -> NoReturn:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.suggest import nearest, suggest
 from qtransformer.types import ActionSpec
-from qtransformer_datasets.episodes.suggest import nearest, suggest
 from qtransformer_datasets.lerobot.layout import Feature, Layout
 from qtransformer_datasets.lerobot.parquet_guard import numbers
 

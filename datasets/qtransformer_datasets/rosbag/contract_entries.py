@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from qtransformer.errors import ConfigError
-from qtransformer_datasets.episodes.suggest import suggest
+from qtransformer.suggest import suggest
 from qtransformer_datasets.rosbag.message_types import (
     ARRAY_TYPES,
     CAMERA_TYPES,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.episodes.suggest import suggest
+from qtransformer.suggest import suggest
 from qtransformer_datasets.rosbag.consumed_ticks import Samples, TickReport, UnseenSample, follow
 from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, EpisodeRule, StampSource, VectorTopic
 from qtransformer_datasets.rosbag.message_types import (

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from qtransformer.errors import ConfigError
-from qtransformer_datasets.episodes.suggest import suggest
+from qtransformer.suggest import suggest
 
 MAX_BYTES = 1 << 20
 

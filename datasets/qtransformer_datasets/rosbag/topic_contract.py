@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import ConfigError
+from qtransformer.suggest import suggest
 from qtransformer.types import ActionSpec, ObservationSpec
-from qtransformer_datasets.episodes.suggest import suggest
 from qtransformer_datasets.rosbag.contract_entries import (
     ActionTopic,
     CameraTopic,

@@ -1,7 +1,6 @@
 """The parameters of a node by name: whether it has those that it was given, which ROS would drop in silence, and what help says."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from qtransformer.errors import ConfigError
+from qtransformer.suggest import suggest
 
 QOS = "qos_overrides."
 """Parameters of this prefix rclpy declares itself, and only with the topic that they are of."""
@@ -28,7 +28,7 @@ def check_names(node: str, given: Collection[str], declared: Collection[str]) ->
     known = sorted(set(declared) - OF_ROS)
     unknown = [name for name in sorted(given) if name not in declared and not name.startswith(QOS)]
     if unknown:
-        told = "; ".join(f"no parameter '{name}' ({_nearest(name, known)})" for name in unknown)
+        told = "; ".join(f"no parameter '{name}' ({suggest(name, known, otherwise='no similar name')})" for name in unknown)
         raise ConfigError(f"{node} has {told}. Correct the name, or leave it out; --help lists the parameters")
 
 
@@ -67,8 +67,3 @@ def _nodes(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
         name = f"{above}/{str(key).strip('/')}"
         if isinstance(value, Mapping):
             yield from [name] if "ros__parameters" in value else _nodes(value, name)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else "no similar name"

@@ -14,8 +14,8 @@ def test_every_name_that_is_unknown_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as refused:
         check_names("/arm/policy", ["max_joint_velocity_scal", "checkpont", "zzz", "checkpoint"], DECLARED)
     said = str(refused.value)
-    assert "/arm/policy has no parameter 'checkpont' (did you mean 'checkpoint'?)" in said
-    assert "no parameter 'max_joint_velocity_scal' (did you mean 'max_joint_velocity_scale'?)" in said
+    assert "/arm/policy has no parameter 'checkpont' (did you mean checkpoint?)" in said
+    assert "no parameter 'max_joint_velocity_scal' (did you mean max_joint_velocity_scale?)" in said
     assert "no parameter 'zzz' (no similar name)" in said
     assert "no parameter 'checkpoint'" not in said
 
