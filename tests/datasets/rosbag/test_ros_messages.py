@@ -144,7 +144,7 @@ def test_a_declared_size_is_checked_before_decoding(monkeypatch: pytest.MonkeyPa
         (b"", "expected JPEG or PNG"),
         (b"GIF89a..........", "expected JPEG or PNG"),
         (b"\xff\xd8\xff", "ends within its own header"),
-        (b"\xff\xd8\xff\xe0\x00\x00\x00\x00", "no valid JPEG"),
+        (b"\xff\xd8\xff\xe0\x00\x00\x00\x00", "not a valid JPEG"),
         (b"\xff\xd8" + b"\xff" * 100, "ends within its own header"),
         (cv2.imencode(".png", PIXELS)[1].tobytes()[:40], "cannot be decoded"),
         (cv2.imencode(".png", PIXELS[..., 0].astype(np.uint16))[1].tobytes(), "PNG of 16 bits"),
