@@ -189,7 +189,6 @@ PURE = [
         for name in ("topic_contract", "contract_entries", "ros_messages", "message_types", "strict_yaml", "tick_sync")
     ),
     "episodes.image_header",
-    "episodes.suggest",
 ]
 
 
