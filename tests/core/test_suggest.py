@@ -7,5 +7,6 @@ def test_what_is_near_is_suggested_alone() -> None:
 
 
 def test_where_nothing_is_near_the_names_are_told_or_what_the_caller_says() -> None:
-    assert suggest("x", ["seed", "steps"]) == "expected one of seed, steps"
+    assert suggest("x", ["seed", "steps"]) == "there are: seed, steps"
+    assert suggest("x", []) == "there are: none"
     assert suggest("x", ["seed", "steps"], otherwise="--help lists them") == "--help lists them"
