@@ -198,6 +198,6 @@ def _one_sentence(error: Exception, types: dict[str, Any], said: dict[str, str])
 def _explain_type(kind: Any, message: str, word: str) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         names = [member.name for member in kind]
-        return f"'{word}' is not known; {suggest(word, names)} (choices: {', '.join(names)})"
+        return f"'{word}' is not known; {suggest(word, names, otherwise='choose one')} (choices: {', '.join(names)})"
     name = {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
     return f"expected {name}, found '{word}'" if word else f"expected {name}; {message.splitlines()[0]}"
