@@ -34,6 +34,11 @@ from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer.value_heads import make_value_head
 from qtransformer.value_heads.support import initial_value
 
+FILES = ("config.json", "golden.npz", "metadata.json", "model.safetensors", "spec.json", "stats.json")
+"""Of a checkpoint."""
+STATE_FILES = ("position.json", "state.safetensors")
+"""Of its training_state."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Artefact:
@@ -113,7 +118,7 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
         CheckpointError: missing, incomplete, damaged, or made for another network.
     """
     directory = resolve_checkpoint(path)
-    verify_manifest(directory)
+    verify_manifest(directory, FILES)
     config = from_dict(TrainConfig, read_json(directory / "config.json"), f"{directory}/config.json")
     spec, stats = read_json(directory / "spec.json"), read_json(directory / "stats.json")
     try:
@@ -151,7 +156,7 @@ def read_training_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, A
     state = directory / "training_state"
     if not state.is_dir():
         raise CheckpointError(f"{directory} has no training_state: it can act but not resume; start anew with init={directory}")
-    verify_manifest(state)
+    verify_manifest(state, STATE_FILES)
     return load_file(state / "state.safetensors"), read_json(state / "position.json")
 
 
@@ -182,8 +187,8 @@ def latest_resumable(run: Path) -> Path | None:
     complete = complete_checkpoints(run / "checkpoints")
     for directory in reversed(complete):
         try:
-            verify_manifest(directory)
-            verify_manifest(directory / "training_state")
+            verify_manifest(directory, FILES)
+            verify_manifest(directory / "training_state", STATE_FILES)
             return directory
         except CheckpointError as error:
             warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
@@ -195,16 +200,26 @@ def latest_resumable(run: Path) -> Path | None:
     return None
 
 
-def prune_checkpoints(root: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one; 0 keeps all. A failed deletion only warns."""
-    best = _pointed(root, "best.json")
-    for directory in complete_checkpoints(root)[:-keep] if keep else []:
+def prune_checkpoints(root: Path, keep: int, newest: Path) -> None:
+    """Delete all but the last `keep` checkpoints up to `newest`, which was just written, and the best one; 0 keeps all. A failed
+    deletion only warns.
+
+    Checkpoints of later steps were passed over as damaged when training resumed: they stay, and none is given up for them.
+    """
+    best, complete = _pointed(root, "best.json"), complete_checkpoints(root)
+    for directory in complete[: complete.index(newest) + 1][:-keep] if keep else []:
         if directory == best:
             continue
         try:
             shutil.rmtree(directory)
         except OSError as error:
             warnings.warn(f"could not delete the old checkpoint {directory}: {error}", stacklevel=2)
+
+
+def remove_unfinished(root: Path) -> None:
+    """Delete what saves left that were killed. The caller alone writes there."""
+    for directory in root.glob("step_*.tmp-*"):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def set_best(root: Path, checkpoint: Path, **scores: float) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ def write_manifest(directory: Path) -> None:
     (directory / MANIFEST).write_text(json.dumps(entries, indent=1))
 
 
-def verify_manifest(directory: Path) -> None:
-    """Check every file against the manifest.
+def verify_manifest(directory: Path, required: Collection[str] = ()) -> None:
+    """Check every file against the manifest, which must list those that are `required`: what it leaves out, it does not vouch for.
 
     Raises:
         CheckpointError: the directory is incomplete or altered; names the file.
@@ -104,6 +104,9 @@ def verify_manifest(directory: Path) -> None:
         entries = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{directory} has no readable {MANIFEST}: it is no complete checkpoint") from error
+    unlisted = [name for name in required if name not in entries]
+    if unlisted:
+        raise CheckpointError(f"{directory}: its manifest does not list {', '.join(unlisted)}; copy the whole directory again")
     for name, (size, sha256) in entries.items():
         path = directory / name
         if Path(name).name != name or not path.is_file():

@@ -123,15 +123,15 @@ class JsonLines:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """All complete lines of a metrics file; [] if there is none."""
+    """All lines of a metrics file that are whole; [] if there is none."""
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             parsed = json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             continue  # the last line of a killed run may be cut
-        if isinstance(parsed, dict):
+        if isinstance(parsed, dict) and isinstance(parsed.get("step"), int):
             lines.append(parsed)
     return lines

@@ -28,18 +28,20 @@ class Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """The first SIGINT or SIGTERM asks for a checkpoint and an end; the second ends at once."""
+    """The first SIGINT, SIGTERM or SIGHUP (a terminal that is closed) asks for a checkpoint and an end; the second ends at once."""
     stop = Stop()
     previous: dict[int, Any] = {}
 
     def handle(number: int, frame: Any) -> None:
-        del frame
+        del number, frame
         stop.requested = True
-        signal.signal(number, previous[number])
+        for other, handler in previous.items():
+            signal.signal(other, handler)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has a terminal's end ignored
+                previous[number] = signal.signal(number, handle)
     except ValueError:
         pass  # signals belong to the main thread; elsewhere the caller's own handling stays
     try:

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from qtransformer.checkpoint import (
     load_weights,
     prune_checkpoints,
     read_checkpoint,
+    remove_unfinished,
     resolve_checkpoint,
     set_latest,
     versions,
@@ -147,7 +149,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.config, self.dataset, self.directory = config, dataset, Path(run)
-        self.eval_env, self.sinks, self.progress = eval_env, sinks, progress
+        self.eval_env, self.sinks, self.progress = eval_env, list(sinks), progress
         self.device = pick_device(config.device)
         self.stats = {k: np.asarray(v).tolist() for k, v in asdict(dataset.stats).items()}
         self.support = find_support(config.value, dataset.stats, config.targets.discount)
@@ -248,8 +250,12 @@ class Trainer:
 
     def _log(self, step: int, values: Mapping[str, float], log: JsonLines) -> None:
         log(step, values)
-        for sink in self.sinks:
-            sink(step, values)
+        for sink in list(self.sinks):
+            try:
+                sink(step, values)
+            except Exception as error:  # a tracker without network must not end a training
+                warnings.warn(f"{sink} failed at step {step} and is told nothing more: {error!r}", stacklevel=2)
+                self.sinks.remove(sink)
 
     def _save(self, step: int, log: JsonLines, validate: bool = True) -> None:
         network = self.learner.network.eval()
@@ -274,11 +280,16 @@ class Trainer:
         checkpoint = write_checkpoint(self.checkpoints, step, artefact, self.learner.state_dict(), position.to_dict())
         if success is not None and is_best:
             self._best.choose(checkpoint, success)
-        prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+        prune_checkpoints(self.checkpoints, self.config.keep_checkpoints, checkpoint)
         network.train()
 
     def _validate(self, step: int, log: JsonLines) -> float | None:
-        success = self._best.validate()
+        """Success on validation objects; None where nothing is evaluated, or could not be: what was learned is saved anyway."""
+        try:
+            success = self._best.validate()
+        except Exception as error:
+            warnings.warn(f"validation at step {step} failed, and the checkpoint counts as not validated: {error!r}", stacklevel=2)
+            return None
         if success is not None:
             self._log(step, {"validation_success": success}, log)
         return success
@@ -293,6 +304,7 @@ class Trainer:
         return 0
 
     def _restore(self) -> int:
+        remove_unfinished(self.checkpoints)
         directory = latest_resumable(self.directory)
         if directory is None:
             return self._begin()  # killed before its first checkpoint: the same start again

@@ -50,13 +50,13 @@ def run(settings: EvalSettings) -> int:
         print(f"would act {settings.episodes} {settings.split.value} episodes of {settings.actor.value} on {workers} workers")
         return 0
     evaluation = evaluate_in_parallel(settings, env, policy)
+    print(success_line(evaluation, scenes(settings)))  # first: it must not be lost with a file that cannot be written
     if settings.json:
         path = Path(settings.json)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, evaluation.to_dict())
     if settings.videos:
         film_episodes(settings, env, policy)
-    print(success_line(evaluation, scenes(settings)))
     return 0
 
 

@@ -38,6 +38,13 @@ def test_another_environment_can_be_acted_in(trained: Path, tmp_path: Path, caps
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
+def test_a_result_that_cannot_be_written_has_been_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "json=/proc/out.json", f"run={trained}", "episodes=2", "workers=1", *TOY]) != 0
+    told = capsys.readouterr()
+    assert "over 2 episodes" in told.out
+    assert "cannot write /proc/out.json" in told.err
+
+
 def test_workers_do_not_matter(trained: Path, tmp_path: Path) -> None:
     one, two = (evaluate(tmp_path / f"{n}.json", f"run={trained}", "episodes=6", f"workers={n}", *TOY) for n in (1, 2))
     assert one["results"] == two["results"]

@@ -20,6 +20,7 @@ from qtransformer.checkpoint import (
     prune_checkpoints,
     read_checkpoint,
     read_training_state,
+    remove_unfinished,
     resolve_checkpoint,
     set_best,
     write_checkpoint,
@@ -208,7 +209,7 @@ def test_checkpoints_are_counted_not_spelt(save, tmp_path: Path) -> None:
     for step in steps:
         root = save(step).parent
     assert [int(p.name.removeprefix("step_")) for p in complete_checkpoints(root)] == list(steps)
-    prune_checkpoints(root, keep=2)
+    prune_checkpoints(root, 2, root / "step_10001000")
     assert [int(p.name.removeprefix("step_")) for p in complete_checkpoints(root)] == list(steps[2:])
 
 
@@ -240,10 +241,26 @@ def test_pruning_keeps_the_newest_and_the_best(save, tmp_path: Path) -> None:
         save(step)
     root = tmp_path / "checkpoints"
     set_best(root, root / "step_0000002", validation_success=0.5)
-    prune_checkpoints(root, 2)
+    newest = root / "step_0000005"
+    prune_checkpoints(root, 2, newest)
     assert [p.name for p in complete_checkpoints(root)] == ["step_0000002", "step_0000004", "step_0000005"]
-    prune_checkpoints(root, 0)
+    prune_checkpoints(root, 0, newest)
     assert len(complete_checkpoints(root)) == 3
+
+
+def test_pruning_gives_up_nothing_for_a_later_checkpoint_that_was_passed_over(save, tmp_path: Path) -> None:
+    """Training fell back behind a damaged one and has saved since."""
+    root = save(4).parent
+    save(1), save(2)
+    prune_checkpoints(root, 1, root / "step_0000002")
+    assert [p.name for p in complete_checkpoints(root)] == ["step_0000002", "step_0000004"]
+
+
+def test_what_killed_saves_left_is_removed(save, tmp_path: Path) -> None:
+    root = save(1).parent
+    shutil.copytree(root / "step_0000001", root / "step_0000002.tmp-123")
+    remove_unfinished(root)
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["step_0000001"]
 
 
 def test_a_deletion_that_fails_only_warns(save, tmp_path: Path, monkeypatch) -> None:
@@ -255,7 +272,7 @@ def test_a_deletion_that_fails_only_warns(save, tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.warns(UserWarning, match="could not delete"):
-        prune_checkpoints(tmp_path / "checkpoints", 1)
+        prune_checkpoints(tmp_path / "checkpoints", 1, tmp_path / "checkpoints" / "step_0000002")
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_as_it_was(save, tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_any_cut_file_is_found(tmp_path, name, share) -> None:
         verify_manifest(directory)
 
 
+def test_a_manifest_must_list_what_is_required(tmp_path: Path) -> None:
+    """One that lists nothing would vouch for everything."""
+    directory = filled(tmp_path / "x")
+    (directory / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="does not list weights; copy"):
+        verify_manifest(directory, ["weights"])
+
+
 @pytest.mark.parametrize("manifest", ["[]", "3", "null", '{"weights": 7}', '{"weights": {"size": 200}}', '{"../x": {}}', "\udcff"])
 def test_a_manifest_of_another_shape_is_a_checkpoint_error(tmp_path: Path, manifest: str) -> None:
     directory = filled(tmp_path / "x")

@@ -76,6 +76,14 @@ def test_a_resumed_log_goes_on_after_the_step_it_resumes_from(tmp_path: Path) ->
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+def test_damaged_lines_of_a_log_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 1.0}\n{"loss": 2.0}\n\xff\xfe\n[3]\n{"step": "4"}\n{"step": 5, "loss": 5.0}\n')
+    assert [line["step"] for line in read_jsonl(path)] == [1, 5]
+    JsonLines(path, resume_step=4).close()
+    assert [line["step"] for line in read_jsonl(path)] == [1]
+
+
 def test_a_log_that_finds_no_room_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match=r"cannot write .*absent/metrics\.jsonl: No such file"):
         JsonLines(tmp_path / "absent" / "metrics.jsonl")

@@ -33,6 +33,28 @@ def test_the_first_signal_asks_and_the_second_ends() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_the_second_signal_ends_at_once_whichever_it_is() -> None:
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_closes_asks_for_an_end_unless_that_is_ignored() -> None:
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with graceful_stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with graceful_stop():

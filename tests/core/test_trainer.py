@@ -3,7 +3,7 @@
 import copy
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,19 @@ def test_metrics_are_logged_and_sent_to_every_sink(fit, make_config) -> None:
     assert parts | names | {"samples_per_second"} <= lines[-1].keys()
     assert all(np.isfinite(v) for line in lines for v in line.values())
     assert json.loads((run / "config.json").read_text()) == to_dict(make_config())
+
+
+def test_a_sink_that_raises_is_dropped_and_the_training_goes_on(fit, make_config) -> None:
+    heard: list[int] = []
+
+    def broken(step: int, values: Mapping[str, float]) -> None:
+        heard.append(step)
+        raise ConnectionError("tracker: network is unreachable")
+
+    with pytest.warns(UserWarning, match="failed at step 2 and is told nothing more: .*unreachable"):
+        run = fit(make_config(), sinks=[broken])
+    assert heard == [2]
+    assert read_jsonl(run / "metrics.jsonl")[-1]["step"] == 8
 
 
 def test_a_short_training_leaves_no_bar_in_a_file(make_config, dataset, tmp_path, capsys) -> None:

@@ -100,3 +100,14 @@ def test_a_run_names_the_very_checkpoint_that_is_its_best(make_config, dataset, 
 def test_validation_asks_for_an_environment(fit, make_config) -> None:
     with pytest.raises(ConfigError, match="eval_env"):
         fit(make_config(eval_episodes=3))
+
+
+def test_a_validation_that_raises_costs_its_number_and_no_checkpoint(fit, make_config, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("GL context lost")
+
+    monkeypatch.setattr("qtransformer.best_checkpoint.evaluate", broken)
+    with pytest.warns(UserWarning, match="validation at step 4 failed, .*GL context lost"):
+        run = fit(make_config(eval_episodes=5), eval_env=SimpleNamespace())
+    assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_0000004", "step_0000008"]
+    assert not (run / "checkpoints" / "best.json").exists()

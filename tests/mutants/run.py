@@ -275,7 +275,7 @@ OURS = [
     Mutant(
         "manifests are not read",
         "checkpoint.py",
-        "    verify_manifest(directory)\n    config = ",
+        "    verify_manifest(directory, FILES)\n    config = ",
         "    config = ",
         "test_checkpoint.py under_the_manifest and metadata",
     ),

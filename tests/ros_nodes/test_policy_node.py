@@ -15,6 +15,7 @@ from std_msgs.msg import Bool, Float32MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qtransformer import Policy
+from qtransformer_ros.nodes.policy_outputs import obeys
 from tests.ros_bridge.tiny_policy import URDF, write_contract, write_policy
 from tests.ros_nodes.fake_robot import FakeRobot
 from tests.ros_nodes.harness import LATCHED, Graph, NodeProcess, Probe
@@ -310,3 +311,9 @@ def test_candidates_of_any_policy_are_scored_as_the_policy_itself_does(deployed)
     observation = {"images": {"wrist": d.robot.pixels}, "proprio": proprio, "instruction": "wave"}
     expected = Policy.from_checkpoint(d.checkpoint, "cpu").score(observation, rows[:, ::-1])
     np.testing.assert_allclose([point.effort for point in answer.points], expected, atol=1e-5)
+
+
+def test_who_only_looks_does_not_count_as_the_controller() -> None:
+    lookers = ("rosbag2_recorder", "qtransformer_recorder", "_ros2cli_4711", "rviz2", "rqt_gui_py_node_1", "foxglove_bridge")
+    assert not any(map(obeys, lookers))
+    assert all(map(obeys, ("joint_trajectory_controller", "servo_node", "controller_manager")))

@@ -25,10 +25,15 @@ from qtransformer_ros.nodes.policy_parameters import PolicyParameters
 from qtransformer_ros.nodes.running import publish_last
 from qtransformer_ros.policy.deployment import Deployment
 
-RECORDERS = ("qtransformer_recorder", "rosbag2_recorder")
-"""Nodes that hear commands and obey none: with them alone, nobody listens."""
+ONLOOKERS = ("qtransformer_recorder", "rosbag2_recorder", "_ros2cli", "rviz", "rqt", "foxglove_bridge", "plotjuggler")
+"""How names of nodes begin that hear commands and obey none: with them alone, nobody listens."""
 HOLD_WAITS_S = 0.5
 """How long a hold waits for where the arm is [s]."""
+
+
+def obeys(node_name: str) -> bool:
+    """Whether a subscriber of commands is taken to carry them out."""
+    return not node_name.startswith(ONLOOKERS)
 
 
 class PolicyOutputs:
@@ -81,9 +86,9 @@ class PolicyOutputs:
                 yield f"nobody listens to {topic}: start the controller, or remap the topic to its own"
 
     def _obeying(self, publisher: Publisher) -> int:
-        """How many subscribe to its topic, but for those that only record."""
+        """How many subscribe to its topic, but for those that only record or show."""
         subscribers = self._node.get_subscriptions_info_by_topic(publisher.topic_name)
-        return sum(subscriber.node_name not in RECORDERS for subscriber in subscribers)
+        return sum(obeys(subscriber.node_name) for subscriber in subscribers)
 
     def _others(self, publisher: Publisher) -> int:
         """How many others publish on its topic, by the name it has after remaps."""

@@ -37,7 +37,7 @@ FLUSH_S = 0.5
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None, declare: Callable[[Any], Any] = lambda node: None) -> int:
-    """Initialise ROS, make the node, spin it until SIGINT or SIGTERM, stop it. Returns the exit code.
+    """Initialise ROS, make the node, spin it until SIGINT, SIGTERM or SIGHUP, stop it. Returns the exit code.
 
     `on_stop()` of the node, plain or lifecycle, is called once before the end, while publishing still works: send the hold, end
     threads, close files. With --help nothing is initialised: the parameters that `declare` declares are printed.
@@ -47,8 +47,9 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None, declare: Ca
     where it has a method `on_callback_error(error)`, that is told.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has a terminal's end ignored
+            signal.signal(number, lambda *_: stop.set())
     if not any(name in os.environ for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         os.environ["ROS_LOG_DIR"] = tempfile.gettempdir()  # containers: rclpy refuses to start where it cannot log
     arguments = sys.argv if args is None else args
