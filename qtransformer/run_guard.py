@@ -40,7 +40,7 @@ def graceful_stop() -> Iterator[Stop]:
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has a terminal's end ignored
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has a terminal's end ignored
                 previous[number] = signal.signal(number, handle)
     except ValueError:
         pass  # signals belong to the main thread; elsewhere the caller's own handling stays
