@@ -55,6 +55,16 @@ def test_a_terminal_that_closes_asks_for_an_end_unless_that_is_ignored() -> None
         signal.signal(signal.SIGHUP, before)
 
 
+def test_an_interrupt_is_heard_where_a_background_shell_had_it_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with graceful_stop() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.requested
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with graceful_stop():
