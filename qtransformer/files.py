@@ -33,11 +33,11 @@ def published_directory(destination: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        _sync_tree(temporary)
+        sync(temporary)
         if destination.exists():
             shutil.rmtree(destination)
         os.replace(temporary, destination)
-        _sync(destination.parent)
+        sync_entry(destination.parent)
     except Exception as error:
         written = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file())
         shutil.rmtree(temporary, ignore_errors=True)
@@ -141,7 +141,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         yield temporary
-        _sync(temporary)
+        sync_entry(temporary)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -157,13 +157,16 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        _sync(path)
-    _sync(directory)
+def sync(path: Path) -> None:
+    """Bytes on disk before the name points at them: a rename alone survives a kill, not a power cut. Folders with all they hold."""
+    if path.is_dir():
+        for child in path.iterdir():
+            sync(child)
+    sync_entry(path)
 
 
-def _sync(path: Path) -> None:
+def sync_entry(path: Path) -> None:
+    """The same of a file alone, or of a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qtransformer.errors import DatasetError
-from qtransformer.files import replaced_file
+from qtransformer.files import replaced_file, sync_entry
 from qtransformer.types import Episode
 from qtransformer_datasets.cache.layout import (
     EPISODES,
@@ -27,7 +27,6 @@ from qtransformer_datasets.cache.layout import (
     sha256,
     stored_arrays,
 )
-from qtransformer_datasets.episodes.parts import sync_entry
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.stream.frames import checked_episodes, episode_rows, frame_bytes, row_layout
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError
-from qtransformer.files import is_disk_full
+from qtransformer.files import is_disk_full, sync_entry
 from qtransformer_datasets.cache.builder import CacheBuilder
 from qtransformer_datasets.cache.layout import (
     EPISODES,
@@ -40,7 +40,6 @@ from qtransformer_datasets.cache.layout import (
     source_stamps,
     stored_arrays,
 )
-from qtransformer_datasets.episodes.parts import sync_entry
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.stream.frames import EpisodeRecord, SourceFrames, image_bytes
 from qtransformer_datasets.stream.image_rows import ImageRows

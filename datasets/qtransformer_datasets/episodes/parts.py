@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qtransformer.errors import DatasetError, SpecMismatchError
-from qtransformer.files import replaced_file
+from qtransformer.files import replaced_file, sync
 
 PARTIAL = ".partial"
 """Ends the name of a folder until what is written there is finished."""
@@ -126,23 +126,6 @@ def plain_json(value: dict[str, Any], where: str) -> dict[str, Any]:
         return json.loads(json.dumps(value, default=lambda x: x.tolist() if isinstance(x, np.generic | np.ndarray) else _refuse(x)))
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{where}: expected values that JSON can hold ({error}); convert or drop them") from error
-
-
-def sync(path: Path) -> None:
-    """Bytes on disk before the name points at them: a rename alone survives a kill, not a power cut. Folders with all they hold."""
-    if path.is_dir():
-        for child in path.iterdir():
-            sync(child)
-    sync_entry(path)
-
-
-def sync_entry(path: Path) -> None:
-    """The same of a file alone, or of a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refuse(value: object) -> None:

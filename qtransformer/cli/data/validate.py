@@ -13,17 +13,17 @@ from qtransformer_datasets.curation.verify import FileCheck, Verifier
 
 def run(settings: ValidateSettings) -> int:
     with Verifier(settings.timeout) as verifier:
-        verdicts = [verdict for path in settings.path for verdict in _judge(path, settings, verifier)]
-    save_json(settings.json, list(map(_plain, verdicts)))
-    problems, bad = sum(len(v.problems) for v in verdicts), sum(bool(v.problems) for v in verdicts)
-    episodes, steps = sum(len(v.lengths) for v in verdicts), sum(v.steps for v in verdicts)
-    print(f"{count(len(verdicts), 'dataset')}, {count(episodes, 'readable episode')}, {count(steps, 'step')}: ", end="")
+        checks = [check for path in settings.path for check in _checked(path, settings, verifier)]
+    save_json(settings.json, list(map(_plain, checks)))
+    problems, bad = sum(len(v.problems) for v in checks), sum(bool(v.problems) for v in checks)
+    episodes, steps = sum(len(v.lengths) for v in checks), sum(v.steps for v in checks)
+    print(f"{count(len(checks), 'dataset')}, {count(episodes, 'readable episode')}, {count(steps, 'step')}: ", end="")
     print(f"{count(problems, 'problem')} in {count(bad, 'dataset')}" if problems else "no problems")
     return int(problems > 0)
 
 
-def _judge(path: str, settings: ValidateSettings, verifier: Verifier) -> list[FileCheck]:
-    """Verdicts on what lies at a path, told as they come."""
+def _checked(path: str, settings: ValidateSettings, verifier: Verifier) -> list[FileCheck]:
+    """Checks of what lies at a path, told as they come."""
     try:
         found = find_datasets(Path(path))
     except DatasetError as error:
@@ -40,21 +40,21 @@ def _verified(path: str, settings: ValidateSettings, verifier: Verifier) -> File
         return verifier.verify(source, progress)
 
 
-def _told(verdict: FileCheck) -> FileCheck:
-    contents = f"{count(len(verdict.lengths), 'episode')}, {count(verdict.steps, 'step')}"
-    print(f"{'bad ' if verdict.problems else 'good'}  {verdict.path}: {contents}", flush=True)
-    for report in verdict.reports:
+def _told(check: FileCheck) -> FileCheck:
+    contents = f"{count(len(check.lengths), 'episode')}, {count(check.steps, 'step')}"
+    print(f"{'bad ' if check.problems else 'good'}  {check.path}: {contents}", flush=True)
+    for report in check.reports:
         print(indent(report, " " * 6), flush=True)
-    for problem in verdict.problems:
+    for problem in check.problems:
         print(f"      - {problem}", flush=True)
-    return verdict
+    return check
 
 
-def _plain(verdict: FileCheck) -> dict[str, Any]:
+def _plain(check: FileCheck) -> dict[str, Any]:
     return {
-        "path": verdict.path,
-        "episodes": len(verdict.lengths),
-        "steps": verdict.steps,
-        "problems": verdict.problems,
-        "reports": verdict.reports,
+        "path": check.path,
+        "episodes": len(check.lengths),
+        "steps": check.steps,
+        "problems": check.problems,
+        "reports": check.reports,
     }

@@ -61,7 +61,7 @@ class RealTimeRobot(SimRobot):
         self._epoch_ns, self._substeps = self.time_ns, 0
         self._idle()
         self._declared = False
-        self._judge_ns = self.time_ns + self.period_ns
+        self._outcome_ns = self.time_ns + self.period_ns
         return seed
 
     def trajectory(self, message: Any) -> None:
@@ -105,14 +105,14 @@ class RealTimeRobot(SimRobot):
         closed = bool(finite(values, 1, "gripper")[0] > 0.5)
         if closed != self.env.arm.gripper_closed:
             self.env.arm.command_gripper(closed)
-            self._judge_ns = self.time_ns + self.period_ns  # fingers take a control period to close: do not judge them half-way
+            self._outcome_ns = self.time_ns + self.period_ns  # fingers take a control period to close: half-way they tell nothing
 
     def terminate(self, declared: bool) -> None:
         """The policy declares the task done: the arm stands still, and one control period later is judged."""
         self._refuse_if_stopped()
         if declared and not self._declared:
             self._declared = True
-            self._judge_ns = self.time_ns + self.period_ns
+            self._outcome_ns = self.time_ns + self.period_ns
             self._freeze()
             self._idle()
 
@@ -126,9 +126,9 @@ class RealTimeRobot(SimRobot):
         self.env.bullet.stepSimulation()
         self._substeps += 1
         self.time_ns = self._epoch_ns + round(self._substeps * self.env.bullet.sim_dt * NANOSECONDS)
-        if self.done or self.time_ns < self._judge_ns:
+        if self.done or self.time_ns < self._outcome_ns:
             return None
-        self._judge_ns += self.period_ns
+        self._outcome_ns += self.period_ns
         declared, self._declared = self._declared, False
         return self._step_result(*self.env.finish_step(declared))
 
