@@ -90,6 +90,8 @@ class Robot:
     heard: list[Effects] = field(default_factory=list)
     frame: int = 0
     position: tuple[float, float] = (0.0, 0.0)
+    noise: float = 1e-12
+    """What every measurement adds to the one before it: no encoder repeats itself."""
 
     def do(self, effects: Effects) -> Effects:
         self.heard.append(effects)
@@ -100,7 +102,8 @@ class Robot:
         self.frame += 1
         for topic in topics or (CAMERA, JOINTS):
             now = self.clock.time_ns
-            made = image(now, self.frame) if topic == CAMERA else joint_state(now, self.position)
+            noisy = (self.position[0] + self.noise * self.frame, self.position[1])
+            made = image(now, self.frame) if topic == CAMERA else joint_state(now, noisy)
             self.do(self.runtime.receive(topic, tool_pose(now) if topic == TOOL else made))
 
     def ask(self) -> Request:

@@ -18,10 +18,13 @@ MATRIX = {
         "ros_bridge/control/test_runtime_streams.py::test_a_camera_that_repeats_its_stamp_is_stale",
         "ros_bridge/control/test_runtime_streams.py::test_a_camera_that_repeats_its_pixels_is_frozen",
         "ros_bridge/control/test_runtime_streams.py::test_a_recovered_stream_leaves_it_to_a_person",
+        "ros_bridge/control/test_motion_watch.py::test_joints_repeated_under_new_stamps_hold_the_arm",
+        "ros_bridge/control/test_buffer.py::test_by_receipt_a_header_that_repeats_itself_is_the_same_sample_and_one_of_another_clock_is_not",
         f"{ON_THE_ARM}[the camera's process stops]",
         f"{ON_THE_ARM}[the camera's publisher is killed]",
         f"{ON_THE_ARM}[the camera repeats an image and its stamp]",
         f"{ON_THE_ARM}[the camera repeats an image under new stamps]",
+        f"{ON_THE_ARM}[the joints repeat themselves under new stamps]",
         TRAJECTORIES,
     ),
     "40 stamps out of order, in the future, zero, of another clock": (

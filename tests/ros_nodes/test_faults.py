@@ -20,6 +20,7 @@ from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
+from qtransformer_ros.control.runtime_settings import RuntimeSettings
 from tests.ros_bridge.tiny_policy import SMALL, write_policy
 from tests.ros_nodes.arm_cell import (
     COMMAND_HZ,
@@ -41,10 +42,18 @@ from tests.ros_nodes.arm_cell import (
 from tests.ros_nodes.harness import LATCHED, Graph
 
 PERIOD_S, WATCH_S = 1 / HZ, 1 / COMMAND_HZ
+UNMOVED_TIMEOUT_S = RuntimeSettings(control_hz=HZ).unmoved_timeout_s
 IMAGE_S, STATE_S = 0.1, 0.02
 """Periods of the arm's camera and of its states."""
 TWIST_TIMEOUT_S, HALT_S = 0.25, 0.1
 """The arm's own: how old a velocity may become, and how long it brakes then."""
+VELOCITY_GUARDS: dict[str, Any] = {
+    "estop_timeout_s": ESTOP_TIMEOUT_S,
+    "max_identical_images": IDENTICAL,
+    "workspace_min_m": [-2.0, -2.0, -2.0],
+    "workspace_max_m": [2.0, 2.0, 2.0],
+}
+"""With a workspace, however wide, the tool is measured; nothing else bounds a velocity by what is."""
 BUSY_S = 1.5
 """For five processes to get their turn on two cores that others keep busy too, and for motors to come to rest."""
 NO_SHARED_LOCKS = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
@@ -67,7 +76,7 @@ class Stage:
             self.clear()
             folder = self._folders.mktemp("cell")
             self._graph = Graph(folder, self._monkeypatch, **NO_SHARED_LOCKS).__enter__()
-            guards = {"estop_timeout_s": ESTOP_TIMEOUT_S, "max_identical_images": IDENTICAL} if output == "as_contract" else {}
+            guards = VELOCITY_GUARDS if output == "as_contract" else {}
             self._cell = Cell(self._graph, folder, output, **guards).run()
         self._cell.intact = False  # until the test says so
         return self._cell
@@ -161,6 +170,12 @@ FAULTS = {
         end=lambda c: c.joints.thaw(),
         says="HOLD (joints_stale|skew): ",
         within_s=JOINT_TIMEOUT_S + WATCH_S,
+    ),
+    "the joints repeat themselves under new stamps": Fault(
+        begin=of_robot(state_stick=True),
+        end=of_robot(state_stick=False),
+        says="HOLD unmoved: told to move ",
+        within_s=UNMOVED_TIMEOUT_S + 2 * PERIOD_S,
     ),
     "a joint is no number": Fault(
         begin=of_robot(nan_joint="joint_1"),
@@ -344,7 +359,14 @@ def test_after_a_kill_velocities_run_out(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["the camera's process stops", "a joint is no number", "the e-stop is pressed", "another commands the arm"]
+    "name",
+    [
+        "the camera's process stops",
+        "the joints repeat themselves under new stamps",
+        "a joint is no number",
+        "the e-stop is pressed",
+        "another commands the arm",
+    ],
 )
 def test_by_joint_trajectories_it_is_the_same(name: str, solved: Cell) -> None:
     check_fault(solved, FAULTS[name])

@@ -280,6 +280,14 @@ FAULTS: dict[str, tuple[dict[str, Any], Callable[[Commander], bool]]] = {
             and len({bytes(m.data) for m in c.images[-3:]}) == 1
         ),
     ),
+    "state_stick": (
+        {"state_stick": True},
+        lambda c: (
+            _more(c, c.joints)
+            and len({stamp_ns(m.header.stamp) for m in c.joints[-3:]}) == 3
+            and len({tuple(m.position) for m in c.joints[-3:]}) == 1
+        ),
+    ),
     "image_delay_ms": (
         {"image_delay_ms": 500.0},
         lambda c: bool(c.images) and stamp_ns(c.joints[-1].header.stamp) - stamp_ns(c.images[-1].header.stamp) > 400_000_000,

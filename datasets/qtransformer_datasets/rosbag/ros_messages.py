@@ -64,13 +64,16 @@ def encode_image(camera: CameraTopic, message: Any) -> np.ndarray:
     return np.array(pixels[..., _CHANNELS[encoding]], order="C")
 
 
-def sent_size(camera: CameraTopic, message: Any) -> tuple[int, int]:
-    """(height, width) of an image as it was sent. Refuses what can be seen to be wrong without decoding it: cheap enough for
-    every frame of a live camera, of which few are used."""
+def sent_form(camera: CameraTopic, message: Any) -> str:
+    """Height, width, and whether it has colours, of an image as it was sent: what never changes while a camera runs as it should.
+    Refuses what can be seen to be wrong without decoding it: cheap enough for every frame of a camera, of which few are used."""
     if camera.type == "CompressedImage":
-        return _declared_size(np.frombuffer(message.data, np.uint8).data)
-    pixels, _ = _raw_pixels(message, camera.encoding or message.encoding)
-    return pixels.shape[0], pixels.shape[1]
+        height, width = _declared_size(np.frombuffer(message.data, np.uint8).data)
+        is_grey = "mono" in str(message.format)
+    else:
+        pixels, encoding = _raw_pixels(message, camera.encoding or message.encoding)
+        (height, width), is_grey = pixels.shape[:2], encoding == "mono8"
+    return f"{height} x {width} {'grey' if is_grey else 'colour'}"
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -182,7 +185,10 @@ def _by_joint(joints: Sequence[str], names: Sequence[str], numbers: Sequence[flo
     place = {name: i for i, name in enumerate(names)}
     missing = [joint for joint in joints if joint not in place]
     if missing:
-        raise DatasetError(f"joints {', '.join(missing)} are not in the message, which has {', '.join(names)}; match the contract")
+        raise DatasetError(
+            f"joints {', '.join(missing)} are not in the message, which has {', '.join(names)}; match the contract, and "
+            "where several drivers share a topic, take one that joins them (joint_state_publisher, joint_state_broadcaster)"
+        )
     if len(place) != len(names):
         raise DatasetError(f"message names a joint twice: {', '.join(names)}; repair what publishes it")
     return np.array([numbers[place[joint]] for joint in joints], np.float64)

@@ -51,7 +51,7 @@ class ActionGate:
         self._spec, self._settings = spec, settings
 
     def check(
-        self, answer: DecidedAction, to_command: Callable[[np.ndarray], Command], measured: Callable[[], Measured]
+        self, answer: DecidedAction, to_command: Callable[[np.ndarray], Command], measured: Measured
     ) -> SafeCommand | Rejection:
         """The command within all limits, or why there is none."""
         action = np.asarray(answer.action, np.float64)
@@ -64,7 +64,7 @@ class ActionGate:
         except Exception as error:  # a defect, and no reason to let an arm go on
             reason = f"fault: an action became no command: {type(error).__name__}: {error}"
             return Rejection(reason=reason, consequence=Consequence.fault)
-        found = restrict(command, self.limits, measured(), self._settings.period_s)
+        found = restrict(command, self.limits, measured, self._settings.period_s)
         if isinstance(found, Refusal):
             return _rejection(found)
         self.velocities = dict(found.velocities)

@@ -33,6 +33,8 @@ class Sample:
     """When it came, in monotonic time."""
     lag_ns: int
     """How old it was then, by its stamp and ROS time."""
+    header_ns: int | None
+    """Its header's stamp, whatever clock that is of; see `message_stamp_ns`."""
 
 
 class LatestSamples:
@@ -76,13 +78,14 @@ class LatestSamples:
             return why
         stamp = now if self._by_receipt or not header else header
         before = self._samples.get(topic)
-        # Stamps of receipt may repeat, where ROS time stands still between two messages; they never run backwards.
-        if before and header and stamp == before.stamp_ns and not self._by_receipt:
+        # Stamps of receipt may repeat, where ROS time stands still between two messages; they never run backwards. A header that
+        # repeats itself is the same measurement again, whatever its clock.
+        if before and header and header == before.header_ns:
             return self._count(topic, "repeated_stamp")
         if before and stamp < before.stamp_ns:
             return self._count(topic, "out_of_order")
         received = self._clock.monotonic_ns()
-        self._samples[topic] = Sample(message=message, stamp_ns=stamp, received_ns=received, lag_ns=now - stamp)
+        self._samples[topic] = Sample(message=message, stamp_ns=stamp, received_ns=received, lag_ns=now - stamp, header_ns=header)
         self.counts[topic, "taken"] += 1
         if topic in self._cameras and self._max_identical:
             self._note_pixels(topic, message)

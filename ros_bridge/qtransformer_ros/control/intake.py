@@ -11,7 +11,7 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Observation
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, StampSource, VectorTopic
 from qtransformer_datasets.rosbag.message_types import VECTOR_TYPES
-from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, sent_size, word_of
+from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, sent_form, word_of
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.control.buffer import Clock, LatestSamples
@@ -68,7 +68,8 @@ class Intake:
         self.counts: Counter[tuple[str, str]] = self.samples.counts
         self.rejections: dict[str, tuple[int, str]] = {}
         """Topic to how many messages in a row were rejected, and why the last one."""
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._forms: dict[str, str] = {}
+        """Topic to what its images were like at first."""
         rule = contract.instruction
         self._instruction_topic = rule.topic if rule else ""
         self.instruction: str | None = instruction or (rule.text if rule else "") or (None if self._instruction_topic else "")
@@ -117,21 +118,21 @@ class Intake:
         return Measured(joints=dict(self._positions), position=position, orientation=orientation, commanded_velocities=commanded)
 
     def forget(self) -> None:
-        """Forget all samples, where the arm was, and what sizes images had."""
+        """Forget all samples, where the arm was, and what images were like."""
         self.samples.clear()
         self.rejections.clear()
         self._tool, self._positions = (None, None), {}
-        self.forget_sizes()
+        self.forget_forms()
 
-    def forget_sizes(self) -> None:
-        """Let cameras change the size of their images."""
-        self._sizes.clear()
+    def forget_forms(self) -> None:
+        """Let cameras change the size and the colours of their images."""
+        self._forms.clear()
 
     def _look_at(self, topic: str, message: Any) -> tuple[dict[str, float] | None, tuple[np.ndarray, np.ndarray] | None]:
         """Raise one of UNUSABLE if the message is; return what it says of the joints and the tool."""
         for source in self._sources[topic]:
             if isinstance(source, CameraTopic):
-                self._check_size(topic, sent_size(source, message))
+                self._check_form(topic, sent_form(source, message))
             else:
                 _finite(source, message)
         positions = tool = None
@@ -158,10 +159,10 @@ class Intake:
         if frame and self._base_frame and frame.lstrip("/") != self._base_frame.lstrip("/"):
             raise DatasetError(f"frame_id expected '{self._base_frame}', found '{frame}'; set base_frame, or transform the pose")
 
-    def _check_size(self, topic: str, size: tuple[int, int]) -> None:
-        first = self._sizes.setdefault(topic, size)
-        if size != first:
-            raise DatasetError(f"images were {first[0]} x {first[1]}, and now one is {size[0]} x {size[1]}; reset after a change")
+    def _check_form(self, topic: str, form: str) -> None:
+        first = self._forms.setdefault(topic, form)
+        if form != first:
+            raise DatasetError(f"images were {first}, and now one is {form}; reset after a change")
 
     def _receive_instruction(self, topic: str, message: Any) -> str:
         try:

@@ -2,7 +2,8 @@
 
 A node feeds it messages and time; it answers with effects: an observation to decide on, a command to send, a hold. Every failure
 row of the project's fault table that concerns a running policy is decided here, or in what it is made of: `intake` and
-`observation_watch` (what comes in), `decision_requests` (when to ask the network), `action_gate` (what may go out), `estop`.
+`observation_watch` (what comes in), `decision_requests` (when to ask the network), `action_gate` and `motion_watch` (what may go
+out), `estop`.
 All events must come from one thread.
 """
 
@@ -26,6 +27,7 @@ from qtransformer_ros.control.decision_requests import DecisionRequests
 from qtransformer_ros.control.effects import NOTHING, DecidedAction, Effects, Request
 from qtransformer_ros.control.estop import EstopLatch
 from qtransformer_ros.control.intake import Intake
+from qtransformer_ros.control.motion_watch import MotionWatch
 from qtransformer_ros.control.observation_watch import ObservationWatch
 from qtransformer_ros.control.run_state import RunState, Snapshot
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
@@ -92,6 +94,8 @@ class PolicyRuntime:
         self._watch = ObservationWatch(self._intake, settings)
         self._decisions = DecisionRequests(self._intake, self._watch, settings, clock, self.counts)
         self._gate = ActionGate(action_spec, limits, settings)
+        untimed = settings.lockstep or settings.dry_run
+        self._motion_watch = MotionWatch(clock, 0.0 if untimed else settings.unmoved_timeout_s, settings.period_s)
         self._estop = EstopLatch(clock, settings.estop_timeout_s)
         self._latest_ros_ns = clock.ros_ns()
         self._strikes = self._commanded_ns = 0
@@ -251,7 +255,7 @@ class PolicyRuntime:
         self._decisions.begin_episode()
         self._gate.velocities = {}  # the arm may have been put elsewhere
         self._gate.excused = self._asked = False
-        self._intake.forget_sizes()
+        self._intake.forget_forms()
         self._strikes = 0
         self._faulted = False
         changed = self.state is RunState.fault
@@ -334,6 +338,7 @@ class PolicyRuntime:
 
     def _begin(self) -> Effects:
         self._decisions.begin()
+        self._motion_watch.forget()
         self._gate.velocities = {}  # the arm stands
         self._auto_start = False
         self._enter(RunState.running, "")
@@ -403,9 +408,12 @@ class PolicyRuntime:
     # Decisions
 
     def _act(self, answer: DecidedAction) -> Effects:
-        found = self._gate.check(answer, self._to_command, lambda: self._intake.measured(self._commanded_velocities()))
+        measured = self._intake.measured(self._commanded_velocities())
+        found = self._gate.check(answer, self._to_command, measured)
         if isinstance(found, Rejection):
             return self._reject(found)
+        if why := self._motion_watch.complaint(found.command.motion, measured):
+            return self._hold_for(why)
         self._strikes, self._commanded_ns = 0, self._clock.monotonic_ns()
         self._decisions.settle()
         self.counts["commands"] += 1

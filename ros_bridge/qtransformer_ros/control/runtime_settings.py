@@ -25,6 +25,9 @@ class RuntimeSettings:
     """Age from which a camera is stale [s]."""
     joint_timeout_s: float = 0.2
     """The same for everything else that is measured [s]."""
+    unmoved_timeout_s: float = 1.0
+    """Time for which the measured arm may stay the same, to the last bit, after a command to move [s]; 0: for ever. In lockstep and
+    in dry runs it always may."""
     max_sync_skew_s: float = 0.1
     """Largest difference of stamps within one observation [s]."""
     inference_timeout_s: float = 0.0
@@ -59,7 +62,7 @@ class RuntimeSettings:
         for name in (*above, "max_consecutive_rejections", "fresh_frames_to_resume"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} expected a finite number above 0, found {getattr(self, name)}")
-        for name in ("inference_timeout_s", "max_identical_images", "estop_timeout_s", "max_episode_s"):
+        for name in ("unmoved_timeout_s", "inference_timeout_s", "max_identical_images", "estop_timeout_s", "max_episode_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} expected a finite number from 0, found {getattr(self, name)}")
         if self.max_identical_images == 1:

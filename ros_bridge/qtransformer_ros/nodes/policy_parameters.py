@@ -24,6 +24,7 @@ LIMITS = (
 RUNTIME = {
     "image_timeout_s": "age from which a camera is stale [s]",
     "joint_timeout_s": "the same for everything else that is measured [s]",
+    "unmoved_timeout_s": "how long the measured arm may stay the same, to the last bit, after a command to move [s]; 0: for ever",
     "max_sync_skew_s": "largest difference of stamps within an observation [s]",
     "inference_timeout_s": "age from which an answer is too old [s], if no newer request replaced it; 0: 1.5 control periods",
     "max_consecutive_misses": "late or unmatched decisions in a row that make a hold",

@@ -27,7 +27,7 @@ from qtransformer_ros.nodes.messages import time_message
 from qtransformer_ros.nodes.parameters import declared, flag, integer, number, text, texts
 from qtransformer_ros.nodes.qos import CLOCK, EVERY, IMAGE, LATCHED
 from qtransformer_ros.nodes.running import run
-from qtransformer_ros.simulated.faults import Faults
+from qtransformer_ros.simulated.faults import ArmState, Faults
 from qtransformer_ros.simulated.lockstep import LockstepRobot
 from qtransformer_ros.simulated.real_time import RealTimeRobot
 from qtransformer_ros.simulated.robot import StepResult
@@ -206,23 +206,23 @@ class SimNode(Node):
     def _publish_state(self) -> None:
         s, robot = self.settings, self.robot
         header = Header(stamp=time_message(robot.ros_ns), frame_id="base_link")
+        measured = ArmState(joints=robot.joint_positions(), numbers=robot.tool_state(), tool=robot.tool_pose())
+        state = self.faults.state(measured, stick=s["state_stick"].value)
         if not self.faults.drops(s["drop_prob"].value):
             names, positions = self.faults.joints(
                 robot.joints,
-                robot.joint_positions(),
+                state.joints,
                 noise=s["joint_noise"].value,
                 nan=s["nan_joint"].value,
                 shuffle=s["shuffle_joints"].value,
             )
             self.joint_states.publish(JointState(header=header, name=names, position=positions))
         if not self.faults.drops(s["drop_prob"].value):
-            tool = robot.tool_state()
-            self.tool_state.publish(JointState(header=header, name=list(tool), position=list(tool.values())))
-        pose = robot.tool_pose()
+            self.tool_state.publish(JointState(header=header, name=list(state.numbers), position=list(state.numbers.values())))
         message = PoseStamped(header=header)
         p, q = message.pose.position, message.pose.orientation
-        p.x, p.y, p.z = (float(v) for v in pose.position)
-        q.z, q.w = math.sin(pose.yaw / 2), math.cos(pose.yaw / 2)
+        p.x, p.y, p.z = (float(v) for v in state.tool.position)
+        q.z, q.w = math.sin(state.tool.yaw / 2), math.cos(state.tool.yaw / 2)
         self.ee_pose.publish(message)
 
     def _publish_image(self, name: str, image: np.ndarray) -> None:
@@ -344,6 +344,7 @@ def settings(node: Node) -> dict[str, Any]:
     joints = [f"joint_{i + 1}" for i in range(7)]
     declare(flag, "camera_freeze", False, "fault: cameras repeat their last image under its old stamp")
     declare(flag, "camera_stick", False, "fault: cameras repeat their last image under new stamps")
+    declare(flag, "state_stick", False, "fault: joints, numbers and pose of the arm repeat themselves under new stamps")
     declare(number, "image_delay_ms", 0.0, "fault: images come late [ms of real time]", low=0.0, high=60_000.0)
     declare(number, "drop_prob", 0.0, "fault: probability that an image or a state is lost", low=0.0, high=1.0)
     declare(text, "nan_joint", "", "fault: this joint is measured as NaN", choices=("", *joints))

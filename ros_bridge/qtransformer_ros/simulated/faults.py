@@ -1,6 +1,22 @@
 """What real sensors do to a robot now and then, on demand: every row of the fault table that begins at the robot can be played."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+
+from qtransformer_sim.controller import GripperPose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmState:
+    """What an arm measures of itself at one time."""
+
+    joints: np.ndarray
+    """float64 (j,) [rad]."""
+    numbers: Mapping[str, float]
+    """The proprioception that no joint has, by name."""
+    tool: GripperPose
 
 
 class Faults:
@@ -9,10 +25,17 @@ class Faults:
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
         self._frozen: dict[str, tuple[int, np.ndarray]] = {}
+        self._stuck: ArmState | None = None
 
     def drops(self, probability: float) -> bool:
         """Whether the next sample is lost."""
         return bool(self._rng.random() < probability)
+
+    def state(self, state: ArmState, *, stick: bool = False) -> ArmState:
+        """What is measured; stuck: what was before, to be sent under new stamps."""
+        if not stick or self._stuck is None:
+            self._stuck = state
+        return self._stuck
 
     def joints(
         self, names: tuple[str, ...], positions: np.ndarray, *, noise: float = 0.0, nan: str = "", shuffle: bool = False

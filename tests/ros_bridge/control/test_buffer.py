@@ -70,6 +70,14 @@ def test_a_contract_may_go_by_receipt(clock: HandClock) -> None:
     assert found["joints"].stamp_ns == START_NS
 
 
+def test_by_receipt_a_header_that_repeats_itself_is_the_same_sample_and_one_of_another_clock_is_not(clock: HandClock) -> None:
+    found = samples(clock, by_receipt=True)
+    for header, why in ((10**9, ""), (10**9, "repeated_stamp"), (9 * 10**8, ""), (0, ""), (0, "")):
+        clock.pass_s(0.1)
+        assert found.put("camera", image(header)) == why
+    assert found.taken("camera") == 4
+
+
 def test_skew_is_the_largest_difference_of_stamps(clock: HandClock) -> None:
     found = samples(clock)
     assert found.skew_s(["camera", "joints"]) == 0

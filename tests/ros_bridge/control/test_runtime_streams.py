@@ -118,7 +118,7 @@ def test_late_samples_are_dropped_and_counted(robot: Robot) -> None:
     robot.position = (0.5, 0.5)
     robot.see()
     robot.do(robot.runtime.receive(JOINTS, joint_state(robot.clock.time_ns - 40 * MS, (9.0, 9.0))))
-    assert robot.runtime.measured.joints == {"a": 0.5, "b": 0.5}
+    assert robot.runtime.measured.joints == pytest.approx({"a": 0.5, "b": 0.5})
     assert robot.runtime.snapshot().topics[JOINTS]["out_of_order"] == 1
     assert robot.runtime.state is RUNNING
 
@@ -180,7 +180,8 @@ def test_stamps_of_the_future_are_rejected(robot: Robot) -> None:
         ({"data": np.zeros(47, np.uint8)}, "expected 48 bytes, found 47"),
         ({"step": 3}, "with step 3"),
         ({"height": 0}, "image of 0 x 4"),
-        ({"height": 2}, "were 4 x 4, and now one is 2 x 4"),
+        ({"height": 2}, "were 4 x 4 colour, and now one is 2 x 4 colour"),
+        ({"encoding": "mono8"}, "were 4 x 4 colour, and now one is 4 x 4 grey"),
         ({"data": None}, ""),
         ({"width": "x"}, ""),
     ],
@@ -260,7 +261,7 @@ def test_joints_that_are_not_numbers_or_not_there_are_rejected_never_zero(robot:
         robot.do(robot.runtime.receive(JOINTS, message))
     is_held(robot, f"rejected: {JOINTS}")
     assert why in robot.runtime.reason
-    assert robot.runtime.measured.joints == {"a": 0.3, "b": 0.4}
+    assert robot.runtime.measured.joints == pytest.approx({"a": 0.3, "b": 0.4})
 
 
 def test_joints_are_known_by_name_whatever_their_order_and_company(robot: Robot) -> None:
