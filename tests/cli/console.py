@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
-from qtransformer_datasets import HDF5Writer
+from qtransformer_datasets import HDF5Writer, open_episodes
 
 COMMAND = [sys.executable, "-m", "qtransformer.cli.main"]
 TINY = ["model.embed_dim=32", "model.encoder_width=8", "model.num_layers=1", "model.head_dim=16", "optim.batch_segments=4"]
@@ -72,6 +72,10 @@ def write_dataset(path: Path, observation: ObservationSpec = OBSERVATION, action
         for index in range(8):
             writer.append(_episode(rng, observation, action, success=index % 2 == 0))
     return path
+
+
+def successes(path: Path) -> list[bool]:
+    return [episode.success for episode in open_episodes(path)]
 
 
 def loses(episode: Episode) -> bool:
