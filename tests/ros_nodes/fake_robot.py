@@ -13,7 +13,7 @@ from tests.ros_nodes.harness import Probe
 
 @dataclass
 class FakeRobot:
-    """Publishes a camera at 20 Hz and joints at 50 Hz while the probe spins; stands still."""
+    """Publishes a camera at 20 Hz and joints at 50 Hz while the probe spins; stands still but for its encoders' noise."""
 
     probe: Probe
     joints: dict[str, float] = field(default_factory=lambda: {"shoulder": 0.05, "elbow": -0.1})
@@ -40,7 +40,8 @@ class FakeRobot:
             self._image.publish(message)
 
     def _measure(self) -> None:
-        message = JointState(name=list(self.joints), position=list(self.joints.values()))
+        noise = 1e-12 * len(self.sent["joint_states"])  # nothing that float32 or a tolerance would see
+        message = JointState(name=list(self.joints), position=[position + noise for position in self.joints.values()])
         message.header.stamp = self._stamp("joint_states")
         self._states.publish(message)
 

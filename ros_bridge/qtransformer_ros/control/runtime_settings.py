@@ -25,7 +25,7 @@ class RuntimeSettings:
     """Age from which a camera is stale [s]."""
     joint_timeout_s: float = 0.2
     """The same for everything else that is measured [s]."""
-    unmoved_timeout_s: float = 1.0
+    unmoved_timeout_s: float = 0.5
     """Time for which the measured arm may stay the same, to the last bit, after a command to move [s]; 0: for ever. In lockstep and
     in dry runs it always may."""
     max_sync_skew_s: float = 0.1
