@@ -14,6 +14,7 @@ from qtransformer.intervals import wilson
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of
+from qtransformer_datasets.episodes.frozen_cameras import frozen_cameras
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.episodes.unsaid import UnsaidError
 from qtransformer_datasets.formats import format_of
@@ -36,6 +37,8 @@ class Survey:
     """By index, without images."""
     problems: list[str] = field(default_factory=list)
     """Of the whole, then of its episodes."""
+    doubts: list[str] = field(default_factory=list)
+    """What is odd about episodes that can be read all the same."""
     colors: dict[str, "ColorStats"] = field(default_factory=dict)
     """Per camera."""
 
@@ -118,6 +121,7 @@ def survey(source: LoggedEpisodes, progress: Progress = iter) -> Survey:
         except QTransformerError as error:
             found.problems += problems_of(error)
             continue
+        found.doubts += frozen_cameras(episode, source.observation_spec.control_hz, source.where(index))
         for camera, rows in episode.images.items():
             colors[camera].add(rows)
         episode.images = {}
@@ -220,7 +224,7 @@ def summarise(found: Survey) -> Summary:
         actions=_action_columns(source.action_spec, episodes) if episodes else [],
         proprio=_proprio_columns(source.observation_spec, episodes) if episodes else [],
         attributes=source.attributes,
-        problems=found.problems,
+        problems=[*found.problems, *found.doubts],
     )
 
 

@@ -30,6 +30,7 @@ from qtransformer.errors import QTransformerError
 from qtransformer_datasets.curation.survey import open_anyway, problems_of_whole, reports_on, size_on_disk
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of
+from qtransformer_datasets.episodes.frozen_cameras import frozen_cameras
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 
 TIMEOUT = 60.0
@@ -229,10 +230,14 @@ def _tell_all(source: DataSource, start: int, say: Callable[..., None]) -> None:
     for index in range(start, len(episodes)):
         say("at", index)
         try:
-            say("sound", index, len(episodes.read(index)))
+            episode = episodes.read(index)
         except QTransformerError as error:
             for problem in problems_of(error):
                 say("problem", problem)
+            continue
+        for doubt in frozen_cameras(episode, episodes.observation_spec.control_hz, episodes.where(index)):
+            say("problem", doubt)
+        say("sound", index, len(episode))
 
 
 def _opened(source: DataSource, problems: list[str]) -> LoggedEpisodes | None:

@@ -93,7 +93,7 @@ class BagEpisodes(EpisodeReader[None]):
     def _open(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
         return self._plans[index].where
 
     def _load(self, opened: None, index: int) -> Episode:
