@@ -6,9 +6,10 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from typing import cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from qtransformer.types import Episode, EpisodeSource
 from qtransformer_datasets.cache.frame_cache import build_cache, open_cache
 from qtransformer_datasets.episodes.check import check_same_specs
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes, Opening
+from qtransformer_datasets.episodes.wild_values import PROPRIO_REMEDY
 from qtransformer_datasets.formats import open_episodes
 from qtransformer_datasets.stream.frames import (
     Frames,
@@ -37,6 +39,7 @@ from qtransformer_datasets.stream.memory import machine_memory
 from qtransformer_datasets.stream.prefetch import prefetched_from_disk
 from qtransformer_datasets.stream.segments import BatchPlan, SegmentPlan, SegmentReader, Turns
 from qtransformer_datasets.stream.stats import DatasetStats, measure
+from qtransformer_datasets.stream.wild_proprio import wild_proprio
 from qtransformer_datasets.views import EpisodeView, under_views
 
 CACHES = ("auto", "always", "never")
@@ -79,7 +82,17 @@ class EpisodeDataset:
         self.discount = _checked_discount(discount)
         self._weights = _checked_weights(weights, len(sources))
         limit = machine_memory() // 4 if memory_limit is None else memory_limit
-        self._frames, self._records = join(_load(sources, cache, limit), self.discount)
+        loaded = _load(sources, cache, limit)
+        self._frames, self._records = join(loaded, self.discount)
+        self._warn_of_wild_proprio([partial(_where, source) for source in sources], [len(frames.records) for frames in loaded])
+
+    def _warn_of_wild_proprio(self, where: Sequence[Callable[[int], str]], counts: Sequence[int]) -> None:
+        """`where` names the episodes of each source, which has `counts` of them."""
+        firsts = np.cumsum([0, *counts])
+        for wild in wild_proprio(self._frames, self._records, self.observation_spec.proprio_names):
+            number = int(np.searchsorted(firsts, wild.episode, "right")) - 1
+            told = wild.sentence(where[number](wild.episode - int(firsts[number])), "proprio", PROPRIO_REMEDY)
+            warnings.warn(told, stacklevel=3)
 
     @property
     def num_frames(self) -> int:
@@ -209,6 +222,12 @@ def _listed(source: Source | Sequence[Source]) -> list[Source]:
 
 def _open(source: Source) -> EpisodeSource:
     return open_episodes(source) if isinstance(source, str | os.PathLike) else source
+
+
+def _where(source: EpisodeSource, index: int) -> str:
+    """How messages name an episode, also of a source that knows no file."""
+    own = getattr(source, "where", None)
+    return own(index) if own else f"{getattr(source, 'path', type(source).__name__)}, episode {index}"
 
 
 def _load(sources: Sequence[EpisodeSource], cache: str, memory_limit: int) -> list[SourceFrames]:

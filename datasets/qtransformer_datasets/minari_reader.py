@@ -73,7 +73,7 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
         with open_hdf5(self.path) as file:
             metadata = _metadata(file, self.path)
             self.names = _episode_names(file, self.path)
-            where = self._where(0)
+            where = self.where(0)
             first = child_group(file, self.names[0], where)
             unsaid, limits_unsaid = list[str](), ""
             if control_hz is None:
@@ -109,17 +109,17 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
     def _open(self) -> AbstractContextManager[h5py.File]:
         return open_hdf5(self.path)
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
 
     def _length(self, file: h5py.File, index: int) -> int:
-        where = self._where(index)
+        where = self.where(index)
         with hdf5_errors(where):
             rewards = child_dataset(child_group(file, self.names[index], where), "rewards", where)
             return _rows(rewards, where)
 
     def _load(self, opened: h5py.File, index: int) -> Episode:
-        where = self._where(index)
+        where = self.where(index)
         with hdf5_errors(where):
             return self._read_episode(child_group(opened, self.names[index], where), where)
 

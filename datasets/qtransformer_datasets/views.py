@@ -77,6 +77,10 @@ class EpisodeView:
         """Episode `index`, counted from 0."""
         return self._seen(index, self.source.read(index if self._indices is None else self._indices[index]))
 
+    def where(self, index: int) -> str:
+        """How messages name that episode, as the source does."""
+        return self.source.where(index if self._indices is None else self._indices[index])
+
     def seen(self, frames: SourceFrames) -> SourceFrames:
         """The source's frames as this view, which keeps pixels, shows them."""
         if self._cameras is not None:
@@ -133,6 +137,11 @@ class MergedEpisodes:
         """Episode `index`, counted from 0 over all sources."""
         source, own = self._places[index]
         return source.read(own)
+
+    def where(self, index: int) -> str:
+        """How messages name that episode, as its own source does."""
+        source, own = self._places[index]
+        return source.where(own)
 
 
 def select_episodes(source: LoggedEpisodes, indices: Sequence[int]) -> EpisodeView:

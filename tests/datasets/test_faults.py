@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets import EpisodeDataset, HDF5Episodes, open_episodes
+from qtransformer_datasets import EpisodeDataset, HDF5Episodes, inspect_dataset, open_episodes, verify
 from qtransformer_datasets.episodes import hdf5_guard as guard
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
 
@@ -60,7 +60,10 @@ MATRIX = {
         "datasets/robomimic/test_robomimic_reader.py::test_a_first_demo_with_other_channels_is_refused",
         "datasets/robomimic/test_robomimic_reader.py::test_bad_values_name_file_and_episode",
     ),
-    "29 timestamps that do not increase": ("datasets/robomimic/test_robomimic_writer.py::test_times_of_observations_come_back",),
+    "29 timestamps that do not increase, or jump": (
+        "datasets/robomimic/test_robomimic_writer.py::test_times_of_observations_come_back",
+        "datasets/test_faults.py::test_a_hole_in_the_times_of_an_episode_is_refused_and_told",
+    ),
     "32, 33 pickles in place of weights": (
         "core/test_checkpoint.py::test_a_pickle_in_place_of_the_weights_is_not_run",
         "core/test_checkpoint.py::test_no_file_is_a_pickle",
@@ -181,6 +184,35 @@ def test_nan_is_not_clipped_away(tmp_path, write_foreign, foreign_demo) -> None:
 def test_a_constant_dimension_is_no_obstacle(make_source, make_episode) -> None:
     stats = EpisodeDataset(make_source([make_episode(3, actions=np.zeros((3, 2), np.float32))])).stats
     assert stats.action_min.tolist() == stats.action_max.tolist() == [0.0, 0.0]
+
+
+def test_a_hole_in_the_times_of_an_episode_is_refused_and_told(write_file, make_episode) -> None:
+    """60 s within an episode at 10 Hz: what the arm did meanwhile is in no frame."""
+    path = write_file([make_episode(6, seed, timestamps=np.arange(7) / 10) for seed in range(2)])
+    with h5py.File(path, "r+") as file:
+        file["data/demo_1/timestamps"][3:] += 60.0
+    expected = r"demo_1: timestamps expected about 0\.1 s apart, found 60\.1 s between rows 2 and 3: .*split the episode there"
+    with pytest.raises(DatasetError, match=expected):
+        EpisodeDataset(path)
+    [problem] = verify(path).problems
+    assert re.search(expected, problem)
+    assert problem in inspect_dataset(path)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([0.1, 0.1, 0.45, 0.1, 0.1, 0.1], id="frames dropped"),
+        pytest.param([0.1, 1e-6, 1e-6, 1e-6, 0.4, 1e-6], id="samples seen again, a microsecond apart"),
+        pytest.param([2.0, 2.1, 1.9, 2.0, 2.0, 9.0], id="slower than its rate of control"),
+        pytest.param([0.3], id="one step"),
+    ],
+)
+def test_times_that_are_merely_uneven_are_read(write_file, make_episode, steps) -> None:
+    times = np.cumsum([1e9, *steps])
+    path = write_file([make_episode(len(steps), timestamps=times)])
+    assert verify(path).problems == []
+    assert EpisodeDataset(path).frames().timestamps.tolist() == times.tolist()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from qtransformer.intervals import wilson
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of
+from qtransformer_datasets.episodes.frozen_cameras import frozen_cameras
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
 from qtransformer_datasets.episodes.unsaid import UnsaidError
+from qtransformer_datasets.episodes.wild_values import PROPRIO_REMEDY, WildValues
 from qtransformer_datasets.formats import format_of
 
 HISTOGRAM_BINS = 16
@@ -27,6 +29,22 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the indices of episodes while they are read: a progress bar."""
 
 
+class Doubts:
+    """What is odd about episodes that can be read all the same: most often a sensor failed while they were recorded."""
+
+    def __init__(self, source: LoggedEpisodes) -> None:
+        self._source, self._wild = source, WildValues(source.observation_spec.proprio_names)
+
+    def of_episode(self, index: int, episode: Episode) -> list[str]:
+        """A sentence each; what only the others can show is told by `of_whole`."""
+        self._wild.include_episode(episode.proprio[: len(episode) + episode.has_final_observation], index)
+        return frozen_cameras(episode, self._source.observation_spec.control_hz, self._source.where(index))
+
+    def of_whole(self) -> list[str]:
+        """Of all episodes that were looked at."""
+        return [wild.sentence(self._source.where(wild.episode), "proprio", PROPRIO_REMEDY) for wild in self._wild.found()]
+
+
 @dataclass(slots=True)
 class Survey:
     """The small arrays of every readable episode; images are looked at and let go."""
@@ -36,6 +54,8 @@ class Survey:
     """By index, without images."""
     problems: list[str] = field(default_factory=list)
     """Of the whole, then of its episodes."""
+    doubts: list[str] = field(default_factory=list)
+    """Of episodes that can be read all the same; see `Doubts`."""
     colors: dict[str, "ColorStats"] = field(default_factory=dict)
     """Per camera."""
 
@@ -112,16 +132,19 @@ def survey(source: LoggedEpisodes, progress: Progress = iter) -> Survey:
     """Read every episode once."""
     found = Survey(source, problems=problems_of_whole(source))
     colors: dict[str, ColorStats] = defaultdict(ColorStats)
+    doubts = Doubts(source)
     for index in progress(range(len(source))):
         try:
             episode = source.read(index)
         except QTransformerError as error:
             found.problems += problems_of(error)
             continue
+        found.doubts += doubts.of_episode(index, episode)
         for camera, rows in episode.images.items():
             colors[camera].add(rows)
         episode.images = {}
         found.episodes[index] = episode
+    found.doubts += doubts.of_whole()
     found.colors = dict(colors)
     return found
 
@@ -220,7 +243,7 @@ def summarise(found: Survey) -> Summary:
         actions=_action_columns(source.action_spec, episodes) if episodes else [],
         proprio=_proprio_columns(source.observation_spec, episodes) if episodes else [],
         attributes=source.attributes,
-        problems=found.problems,
+        problems=[*found.problems, *found.doubts],
     )
 
 

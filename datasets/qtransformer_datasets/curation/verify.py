@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qtransformer.errors import QTransformerError
-from qtransformer_datasets.curation.survey import open_anyway, problems_of_whole, reports_on, size_on_disk
+from qtransformer_datasets.curation.survey import Doubts, open_anyway, problems_of_whole, reports_on, size_on_disk
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.check import problems_of
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
@@ -226,13 +226,20 @@ def _tell_all(source: DataSource, start: int, say: Callable[..., None]) -> None:
     if episodes is None:
         return
     say("count", len(episodes))
+    doubts = Doubts(episodes)  # of a reader that crashed, those of the episodes after it
     for index in range(start, len(episodes)):
         say("at", index)
         try:
-            say("sound", index, len(episodes.read(index)))
+            episode = episodes.read(index)
         except QTransformerError as error:
             for problem in problems_of(error):
                 say("problem", problem)
+            continue
+        for doubt in doubts.of_episode(index, episode):
+            say("problem", doubt)
+        say("sound", index, len(episode))
+    for doubt in doubts.of_whole():
+        say("problem", doubt)
 
 
 def _opened(source: DataSource, problems: list[str]) -> LoggedEpisodes | None:

@@ -9,6 +9,8 @@ from qtransformer.types import ActionSpec, Episode, ObservationSpec, rename_hint
 
 ACTION_TOLERANCE = 1e-6
 """Rounding allowed beyond [-1, 1] in scaled actions."""
+LONGEST_PAUSE = 5.0
+"""In periods, of control or of the episode's own steps (the longer counts): what lies further apart has a hole between."""
 
 
 class EpisodeError(DatasetError):
@@ -38,7 +40,7 @@ def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: O
         lambda: _check_cameras(episode, observation_spec, where),
         *(lambda name=name: _check_images(episode, observation_spec, name, where) for name in observation_spec.cameras),
         lambda: _check_ends(episode, where),
-        lambda: _check_timestamps(episode, where),
+        lambda: _check_timestamps(episode, 1.0 / observation_spec.control_hz, where),
     ]
     problems = [message for check in checks if (message := _complaint(check))]
     if problems:
@@ -156,16 +158,25 @@ def _check_ends(episode: Episode, where: str) -> None:
         )
 
 
-def _check_timestamps(episode: Episode, where: str) -> None:
+def _check_timestamps(episode: Episode, period: float, where: str) -> None:
     timestamps = episode.timestamps
     if timestamps is None:
         return
     _check_shape(timestamps, (len(episode) + 1,), "timestamps", where)
     if timestamps.dtype != np.float64 or not np.isfinite(timestamps).all():
         raise DatasetError(f"{where}: timestamps expected finite float64 seconds, found {timestamps.dtype} or NaN; repair the log")
-    late = np.flatnonzero(np.diff(timestamps) <= 0)
+    steps = np.diff(timestamps)
+    late = np.flatnonzero(steps <= 0)
     if len(late):
         raise DatasetError(
             f"{where}: timestamps expected to increase, found {timestamps[late[0]]:.6f} s then {timestamps[late[0] + 1]:.6f} s "
             f"in rows {late[0]} and {late[0] + 1}; split or repair the episode"
+        )
+    period = max(period, float(np.median(steps)))
+    holes = np.flatnonzero(steps > LONGEST_PAUSE * period)
+    if len(holes):
+        raise DatasetError(
+            f"{where}: timestamps expected about {period:.4g} s apart, found {steps[holes[0]]:.4g} s between rows {holes[0]} and "
+            f"{holes[0] + 1}{f' and {len(holes) - 1} more such holes' if len(holes) > 1 else ''}: no step leads across; split the "
+            "episode there (of a bag: on_gap=split with a lower tolerance_s), or leave it out"
         )

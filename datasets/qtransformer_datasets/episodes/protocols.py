@@ -62,6 +62,10 @@ class LoggedEpisodes(Protocol):
         """Episode `index`, counted from 0."""
         ...
 
+    def where(self, index: int) -> str:
+        """How messages name that episode: its file, and its name or number there."""
+        ...
+
 
 class EpisodeWriter(Protocol):
     """What every writer is. As a context it finishes on a clean exit, and publishes nothing on an exception."""

@@ -59,3 +59,7 @@ class ReadableEpisodes:
         number = self._good[index]
         kept = self._kept.pop(number, None)
         return self._source.read(number) if kept is None else kept
+
+    def where(self, index: int) -> str:
+        """How messages name that episode, by its number in the file."""
+        return self._source.where(self._good[index])

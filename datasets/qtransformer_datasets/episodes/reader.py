@@ -48,8 +48,8 @@ class EpisodeReader(ABC, Generic[Opened]):
         """Episode `index` as it is logged."""
 
     @abstractmethod
-    def _where(self, index: int) -> str:
-        """How an error names episode `index`."""
+    def where(self, index: int) -> str:
+        """How messages name episode `index`: file, and its name there."""
 
     def __iter__(self) -> Iterator[Episode]:
         with self._open() as opened:
@@ -72,5 +72,5 @@ class EpisodeReader(ABC, Generic[Opened]):
         if self.clip_actions:
             episode.actions, outside = clip_actions(episode.actions, self.action_spec)
             episode.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(episode, self.action_spec, self.observation_spec, self._where(index))
+        check_episode(episode, self.action_spec, self.observation_spec, self.where(index))
         return episode

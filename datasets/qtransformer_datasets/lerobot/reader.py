@@ -174,14 +174,14 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
                 stack.enter_context(row_reader(extras_columns(list(self._cameras)))),
             )
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
         return self._named(self._numbers[index])
 
     def _named(self, episode: int) -> str:
         return f"{self.path}, episode {episode}"
 
     def _load(self, opened: tuple[RowReader, RowReader], index: int) -> Episode:
-        where, episode, (reader, extras_reader) = self._where(index), self._numbers[index], opened
+        where, episode, (reader, extras_reader) = self.where(index), self._numbers[index], opened
         table = reader.read(self._rows[episode], where)
         actions = numbers(table, self._action.key, self._action.width, where)
         times = self._times(table, where)

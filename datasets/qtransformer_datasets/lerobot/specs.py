@@ -1,7 +1,7 @@
 """The specs of a LeRobotDataset that carries none, from its features, its numbers and what the user adds by name."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,31 @@ import pyarrow as pa
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.suggest import nearest, suggest
 from qtransformer.types import ActionSpec
+from qtransformer_datasets.episodes.wild_values import WildValues
+from qtransformer_datasets.lerobot.episode_rows import EPISODE
 from qtransformer_datasets.lerobot.layout import Feature, Layout
-from qtransformer_datasets.lerobot.parquet_guard import numbers
+from qtransformer_datasets.lerobot.parquet_guard import integers, numbers
 
 MAX_IMAGE_BYTES = 1 << 28
 
 
 class ColumnRange:
-    """Smallest and largest finite value per dimension of a column, over all files it is shown."""
+    """Smallest and largest finite value per dimension of a column, over all files it is shown, and those far off all others."""
 
     def __init__(self, feature: Feature, where: str) -> None:
         self._feature, self._where = feature, where
         self.low, self.high = np.full(feature.width, np.inf), np.full(feature.width, -np.inf)
+        self.wild = WildValues(value_names([feature]))
 
     def include(self, table: pa.Table) -> None:
         rows = numbers(table, self._feature.key, self._feature.width, self._where).astype(np.float64)
         finite = np.isfinite(rows)
         self.low = np.minimum(self.low, np.where(finite, rows, np.inf).min(0))
         self.high = np.maximum(self.high, np.where(finite, rows, -np.inf).max(0))
+        episodes = integers(table, EPISODE, self._where)
+        first_rows = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
+        at = np.arange(len(rows))
+        self.wild.include(rows, episodes, at - first_rows[np.searchsorted(first_rows, at, "right") - 1])
 
 
 def feature_of(layout: Layout, key: str, option: str) -> Feature:
@@ -107,6 +114,7 @@ def action_spec(
         if low[name] == high[name]:
             margin = max(1.0, 1e-3 * abs(low[name]))
             low[name], high[name] = low[name] - margin, high[name] + margin
+    _warn_of_stretched_limits(measured.wild, limits, where)
     for name, pair in limits.items():
         low[name], high[name] = _pair(pair, f"{where}: limits of '{name}'")
     return ActionSpec(
@@ -116,6 +124,16 @@ def action_spec(
         units=tuple(str(units.get(name, "1")) for name in names),
         discrete=tuple(int(discrete.get(name, 0)) for name in names),
     )
+
+
+def _warn_of_stretched_limits(found: WildValues, given: Collection[str], where: str) -> None:
+    for wild in found.found():
+        if wild.name not in given:
+            remedy = (
+                "limits reach to that, and all else shares a bin or two: repair the step, or give limits beside it "
+                f"(limits={{{wild.name}:[{wild.low:.4g},{wild.high:.4g}]}} clip_actions=true)"
+            )
+            warnings.warn(wild.sentence(f"{where}, episode {wild.episode}", "action", remedy), stacklevel=4)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -183,14 +183,14 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.observation_spec = replace(spec, proprio_names=tuple(chosen), proprio_units=units)
 
     def _demo(self, file: h5py.File, index: int) -> h5py.Group:
-        where = self._where(index)
+        where = self.where(index)
         return child_group(child_group(file, "data", where), self.names[index], where)
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
 
     def _length(self, file: h5py.File, index: int) -> int:
-        where = self._where(index)
+        where = self.where(index)
         with hdf5_errors(where):
             demo = self._demo(file, index)
             if not self.is_foreign:
@@ -199,11 +199,11 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             return _last_step(demo, recorded, self.dones, where) + 1
 
     def _load(self, opened: h5py.File, index: int) -> Episode:
-        with hdf5_errors(self._where(index)):
+        with hdf5_errors(self.where(index)):
             return self._read_demo(self._demo(opened, index), index)
 
     def _read_demo(self, demo: h5py.Group, index: int) -> Episode:
-        where = self._where(index)
+        where = self.where(index)
         actions = _low_dim(child_dataset(demo, "actions", where), where)
         recorded = len(actions)
         if recorded == 0:
@@ -248,7 +248,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             return bool(demo.attrs["success"])
         if self._successes is not None:
             return _number(self.names[index]) in self._successes
-        return success_of_rewards(rewards, self._where(index)) if has_child(demo, "rewards") else terminated
+        return success_of_rewards(rewards, self.where(index)) if has_child(demo, "rewards") else terminated
 
 
 class _FrameReader:

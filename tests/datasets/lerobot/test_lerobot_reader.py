@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets import EpisodeDataset, open_episodes
+from qtransformer_datasets import EpisodeDataset, open_episodes, verify
 from qtransformer_datasets.lerobot.reader import LeRobotEpisodes
 
 CAMERA = "observation.images.wrist"
@@ -92,6 +92,29 @@ def test_actions_beyond_the_limits_can_be_clipped_as_the_refusal_says(tmp_path, 
         outside = float(((positions < 0) | (positions > 1)).mean())
         assert episode.info.get("clipped_actions", {}).get("gripper.pos", 0.0) == pytest.approx(outside)
     assert any("clipped_actions" in episode.info for episode in clipped), "nothing lay outside: nothing is tested"
+
+
+@pytest.mark.parametrize("value", [1e4, -1e30])
+def test_an_action_that_stretches_its_limits_is_told_with_what_helps(tmp_path, write, raw_episode, value) -> None:
+    """Beyond 1e7, scaled float32 actions are all one: it must be seen before they are scaled."""
+    episodes = [raw_episode(index, 40) for index in range(3)]
+    others = np.concatenate([episode.action[:, 0] for episode in episodes])
+    episodes[1].action[7, 0] = value
+    others = np.delete(others, 47)
+    path = write(tmp_path / "set", episodes)
+    with pytest.warns(UserWarning, match="expected near its other values") as told:
+        LeRobotEpisodes(path, success="all")
+    [message] = [str(warning.message) for warning in told]
+    limits = f"[{others.min():.4g},{others.max():.4g}]"
+    assert f"{path}, episode 1, step 7: action 'shoulder.pos'" in message
+    assert f"found {value:.4g}; limits reach to that" in message
+    assert f"limits={{shoulder.pos:{limits}}} clip_actions=true" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        helped = LeRobotEpisodes(path, success="all", limits={"shoulder.pos": json.loads(limits)}, clip_actions=True)
+    assert np.ptp(helped.read(0).actions[:, 0]) > 1.5
+    with pytest.warns(UserWarning, match="expected near its other values"):
+        verify(path, success="all")
 
 
 def test_a_constant_action_and_a_nan_leave_the_limits_sound(tmp_path, write, raw_episode):

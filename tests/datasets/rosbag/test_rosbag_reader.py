@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,15 @@ def test_limits_may_come_from_the_data(bag, contract_file) -> None:
     assert source.action_spec.high[0] == pytest.approx(0.045)
     assert (source.action_spec.low[7], source.action_spec.high[7]) == (0.0, 1.0)
     assert source.read(0).actions[:, 0].tolist() == pytest.approx([-1, -0.5, 0, 0.5, 1])
+
+
+def test_an_action_that_stretches_limits_from_the_data_is_told(robot, write_bag, contract_file) -> None:
+    sent = robot.demonstration(steps=40)
+    at = [number for number, message in enumerate(sent) if message.topic == "/gripper"][9]
+    sent[at] = replace(sent[at], fields=robot.numbers([1e6]))
+    path, contract = write_bag(sent), contract_file((", low: 0, high: 1, discrete: 2}", "}"))
+    with pytest.warns(UserWarning, match=r"step 9: action 'gripper' expected .*, from 0 to 1, found 1e\+06; .*in the contract"):
+        BagEpisodes(path, contract=contract, limits_from_data=True)
 
 
 def test_a_dimension_that_never_moves_has_no_limits(robot, write_bag, contract_file) -> None:
