@@ -309,6 +309,8 @@ class Trainer:
         if directory is None:
             return self._begin()  # killed before its first checkpoint: the same start again
         point = ResumePoint.read(directory)
+        point.refuse_other_settings(self.config)
+        point.refuse_other_specs(self.dataset.action_spec, self.dataset.observation_spec)
         point.refuse_other_data(self.dataset.fingerprint)
         point.warn_of_other_order(self.config.optim.batch_segments)
         load_weights(self.learner.network, directory)
