@@ -1,16 +1,17 @@
 """Numbers that tell how a training goes: gathered without waiting for the device, averaged when a line is written."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import IO
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qtransformer.errors import StorageError
 from qtransformer.files import explained_storage_errors, write_text
 
 CALIBRATION_BINS = 10
@@ -103,23 +104,31 @@ class JsonLines:
     """`metrics.jsonl`: one line per logged step; a resumed run goes on after the step it resumes from.
 
     Raises:
-        StorageError: the disk is full or not writable.
+        StorageError: the disk is full or not writable before there is anything to lose.
     """
 
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._path = path
-        self._file: IO[str] = path.open("a")
+        self._path, self._torn, self._told = path, False, False
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        with explained_storage_errors(self._path):
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+        """Write a line, or lose it with a warning at the first: what is being learned is worth more than what is said of it."""
+        line = json.dumps({"step": step, **values}) + "\n"
+        try:
+            with explained_storage_errors(self._path), self._path.open("a") as file:  # anew, so that nothing waits
+                file.write("\n" + line if self._torn else line)
+            self._torn = False
+        except StorageError as error:
+            self._torn = True
+            self._warn_once(
+                f"{error}. The line of step {step} is lost, and those after it until one can be written; training goes on"
+            )
 
-    def close(self) -> None:
-        with explained_storage_errors(self._path):
-            self._file.close()
+    def _warn_once(self, message: str) -> None:
+        if not self._told:
+            warnings.warn(message, stacklevel=3)
+        self._told = True
 
 
 def read_jsonl(path: Path) -> list[dict]:

@@ -1,7 +1,7 @@
 """Where a training goes on: all that its newest checkpoint says beside the weights."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,14 @@ from torch import Tensor
 
 from qtransformer import normalisation
 from qtransformer.checkpoint import read_json, read_training_state
-from qtransformer.errors import CheckpointError, SpecMismatchError
+from qtransformer.checks import check_specs
+from qtransformer.config import TrainConfig, to_dict
+from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
+from qtransformer.types import ActionSpec, ObservationSpec
+
+KEPT_SETTINGS = ("algo", "seed", "model", "value")
+"""What a run keeps to its end: another seed would draw other batches from the middle on, and weights and optimiser mean nothing to
+another network, value head or algorithm. All else (steps, save_every, threads, a learning rate) may change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +58,10 @@ class ResumePoint:
     stats: dict[str, Any]
     """Statistics by which its network normalises."""
     dataset_fingerprint: str
+    settings: dict[str, Any]
+    """Of the training, as `config.to_dict` gives them; early checkpoints lack those that came later."""
+    action_spec: ActionSpec
+    observation_spec: ObservationSpec
 
     @classmethod
     def read(cls, directory: Path) -> "ResumePoint":
@@ -60,6 +71,7 @@ class ResumePoint:
             CheckpointError: it is not what training writes.
         """
         state, position = read_training_state(directory)
+        settings, spec = read_json(directory / "config.json"), read_json(directory / "spec.json")
         stats, metadata = read_json(directory / "stats.json"), read_json(directory / "metadata.json")
         try:
             return cls(
@@ -68,12 +80,31 @@ class ResumePoint:
                 state=state,
                 stats={key: list(stats[key]) for key in normalisation.KEYS},
                 dataset_fingerprint=str(metadata["dataset_fingerprint"]),
+                settings=dict(_flat({name: settings[name] for name in KEPT_SETTINGS})),
+                action_spec=ActionSpec.from_dict(spec["action"]),
+                observation_spec=ObservationSpec.from_dict(spec["observation"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{directory}: expected metadata.json, stats.json and training_state/position.json as training writes them, found "
-                f"{error!r}; copy the checkpoint again, or delete it to resume from the one before"
+                f"{directory}: expected config.json, spec.json, metadata.json, stats.json and training_state/position.json as "
+                f"training writes them, found {error!r}; copy the checkpoint again, or delete it to resume from the one before"
             ) from error
+
+    def refuse_other_settings(self, config: TrainConfig) -> None:
+        asked = dict(_flat(to_dict(config)))
+        told = [
+            f"{name} was {was}, is {asked[name]}"
+            for name, was in self.settings.items()
+            if asked.get(name) not in (None, was)  # what is left to the data (null) fits what was found in them
+        ]
+        if told:
+            raise ConfigError(
+                f"{self.directory} cannot be resumed with other settings: {'; '.join(told)}; resume with what it was, or "
+                f"begin another run, from these weights with init={self.directory} where the network is the same"
+            )
+
+    def refuse_other_specs(self, action: ActionSpec, observation: ObservationSpec) -> None:
+        check_specs(self.action_spec, self.observation_spec, action, observation, str(self.directory))
 
     def refuse_other_data(self, fingerprint: str) -> None:
         if self.dataset_fingerprint != fingerprint:
@@ -92,3 +123,12 @@ class ResumePoint:
                 f"samples changes and some {told}; resume with {before} to go on as if never stopped",
                 stacklevel=2,
             )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their full names: `model.num_heads`."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

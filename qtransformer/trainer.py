@@ -4,7 +4,6 @@ import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -180,7 +179,8 @@ class Trainer:
         self.directory.mkdir(parents=True, exist_ok=True)
         with exclusive(self.directory), graceful_stop() as stop:
             step = self._restore() if resume else self._begin(describe)
-            with closing(JsonLines(self.directory / "metrics.jsonl", step)) as log, self._bar(step) as bar:
+            log = JsonLines(self.directory / "metrics.jsonl", step)
+            with self._bar(step) as bar:
                 step = self._loop(step, stop, log, bar)
         return Run(self.directory, step, stopped=step < self.config.steps)
 
@@ -309,6 +309,8 @@ class Trainer:
         if directory is None:
             return self._begin()  # killed before its first checkpoint: the same start again
         point = ResumePoint.read(directory)
+        point.refuse_other_settings(self.config)
+        point.refuse_other_specs(self.dataset.action_spec, self.dataset.observation_spec)
         point.refuse_other_data(self.dataset.fingerprint)
         point.warn_of_other_order(self.config.optim.batch_segments)
         load_weights(self.learner.network, directory)

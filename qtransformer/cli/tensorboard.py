@@ -24,7 +24,7 @@ class TensorBoard:
             writer.flush()
         except Exception as error:  # whatever TensorBoard's writer thread met: a full disk, a missing folder, a version clash
             self._broken = True
-            warnings.warn(f"TensorBoard log stopped: {error}; metrics.jsonl and the training go on", stacklevel=2)
+            warnings.warn(f"TensorBoard log stopped: cannot write {self._directory}: {error}; the training goes on", stacklevel=2)
 
     def _open(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed by a dry run

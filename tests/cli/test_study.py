@@ -241,7 +241,6 @@ def test_curves_are_thinned_but_for_validations(steps: int, tmp_path: Path) -> N
         log(step, {"q_start": 0.1, "unheard_of": 1.0})
         if step in validated:
             log(step, {"validation_success": 0.25})
-    log.close()
     rows = curve_rows("x", tmp_path)
     assert len(rows) == min(steps, 40)
     assert [row["step"] for row in rows] == sorted({int(str(row["step"])) for row in rows})

@@ -1,4 +1,9 @@
 import json
+import re
+import resource
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,12 +71,10 @@ def test_a_resumed_log_goes_on_after_the_step_it_resumes_from(tmp_path: Path) ->
     log = JsonLines(path)
     for step in (1, 2, 3):
         log(step, {"loss": float(step)})
-    log.close()
     with path.open("a") as file:
         file.write('{"step": 4, "lo')  # a kill in the middle of a line
     log = JsonLines(path, resume_step=2)
     log(3, {"loss": 30.0})
-    log.close()
     assert [(line["step"], line["loss"]) for line in read_jsonl(path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
@@ -80,21 +83,40 @@ def test_damaged_lines_of_a_log_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.0}\n{"loss": 2.0}\n\xff\xfe\n[3]\n{"step": "4"}\n{"step": 5, "loss": 5.0}\n')
     assert [line["step"] for line in read_jsonl(path)] == [1, 5]
-    JsonLines(path, resume_step=4).close()
+    JsonLines(path, resume_step=4)
     assert [line["step"] for line in read_jsonl(path)] == [1]
 
 
-def test_a_log_that_finds_no_room_says_which_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_begin_says_which_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write .*absent/metrics\.jsonl: No such file"):
         JsonLines(tmp_path / "absent" / "metrics.jsonl")
-    log = JsonLines(tmp_path / "metrics.jsonl")
-    with Path("/dev/full").open("w") as full:
-        monkeypatch.setattr(log, "_file", full)
-        with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl: the disk is full"):
-            log(1, {"loss": 1.0})
-        monkeypatch.undo()
-        with pytest.raises(OSError, match="No space"):
-            full.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file can be written beyond this size [B], which is how a full disk looks from inside."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_that_find_no_room_are_lost_and_told_of_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path)
+    log(1, {"loss": 1.0})
+    with room_for(path.stat().st_size + 5), warnings.catch_warnings(record=True) as told:  # the second is cut in the middle
+        warnings.simplefilter("always")
+        log(2, {"loss": 2.0})
+        log(3, {"loss": 3.0})
+    words = r"cannot write .*metrics\.jsonl: the disk is full.*free some space\. The line of step 2 is lost.*training goes on"
+    assert len(told) == 1
+    assert re.match(words, str(told[0].message))
+    log(4, {"loss": 4.0})
+    log(5, {"loss": 5.0})
+    assert [line["step"] for line in read_jsonl(path)] == [1, 4, 5]
 
 
 def test_no_file_has_no_lines(tmp_path: Path) -> None:

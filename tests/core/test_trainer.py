@@ -46,6 +46,21 @@ def test_a_sink_that_raises_is_dropped_and_the_training_goes_on(fit, make_config
     assert read_jsonl(run / "metrics.jsonl")[-1]["step"] == 8
 
 
+def test_a_log_without_room_ends_no_training(fit, make_config, tmp_path) -> None:
+    log = tmp_path / "run" / "metrics.jsonl"
+
+    def fill(step: int, values: Mapping[str, float]) -> None:
+        """From step 4 on, every write to the log finds the disk full."""
+        if step == 4:
+            log.unlink()
+            log.symlink_to("/dev/full")
+
+    with pytest.warns(UserWarning, match=r"cannot write .*metrics\.jsonl: the disk is full") as told:
+        run = fit(make_config(), sinks=[fill])
+    assert len([w for w in told if "metrics.jsonl" in str(w.message)]) == 1
+    assert (run / "checkpoints" / "step_0000008" / "manifest.json").exists()
+
+
 def test_a_short_training_leaves_no_bar_in_a_file(make_config, dataset, tmp_path, capsys) -> None:
     Trainer(make_config(), dataset, tmp_path, progress=True).fit()
     assert capsys.readouterr().err == ""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
 from trainings import Killed, everything, killed_at
@@ -127,6 +128,49 @@ def test_resuming_on_other_data_is_refused(fit, make_config, make_dataset, make_
         fit(make_config(steps=12), data=make_dataset([make_episode(4, seed=77)]), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 1}, r"seed was 0, is 1;"),
+        ({"algo": "mc", "seed": 3}, r"algo was q, is mc; seed was 0, is 3;"),
+        ({"model": {"num_heads": 4}}, r"model\.num_heads was 2, is 4;"),  # the weights would fit, and mean something else
+        ({"value": {"kind": "c51"}}, r"value\.kind was hl_gauss, is c51;"),
+        ({"value": {"v_max": 2.0}}, r"value\.v_max was 1\.0, is 2\.0;"),
+    ],
+    ids=str,
+)
+def test_resuming_with_settings_that_a_run_keeps_to_its_end_is_refused(changes, told: str, fit, make_config) -> None:
+    run = fit(make_config())
+    before = everything(run)
+    with pytest.raises(ConfigError, match=rf"step_0000008 cannot be resumed .*{told} resume with what it was, .*init="):
+        fit(make_config(steps=12, **changes), resume=True)
+    assert everything(run) == before
+    assert not (run / "checkpoints" / "step_0000012").exists()
+
+
+def test_resuming_at_another_control_rate_says_so(fit, make_config, make_dataset, observation_spec) -> None:
+    fit(make_config())
+    faster = make_dataset(observation_spec=replace(observation_spec, control_hz=10.0))
+    with pytest.raises(SpecMismatchError, match=r"step_0000008 does not fit: control_hz: expected 5\.0, found 10\.0"):
+        fit(make_config(steps=12), data=faster, resume=True)
+
+
+def test_what_does_not_touch_what_was_learned_may_change_on_resuming(fit, make_config) -> None:
+    fit(make_config())
+    changes = {"steps": 12, "save_every": 2, "log_every": 1, "keep_checkpoints": 2, "threads": 1, "optim": {"learning_rate": 1e-4}}
+    run = fit(make_config(**changes), resume=True)
+    assert [line["step"] for line in read_jsonl(run / "metrics.jsonl")] == [2, 4, 6, 8, 9, 10, 11, 12]
+
+
+def test_a_checkpoint_from_before_a_setting_is_resumed(fit, make_config) -> None:
+    path = fit(make_config()) / "checkpoints" / "step_0000008" / "config.json"
+    config = json.loads(path.read_text())
+    del config["model"]["remember"]
+    path.write_text(json.dumps(config))
+    write_manifest(path.parent)
+    assert (fit(make_config(steps=9), resume=True) / "checkpoints" / "step_0000009").exists()
+
+
 def test_a_second_process_in_the_same_directory_is_refused(fit, make_config, tmp_path) -> None:
     lock = tmp_path / "run" / "run.lock"
     lock.parent.mkdir()
@@ -161,6 +205,9 @@ def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_pa
 @pytest.mark.parametrize(
     ("file", "content"),
     [
+        ("config.json", "{}"),
+        ("config.json", "[]"),
+        ("spec.json", '{"action": 3}'),
         ("metadata.json", "{}"),
         ("metadata.json", "[]"),
         ("stats.json", "{}"),
@@ -173,7 +220,7 @@ def test_a_checkpoint_that_lacks_what_resuming_needs_says_so(file: str, content:
     path = fit(make_config()) / "checkpoints" / "step_0000008" / file
     path.write_text(content)
     write_manifest(path.parent)
-    with pytest.raises(CheckpointError, match=r"step_0000008.*: expected metadata\.json, stats\.json and .*copy the checkpoint"):
+    with pytest.raises(CheckpointError, match=r"step_0000008.*: expected config\.json.*, stats\.json and .*copy the checkpoint"):
         fit(make_config(), resume=True)
 
 
