@@ -8,8 +8,9 @@ from qtransformer.types import Episode
 
 LEAST_STEPS, LEAST_SECONDS = 10, 0.3
 """What is shorter may be a camera that is slower than control."""
-LEAST_MOTION = 0.05
-"""Of a proprioceptive value's range in the episode: less is noise of the sensors, which a video of a still scene does not show."""
+LEAST_MOTION, LEAST_CHANGE = 0.05, 1e-3
+"""Of a proprioceptive value's range in the episode, and in its own unit: less is noise of the sensors, which a video of a still scene
+does not show."""
 
 
 def frozen_cameras(episode: Episode, control_hz: float, where: str) -> list[str]:
@@ -40,4 +41,5 @@ def _runs(flags: np.ndarray, least: int) -> list[tuple[int, int]]:
 
 
 def _moves(proprio: np.ndarray, first: int, last: int) -> bool:
-    return bool((np.ptp(proprio[first : last + 1], axis=0) > LEAST_MOTION * np.ptp(proprio, axis=0)).any())
+    least = np.maximum(LEAST_MOTION * np.ptp(proprio, axis=0), LEAST_CHANGE)
+    return bool((np.ptp(proprio[first : last + 1], axis=0) > least).any())

@@ -74,6 +74,12 @@ def test_noise_of_the_sensors_is_no_motion(make_episode) -> None:
     assert frozen_cameras(episode, 10.0, "x") == []
 
 
+def test_an_arm_that_rests_all_along_is_not_frozen_however_its_encoders_jitter(make_episode) -> None:
+    episode = frozen(make_episode(40), 0, 40)
+    episode.proprio[:] = 0.5 + np.random.default_rng(0).normal(0, 1e-5, episode.proprio.shape).astype(np.float32)
+    assert frozen_cameras(episode, 10.0, "x") == []
+
+
 def test_a_final_observation_that_was_lost_is_not_frozen(make_episode) -> None:
     episode = frozen(make_episode(10), 0, 10)
     episode.proprio[-1] = episode.proprio[-2]
