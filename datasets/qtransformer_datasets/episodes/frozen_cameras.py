@@ -9,8 +9,8 @@ from qtransformer.types import Episode
 LEAST_STEPS, LEAST_SECONDS = 10, 0.3
 """What is shorter may be a camera that is slower than control."""
 LEAST_MOTION, LEAST_CHANGE = 0.05, 1e-3
-"""Of a proprioceptive value's range in the episode, and in its own unit: less is noise of the sensors, which a video of a still scene
-does not show."""
+"""Of a proprioceptive value's range in the episode, and in its own unit: less is noise of the sensors, which a video of a still
+scene does not show."""
 
 
 def frozen_cameras(episode: Episode, control_hz: float, where: str) -> list[str]:
