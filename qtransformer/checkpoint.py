@@ -127,10 +127,10 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
     """
     directory = resolve_checkpoint(path)
     verify_manifest(directory, FILES)
-    settings, spec, stats = (read_json(directory / f"{name}.json") for name in ("config", "spec", "stats"))
-    metadata = read_json(directory / "metadata.json")
+    config = read_json(directory / "config.json")
+    spec, stats, metadata = (read_json(directory / f"{name}.json") for name in ("spec", "stats", "metadata"))
     with distrusted(directory, "config.json, spec.json, stats.json, metadata.json or golden.npz"):
-        config = from_dict(TrainConfig, settings, f"{directory}/config.json")
+        config = from_dict(TrainConfig, config, f"{directory}/config.json")
         action_spec, observation_spec = plausible_specs(spec)
         refuse_strange_statistics(stats, observation_spec)
         refuse_too_many_parts(config, action_spec, observation_spec)

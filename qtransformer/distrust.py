@@ -35,7 +35,7 @@ def distrusted(directory: Path, files: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except Exception as error:  # what nobody meant makes parsers and PyTorch raise anything
-        found = str(error) if isinstance(error, QTransformerError) else repr(error)
+        found = str(error) if isinstance(error, (QTransformerError, ValueError)) else repr(error)
         raise CheckpointError(
             f"{directory}: {files} is not what this version of qtransformer writes: {found}; copy the checkpoint again, or use the "
             "version in its metadata.json"
@@ -46,14 +46,12 @@ def plausible_specs(spec: Any) -> tuple[ActionSpec, ObservationSpec]:
     """The specs of a `spec.json`; raises where they are none."""
     action, observation = ActionSpec.from_dict(spec["action"]), ObservationSpec.from_dict(spec["observation"])
     if not 0 < observation.control_hz < math.inf:
-        raise CheckpointError(f"spec.json: expected a finite control_hz above 0, found {observation.control_hz}; copy it again")
+        raise ValueError(f"spec.json: expected a finite control_hz above 0, found {observation.control_hz}")
     if len(observation.proprio_names) != len(observation.proprio_units):
-        raise CheckpointError(
-            f"spec.json: expected a unit for each of proprio_names, found {observation.proprio_units}; copy it again"
-        )
+        raise ValueError(f"spec.json: expected a unit for each of proprio_names, found {observation.proprio_units}")
     for camera, shape in observation.cameras.items():
         if min(shape) < 1 or shape[2] != 3:
-            raise CheckpointError(f"spec.json: expected images (h, w, 3) of camera '{camera}', found {shape}; copy it again")
+            raise ValueError(f"spec.json: expected images (h, w, 3) of camera '{camera}', found {shape}")
     return action, observation
 
 
@@ -62,9 +60,9 @@ def refuse_strange_statistics(stats: Mapping[str, Any], observation: Observation
     for key in normalisation.KEYS:
         values = np.asarray(stats[key], np.float64)
         if values.shape != expected or not np.isfinite(values).all():
-            raise CheckpointError(f"stats.json: expected {expected[0]} finite numbers as {key}, found {stats[key]}; copy it again")
+            raise ValueError(f"stats.json: expected {expected[0]} finite numbers as {key}, found {stats[key]}")
     if not math.isfinite(reward_on_the_way(stats)):
-        raise CheckpointError(f"stats.json: expected a finite going_on_reward_max, found {reward_on_the_way(stats)}; copy it again")
+        raise ValueError(f"stats.json: expected a finite going_on_reward_max, found {reward_on_the_way(stats)}")
 
 
 def reward_on_the_way(stats: Mapping[str, Any]) -> float:
@@ -76,7 +74,7 @@ def refuse_too_many_parts(config: TrainConfig, action: ActionSpec, observation: 
     counts = {"model.num_layers": config.model.num_layers, "action dimensions": len(action), "cameras": len(observation.cameras)}
     for name, count in counts.items():
         if count > MOST_PARTS:
-            raise CheckpointError(f"expected at most {MOST_PARTS} {name}, found {count}; copy the checkpoint again")
+            raise ValueError(f"expected at most {MOST_PARTS} {name}, found {count}")
 
 
 def refuse_other_weights(directory: Path, build: Callable[[], nn.Module]) -> None:
