@@ -50,10 +50,10 @@ class ActionTokenizer:
     @property
     def bin_centers(self) -> Float[Tensor, "n a"]:
         """What each bin decodes to, in [-1, 1]; dimensions with fewer than `max_bins` bins repeat their last centre."""
-        rows = []
+        rows, widest = [], self.max_bins
         for a, switch in zip(self.num_bins, self.switches, strict=True):
             centers = torch.linspace(-1, 1, a) if switch else (torch.arange(a) + 0.5) * (2.0 / a) - 1.0
-            rows.append(torch.cat([centers, centers[-1:].expand(self.max_bins - a)]))
+            rows.append(torch.cat([centers, centers[-1:].expand(widest - a)]))
         return torch.stack(rows)
 
     @property

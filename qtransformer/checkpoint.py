@@ -14,9 +14,9 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ from torch import Tensor
 import qtransformer
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import TrainConfig, from_dict, to_dict
+from qtransformer.distrust import (
+    distrusted,
+    plausible_specs,
+    read_golden,
+    refuse_other_weights,
+    refuse_strange_statistics,
+    refuse_too_many_parts,
+)
 from qtransformer.errors import CheckpointError
 from qtransformer.files import published_directory, verify_manifest, write_json, write_manifest
 from qtransformer.models.q_transformer import QTransformer
@@ -119,18 +127,17 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
     """
     directory = resolve_checkpoint(path)
     verify_manifest(directory, FILES)
-    config = from_dict(TrainConfig, read_json(directory / "config.json"), f"{directory}/config.json")
-    spec, stats = read_json(directory / "spec.json"), read_json(directory / "stats.json")
-    try:
-        action_spec = ActionSpec.from_dict(spec["action"])
-        observation_spec = ObservationSpec.from_dict(spec["observation"])
-        network = build_network(config, action_spec, observation_spec, stats)
-        with np.load(directory / "golden.npz", allow_pickle=False) as file:
-            golden = {name: file[name] for name in file.files}
-    except (KeyError, TypeError, ValueError, OSError, BadZipFile) as error:
-        raise CheckpointError(
-            f"{directory}: spec.json, stats.json or golden.npz is not what qtransformer writes: {error!r}"
-        ) from error
+    config = read_json(directory / "config.json")
+    spec, stats, metadata = (read_json(directory / f"{name}.json") for name in ("spec", "stats", "metadata"))
+    with distrusted(directory, "config.json, spec.json, stats.json, metadata.json or golden.npz"):
+        config = from_dict(TrainConfig, config, f"{directory}/config.json")
+        action_spec, observation_spec = plausible_specs(spec)
+        refuse_strange_statistics(stats, observation_spec)
+        refuse_too_many_parts(config, action_spec, observation_spec)
+        metadata, golden = {**metadata}, read_golden(directory / "golden.npz")
+        build = partial(build_network, config, action_spec, observation_spec, stats)
+        refuse_other_weights(directory, build)
+        network = build()
     load_weights(network, directory)
     return Artefact(
         config=config,
@@ -138,7 +145,7 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
         observation_spec=observation_spec,
         stats=stats,
         network=network.to(device).eval(),
-        metadata=read_json(directory / "metadata.json"),
+        metadata=metadata,
         golden=golden,
     )
 
@@ -157,7 +164,8 @@ def read_training_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, A
     if not state.is_dir():
         raise CheckpointError(f"{directory} has no training_state: it can act but not resume; start anew with init={directory}")
     verify_manifest(state, STATE_FILES)
-    return load_file(state / "state.safetensors"), read_json(state / "position.json")
+    with distrusted(state, "state.safetensors"):
+        return load_file(state / "state.safetensors"), read_json(state / "position.json")
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -175,7 +183,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
 def complete_checkpoints(root: Path) -> list[Path]:
     """Published checkpoints of a run, oldest first."""
     steps = {p: p.name.removeprefix("step_") for p in root.glob("step_*") if (p / "manifest.json").exists()}
-    return sorted((p for p, step in steps.items() if step.isdigit()), key=lambda p: int(steps[p]))
+    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
 
 
 def latest_resumable(run: Path) -> Path | None:
@@ -238,14 +246,14 @@ def versions() -> dict[str, str]:
 
 
 def _pointed(root: Path, pointer: str) -> Path | None:
-    directory = root / Path(str(_pointer(root / pointer).get("step", ""))).name
-    return directory if (directory / "manifest.json").exists() else None
+    name = _pointer(root / pointer).get("step")
+    return next((directory for directory in complete_checkpoints(root) if directory.name == name), None)
 
 
 def _pointer(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
@@ -257,5 +265,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error

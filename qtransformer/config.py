@@ -110,6 +110,10 @@ class Cache(Enum):
     """Everything is read into memory at each start."""
 
 
+MOST_PROPOSALS = 4096
+"""Whole actions that are drawn and valued at once: more would fill the memory of the machine that acts."""
+
+
 def require_positive(config: Any, group: str, but: tuple[str, ...] = ()) -> None:
     """All whole numbers of `config` count something that there must be at least one of, `but` some that may be 0. All others are
     finite."""
@@ -239,6 +243,11 @@ class TargetConfig:
     def __post_init__(self) -> None:
         require_positive(self, "targets.", but=("proposals",))
         require_at_least_0(self, "targets.", ("conservative_weight", "behavior_weight"))
+        for name in ("proposals", "bootstrap_proposals"):
+            if (getattr(self, name) or 0) > MOST_PROPOSALS:
+                raise ConfigError(
+                    f"targets.{name}={getattr(self, name)} must be at most {MOST_PROPOSALS}; {_default_of(self, name)}"
+                )
         for name in ("discount", "behavior_mask", "target_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1; {_default_of(self, name)}")

@@ -102,14 +102,15 @@ def verify_manifest(directory: Path, required: Collection[str] = ()) -> None:
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
         entries = {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{directory} has no readable {MANIFEST}: it is no complete checkpoint") from error
     unlisted = [name for name in required if name not in entries]
     if unlisted:
         raise CheckpointError(f"{directory}: its manifest does not list {', '.join(unlisted)}; copy the whole directory again")
+    present = {path.name for path in directory.iterdir() if path.is_file()}
     for name, (size, sha256) in entries.items():
         path = directory / name
-        if Path(name).name != name or not path.is_file():
+        if name not in present:
             raise CheckpointError(f"{directory}: '{name}' of the manifest is missing; copy the whole directory again")
         if path.stat().st_size != size or _sha256(path) != sha256:
             raise CheckpointError(f"{path} differs from its manifest (damaged or altered); copy it again or use another step")

@@ -371,6 +371,8 @@ def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
     convolutions), because fused AdamW walks memory, not indices."""
     if name == "step":
         return value.to(parameter.device)
+    if value.shape != parameter.shape:
+        raise ValueError(f"{name} of shape {tuple(parameter.shape)} expected, found {tuple(value.shape)}")
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 

@@ -12,6 +12,7 @@ from qtransformer import normalisation
 from qtransformer.checkpoint import read_json, read_training_state
 from qtransformer.checks import check_specs
 from qtransformer.config import TrainConfig, to_dict
+from qtransformer.distrust import plausible_specs, refuse_strange_statistics
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec
 
@@ -38,6 +39,8 @@ class Position:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Position":
+        if int(data["step"]) < 0:
+            raise ValueError(f"step {data['step']}")
         best, success, segments = float(data["best_success"]), data.get("best_with"), data.get("batch_segments")
         return cls(
             step=int(data["step"]),
@@ -74,6 +77,8 @@ class ResumePoint:
         settings, spec = read_json(directory / "config.json"), read_json(directory / "spec.json")
         stats, metadata = read_json(directory / "stats.json"), read_json(directory / "metadata.json")
         try:
+            action_spec, observation_spec = plausible_specs(spec)
+            refuse_strange_statistics(stats, observation_spec)
             return cls(
                 directory=directory,
                 position=Position.from_dict(position),
@@ -81,10 +86,10 @@ class ResumePoint:
                 stats={key: list(stats[key]) for key in normalisation.KEYS},
                 dataset_fingerprint=str(metadata["dataset_fingerprint"]),
                 settings=dict(_flat({name: settings[name] for name in KEPT_SETTINGS})),
-                action_spec=ActionSpec.from_dict(spec["action"]),
-                observation_spec=ObservationSpec.from_dict(spec["observation"]),
+                action_spec=action_spec,
+                observation_spec=observation_spec,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # see `distrust`
             raise CheckpointError(
                 f"{directory}: expected config.json, spec.json, metadata.json, stats.json and training_state/position.json as "
                 f"training writes them, found {error!r}; copy the checkpoint again, or delete it to resume from the one before"

@@ -39,6 +39,7 @@ from qtransformer.checks import (
     warn_of_no_surprise,
 )
 from qtransformer.config import Algo, TrainConfig, ValueConfig, to_dict
+from qtransformer.distrust import distrusted
 from qtransformer.errors import ConfigError, QTransformerError, SpecMismatchError
 from qtransformer.files import write_json
 from qtransformer.learner import QLearner
@@ -314,7 +315,8 @@ class Trainer:
         point.refuse_other_data(self.dataset.fingerprint)
         point.warn_of_other_order(self.config.optim.batch_segments)
         load_weights(self.learner.network, directory)
-        self.learner.load_state_dict(point.state)
+        with distrusted(directory / "training_state", "state.safetensors"):
+            self.learner.load_state_dict(point.state)
         self.stats = self._with_normalisation_of(point.stats, str(directory))
         self._best.restore(directory, point.position.best_success, point.position.best_with)
         set_latest(directory)  # in case that saving it was killed before that
