@@ -134,7 +134,8 @@ def read_checkpoint(path: str | Path, device: torch.device) -> Artefact:
         action_spec, observation_spec = plausible_specs(spec)
         refuse_strange_statistics(stats, observation_spec)
         refuse_too_many_parts(config, action_spec, observation_spec)
-        metadata, golden = {**metadata}, read_golden(directory / "golden.npz")
+        metadata = {**metadata}  # raises where it is no object
+        golden = read_golden(directory / "golden.npz")
         build = partial(build_network, config, action_spec, observation_spec, stats)
         refuse_other_weights(directory, build)
         network = build()

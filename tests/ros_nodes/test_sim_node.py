@@ -274,19 +274,11 @@ FAULTS: dict[str, tuple[dict[str, Any], Callable[[Commander], bool]]] = {
     ),
     "camera_stick": (
         {"camera_stick": True},
-        lambda c: (
-            _more(c, c.images)
-            and len({stamp_ns(m.header.stamp) for m in c.images[-3:]}) == 3
-            and len({bytes(m.data) for m in c.images[-3:]}) == 1
-        ),
+        lambda c: _repeats(c, c.images, lambda m: bytes(m.data)),
     ),
     "state_stick": (
         {"state_stick": True},
-        lambda c: (
-            _more(c, c.joints)
-            and len({stamp_ns(m.header.stamp) for m in c.joints[-3:]}) == 3
-            and len({tuple(m.position) for m in c.joints[-3:]}) == 1
-        ),
+        lambda c: _repeats(c, c.joints, lambda m: tuple(m.position)),
     ),
     "image_delay_ms": (
         {"image_delay_ms": 500.0},
@@ -300,6 +292,12 @@ def _more(commander: Commander, heard: list[Any]) -> bool:
     before = len(heard)
     commander.probe.spin_for(0.5)
     return len(heard) >= before + 3
+
+
+def _repeats(commander: Commander, heard: list[Any], content: Callable[[Any], Any]) -> bool:
+    """Whether what comes says the same again and again, under new stamps."""
+    more, newest = _more(commander, heard), heard[-3:]
+    return more and len({stamp_ns(m.header.stamp) for m in newest}) == 3 and len({content(m) for m in newest}) == 1
 
 
 def _decode(png: CompressedImage) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Single values far off all others: they stretch limits and normalisation until everything else is one bin, or one number."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,3 +96,14 @@ class WildValues:
         episode, step = self._places[at, dim].tolist()
         low, high = float(values[~is_wild].min()), float(values[~is_wild].max())
         return WildValue(self._names[dim], float(values[at]), episode, step, low, high, int(is_wild.sum()) - 1)
+
+
+def warn_of_stretched_limits(
+    found: WildValues, given: Collection[str], where: Callable[[int], str], repair: Callable[[WildValue], str]
+) -> None:
+    """Of limits of actions that are the extremes of the data. `given` are the dimensions whose limits are not, `where` names an
+    episode, `repair` says what a user does about a value."""
+    for wild in found.found():
+        if wild.name not in given:
+            remedy = f"limits reach to that, and all else shares a bin or two: {repair(wild)}"
+            warnings.warn(wild.sentence(where(wild.episode), "action", remedy), stacklevel=4)

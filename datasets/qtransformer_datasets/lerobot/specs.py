@@ -1,7 +1,7 @@
 """The specs of a LeRobotDataset that carries none, from its features, its numbers and what the user adds by name."""
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.suggest import nearest, suggest
 from qtransformer.types import ActionSpec
-from qtransformer_datasets.episodes.wild_values import WildValues
+from qtransformer_datasets.episodes.wild_values import WildValue, WildValues, warn_of_stretched_limits
 from qtransformer_datasets.lerobot.episode_rows import EPISODE
 from qtransformer_datasets.lerobot.layout import Feature, Layout
 from qtransformer_datasets.lerobot.parquet_guard import integers, numbers
@@ -114,7 +114,7 @@ def action_spec(
         if low[name] == high[name]:
             margin = max(1.0, 1e-3 * abs(low[name]))
             low[name], high[name] = low[name] - margin, high[name] + margin
-    _warn_of_stretched_limits(measured.wild, limits, where)
+    warn_of_stretched_limits(measured.wild, limits, lambda episode: f"{where}, episode {episode}", _repair)
     for name, pair in limits.items():
         low[name], high[name] = _pair(pair, f"{where}: limits of '{name}'")
     return ActionSpec(
@@ -126,14 +126,9 @@ def action_spec(
     )
 
 
-def _warn_of_stretched_limits(found: WildValues, given: Collection[str], where: str) -> None:
-    for wild in found.found():
-        if wild.name not in given:
-            remedy = (
-                "limits reach to that, and all else shares a bin or two: repair the step, or give limits beside it "
-                f"(limits={{{wild.name}:[{wild.low:.4g},{wild.high:.4g}]}} clip_actions=true)"
-            )
-            warnings.warn(wild.sentence(f"{where}, episode {wild.episode}", "action", remedy), stacklevel=4)
+def _repair(wild: WildValue) -> str:
+    limits = f"limits={{{wild.name}:[{wild.low:.4g},{wild.high:.4g}]}}"
+    return f"repair the step, or give limits beside it ({limits} clip_actions=true)"
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:

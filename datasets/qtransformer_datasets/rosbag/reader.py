@@ -1,7 +1,6 @@
 """Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
 
 import os
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
 from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
 from qtransformer_datasets.episodes.reader import EpisodeReader
-from qtransformer_datasets.episodes.wild_values import WildValues
+from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stretched_limits
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
 from qtransformer_datasets.rosbag.decoder import decode
 from qtransformer_datasets.rosbag.index import BagIndex, Piece, index_bag, pieces, windows
@@ -227,22 +226,14 @@ class BagEpisodes(EpisodeReader[None]):
         for number, plan in enumerate(self._plans):
             parts.append(decode(plan.index, plan.piece, self.contract, None).actions)
             wild.include_episode(parts[-1], number)
-        self._warn_of_stretched_limits(wild)
+        given = [name for name, own in zip(self.contract.action_names, self.contract.limits(), strict=True) if own is not None]
+        warn_of_stretched_limits(wild, given, self.where, lambda _: "give limits in the contract, and clip_actions=true")
         actions = np.concatenate(parts)
         limits = [(float(low), float(high)) for low, high in zip(actions.min(0), actions.max(0), strict=True)]
         for name, own, (low, high) in zip(self.contract.action_names, self.contract.limits(), limits, strict=True):
             if own is None and not low < high:
                 raise DatasetError(f"{self.path}: action '{name}' is {low:g} throughout; give its limits in the contract")
         return limits
-
-    def _warn_of_stretched_limits(self, found: WildValues) -> None:
-        given = {name for name, own in zip(self.contract.action_names, self.contract.limits(), strict=True) if own is not None}
-        for wild in found.found():
-            if wild.name not in given:
-                remedy = (
-                    "limits reach to that, and all else shares a bin or two: give limits in the contract, and clip_actions=true"
-                )
-                warnings.warn(wild.sentence(self.where(wild.episode), "action", remedy), stacklevel=4)
 
 
 @dataclass(frozen=True, slots=True)
