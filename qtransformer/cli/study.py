@@ -106,17 +106,23 @@ def described(plan: Plan) -> str:
             f"    {arm.data}; {arm.split} objects; seeds {seeds}",
         ]
     missing = plan.missing
-    minutes = sum(expected_seconds(cell, plan.known) for cell in missing) / 60
+    trainings = {cell.run_name: expected_training_seconds(cell, plan.known) for cell in missing}
+    minutes = (sum(trainings.values()) + sum(expected_judging_seconds(cell) for cell in missing)) / 60
     files = {cell.data_file for cell in missing}
     told = f"would run {len(missing)} cells on {len(files)} files of episodes: about {minutes:.0f} core-minutes"
     return "\n".join([*lines, "", told + " beside collecting"])
 
 
-def expected_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
-    """Core-seconds of a cell, at the pace of the finished ones of the same algorithm."""
+def expected_training_seconds(cell: Cell, known: Mapping[str, Row]) -> float:
+    """Expected core-seconds of a cell's training and its validations, at the pace of the finished ones of the same algorithm."""
     alike = [row for row in known.values() if row["algo"] == cell.config["algo"] and on_a_core(row)]
     step = _mean([float(row["train_seconds"]) / int(row["steps"]) for row in alike], ASSUMED_STEP)
-    return cell.steps * step + (cell.episodes + VALIDATIONS * VALIDATION_EPISODES) * EPISODE_SECONDS
+    return cell.steps * step + VALIDATIONS * VALIDATION_EPISODES * EPISODE_SECONDS
+
+
+def expected_judging_seconds(cell: Cell) -> float:
+    """Expected core-seconds of a cell's judgement."""
+    return cell.episodes * EPISODE_SECONDS
 
 
 def report(study: Study, settings: StudySettings) -> Path | None:

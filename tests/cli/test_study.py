@@ -25,7 +25,7 @@ from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
 from qtransformer.cli.studies.probing import as_trained_on
 from qtransformer.cli.studies.record import curve_rows, training_seconds
 from qtransformer.cli.studies.schedule import Folders, Schedule, claimed
-from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_seconds
+from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_training_seconds
 from qtransformer.config import TrainConfig
 from qtransformer.metrics import JsonLines
 from qtransformer_datasets.data_source import DataSource
@@ -44,19 +44,20 @@ def test_a_cell_is_what_its_result_follows_from() -> None:
         replace(CELL, overrides=tuple(reversed(SMALL))),
         replace(CELL, overrides=(*SMALL, "algo=q")),  # the default, said
     ]
-    other = [
+    trained_otherwise = [
         replace(CELL, seed=1),
         replace(CELL, data=replace(DATA, episodes=7)),
         replace(CELL, data=replace(DATA, recipe="demo")),
         replace(CELL, data=replace(DATA, collect=())),
         replace(CELL, data=replace(DATA, reading=("reward_noise=0.1",))),
         replace(CELL, data=replace(DATA, reading=("reward_noise=0.2",))),
-        replace(CELL, split="validation"),
-        replace(CELL, episodes=3),
-        replace(CELL, first_scene=101),
     ]
+    judged_otherwise = [replace(CELL, split="validation"), replace(CELL, episodes=3), replace(CELL, first_scene=101)]
+    different = [CELL, *trained_otherwise, *judged_otherwise]
     assert {cell.identity for cell in same} == {CELL.identity}
-    assert len({CELL.identity, *(cell.identity for cell in other)}) == 1 + len(other)
+    assert len({cell.identity for cell in different}) == len(different)
+    assert {cell.run_name for cell in [*same, *judged_otherwise]} == {CELL.run_name}
+    assert len({cell.run_name for cell in [CELL, *trained_otherwise]}) == 1 + len(trained_otherwise)
 
 
 def test_every_setting_of_a_training_tells_cells_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +167,11 @@ def test_time_is_estimated_from_finished_cells_of_the_algorithm() -> None:
         "b": {"algo": "bc", "train_seconds": "100", **core},
         "c": {"algo": "q", "train_seconds": "1", **gpu},
     }
-    others = expected_seconds(CELL, {}) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}})
+    others = expected_training_seconds(CELL, {}) - expected_training_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}})
     assert others == pytest.approx(0.2 * 4), "nothing known: what is assumed of a step"
-    assert expected_seconds(CELL, rows) - expected_seconds(CELL, {"a": {**rows["a"], "train_seconds": "0"}}) == pytest.approx(4 * 4)
+    assert expected_training_seconds(CELL, rows) - expected_training_seconds(
+        CELL, {"a": {**rows["a"], "train_seconds": "0"}}
+    ) == pytest.approx(4 * 4)
 
 
 def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
@@ -399,6 +402,21 @@ def test_a_study_that_probes_asks_cells_that_were_judged_before(tiny: list[str],
     assert "Frozen features" in (out / "tiny.md").read_text()
 
 
+def test_what_is_judged_on_two_splits_is_trained_once(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A setting is chosen on validation objects, and the choice judged on test objects."""
+    pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
+    study = replace(TINY_STUDY, arms=(BC, replace(BC, name="chosen", split="validation")), pairs=())
+    process = start_study(study, [*tiny, "workers=2"])
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    rows = list(results.read_cells(tmp_path / "out").values())
+    assert sorted(row["split"] for row in rows) == ["test", "validation"]
+    assert len({row["command"] for row in rows}) == 1
+    [run] = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert (run / "train.log").read_text().count("trained to step") == 1
+    assert {path.stem for path in run.glob("judged_*.json")} == {f"judged_{row['cell']}" for row in rows}
+
+
 def test_a_study_whose_process_is_killed_goes_on(tiny: list[str], tmp_path: Path) -> None:
     """Its training is asked to end, and may be saving still when the study goes on: that waits for it."""
     pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
@@ -412,6 +430,6 @@ def test_a_study_whose_process_is_killed_goes_on(tiny: list[str], tmp_path: Path
     assert again.returncode == 0, told
     [row] = results.read_cells(tmp_path / "out").values()
     assert row["steps"] == "100"
-    log = (tmp_path / "runs" / row["cell"] / "train.log").read_text()
+    log = next((tmp_path / "runs").glob("*/train.log")).read_text()
     assert log.count("trained to step 100") == 1
     assert len((tmp_path / "out" / results.CELLS).read_text().splitlines()) == 2

@@ -55,6 +55,16 @@ class Cell:
     @property
     def identity(self) -> str:
         """Short digest of all that the result follows from."""
+        judged = {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
+        return _digest(self._trained_from | judged)
+
+    @property
+    def run_name(self) -> str:
+        """The same of the training alone: cells that differ in what they are judged on share it."""
+        return _digest(self._trained_from)
+
+    @property
+    def _trained_from(self) -> dict[str, Any]:
         copied = copy.deepcopy(self.config)
         train = {key: value for key, value in copied.items() if key not in WITHOUT_CONSEQUENCE}
         for name, counted in NOT_READ.get(str(train["algo"]), {}).items():
@@ -65,10 +75,8 @@ class Cell:
             if part[key] == neutral:
                 del part[key]
         told = {"recipe": self.data.recipe, "logged": self.data.episodes, "seed": self.seed, "train": train}
-        told |= {"split": self.split, "episodes": self.episodes, "first_scene": self.first_scene}
         told |= {"collect": sorted(self.data.collect)} if self.data.collect else {}
-        told |= {"reading": sorted(self.data.reading)} if self.data.reading else {}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        return told | ({"reading": sorted(self.data.reading)} if self.data.reading else {})
 
     @property
     def differences(self) -> str:
@@ -113,6 +121,10 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _composed(overrides: tuple[str, ...]) -> str:
     settings = compose_settings("train", [*overrides, "dataset=none", "run=none"])
     return json.dumps(to_dict(TrainConfig(**{item.name: getattr(settings, item.name) for item in fields(TrainConfig)})))
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _place(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:

@@ -61,7 +61,7 @@ def command(cell: Cell, training: Training) -> str:
     """The training as a user would start it, in the usual folders: where this one ran is nobody's business."""
     device = next(word for word in training.arguments if word.startswith("device=")).removeprefix("device=")
     words = cell.train_arguments(Path(DATA_FOLDER), device)
-    return shlex.join(["qtransformer", "train", *words, f"run={RUNS_FOLDER}/{cell.identity}"])
+    return shlex.join(["qtransformer", "train", *words, f"run={RUNS_FOLDER}/{cell.run_name}"])
 
 
 def training_seconds(lines: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> float:

@@ -23,7 +23,7 @@ from qtransformer.cli.studies.grids import PROBE_SEED, Data, Study
 from qtransformer.cli.studies.record import began_on, commit, curve_rows, probe_row, result_row
 from qtransformer.errors import QTransformerError
 
-LOG, JUDGED, PROBED = "cell.log", "judged.json", "probed.json"
+LOG, PROBED = "cell.log", "probed.json"
 
 Child = subprocess.Popen[bytes]
 Stages = Iterator[Child | None]
@@ -47,7 +47,7 @@ class Job:
     run: Path
     device: str
     claim: int
-    """Descriptor of the cell's lock. Children hold it too, so it is free when the last of them has saved and gone."""
+    """Descriptor of the lock on its run. Children hold it too, so it is free when the last of them has saved and gone."""
     stages: Stages
     child: Child | None = None
 
@@ -106,16 +106,16 @@ class Schedule:
         return self._failures
 
     def training(self, cell: Cell, device: str = "cpu") -> Training:
-        run = self.folders.runs / cell.identity
-        return Training(cell.identity, run, tuple(cell.train_arguments(self.folders.data, device)))
+        run = self.folders.runs / cell.run_name
+        return Training(cell.run_name, run, tuple(cell.train_arguments(self.folders.data, device)))
 
     def _start(self, queue: deque[Cell]) -> None:
-        """Fill the free places. A cell that another study is running comes later: by then it may be done."""
+        """Fill the free places. A cell whose training another cell or study is at comes later: by then it may be done."""
         for _ in range(len(queue)):
             if not self._free:
                 return
             cell = queue.popleft()
-            claim = claimed(self.folders.runs / f"{cell.identity}.lock")
+            claim = claimed(self.folders.runs / f"{cell.run_name}.lock")
             if claim is None:
                 queue.append(cell)
                 continue
@@ -157,9 +157,10 @@ class Schedule:
     def _judge(self, cell: Cell, training: Training, device: str, version: str, claim: int) -> Stages:
         run, out = training.run, self.folders.out
         scenes = (f"split={cell.split}", f"seed={cell.first_scene}", f"episodes={cell.episodes}")
-        own = (f"device={device}", "workers=1", f"json={run / JUDGED}")
+        judged = run / f"judged_{cell.identity}.json"
+        own = (f"device={device}", "workers=1", f"json={judged}")
         yield self._child(run, "eval", f"run={self._checkpoint(cell)}", *scenes, *own, held=claim)
-        outcome = json.loads((run / JUDGED).read_text())
+        outcome = json.loads(judged.read_text())
         row = result_row(cell, training, self.folders.data / cell.data_file, outcome, version)
         results.append(out / results.CURVES, results.CURVE_FIELDS, curve_rows(cell.identity, run))
         results.append(out / results.CELLS, results.CELL_FIELDS, [row])
@@ -172,7 +173,7 @@ class Schedule:
         results.append(self.folders.out / results.PROBES, results.PROBE_FIELDS, [row])
 
     def _checkpoint(self, cell: Cell) -> Path:
-        return self.folders.runs / cell.identity / "checkpoints" / f"step_{cell.steps:07d}"
+        return self.folders.runs / cell.run_name / "checkpoints" / f"step_{cell.steps:07d}"
 
     def _collect(self, data: Data, seed: int, run: Path) -> Stages:
         """Episodes, on all places: other cells wait for them too."""
