@@ -50,9 +50,9 @@ class Arrivals:
         self._is_shared = is_shared
         self._receive, self._times = array("q"), array("q")
         self._known = dict[Names, int]()
-        """The sets of joints that its messages name, numbered as they came up."""
+        """Of a shared topic: the sets of joints that its messages name, numbered as they came up."""
         self._numbers = array("q")
-        """That of each message."""
+        """Of a shared topic: the number of each message's set."""
 
     def add(self, bag: Bag, message: RawMessage, time: int) -> None:
         """Take note of a message with its time by the contract's clock [ns]. Raises DatasetError for one that is too short."""
@@ -65,10 +65,12 @@ class Arrivals:
         """Of all of them."""
         return TopicTimes(np.array(self._receive, np.int64), np.array(self._times, np.int64))
 
-    def names(self) -> dict[Names, int]:
-        """How many messages of a shared topic name which joints, in the order in which those came up."""
-        counts = np.bincount(np.array(self._numbers, np.int64), minlength=len(self._known))
-        return dict(zip(self._known, counts.tolist(), strict=True))
+    def names(self) -> dict[Names, tuple[int, int]]:
+        """The sets of joints that messages of a shared topic name, in the order in which they came up, with the places of the first
+        and the last message of each."""
+        last = {number: place for place, number in enumerate(self._numbers)}
+        first = {number: len(self._numbers) - 1 - place for place, number in enumerate(reversed(self._numbers))}
+        return {names: (first[number], last[number]) for names, number in self._known.items()}
 
     def parts(self, joints: Sequence[str]) -> Iterator[TopicPart]:
         """The topic as one; of a shared one its parts that tell any of these joints, if there are any."""

@@ -41,8 +41,9 @@ class BagIndex:
     """Of observations and commands."""
     parts: dict[str, TopicPart]
     """Of the same, by name: what is there of shared topics that the contract needs, and all others as they are."""
-    names: dict[str, dict[Names, int]]
-    """Shared topic to how many of its messages name which joints, in the order in which they came up."""
+    names: dict[str, dict[Names, tuple[int, int]]]
+    """Shared topic to the sets of joints that its messages name, in the order in which they came up: which is the first message of
+    each, and which the last."""
     words: dict[str, list[tuple[int, str]]]
     """Topics of words: (receipt [ns], word) of each message."""
     rewards: list[tuple[int, float]]
@@ -209,13 +210,15 @@ def check_joints(index: BagIndex, contract: TopicContract) -> None:
     for topic, joints in contract.shared_joints().items():
         shared, names = SharedJoints(topic, joints), index.names[topic]
         try:
-            for own in names:
+            for own, (first, _) in names.items():
+                for rival in shared.rivals(own):
+                    if names[rival][1] < first and shared.told(rival) == shared.told(own):
+                        shared.drop(rival)  # a publisher that came to name others, too, or fewer
                 shared.take(own)
         except DatasetError as error:
             raise DatasetError(f"{index.bag.path}: {topic}: {error}") from error
         if shared.untold:
-            known = sorted({name for own in names for name in own})
-            hint = suggest(shared.untold[0], known) if known else "they name none"
+            hint = suggest(shared.untold[0], sorted({name for own in names for name in own}))
             raise DatasetError(
                 f"{index.bag.path}: {topic} expected the joints {', '.join(shared.untold)}, which none of its "
                 f"{len(index.topics[topic])} messages names; {hint}: correct the contract, or record who tells them, too"
