@@ -8,8 +8,8 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ObservationSpec
-from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, NextStateMode, VectorTopic
 from qtransformer_datasets.rosbag.arrivals import TopicPart
+from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, NextStateMode, VectorTopic
 from qtransformer_datasets.rosbag.index import BagIndex, deserialize, timed_messages
 from qtransformer_datasets.rosbag.pieces import Piece
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_vector

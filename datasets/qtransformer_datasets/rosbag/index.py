@@ -1,12 +1,10 @@
-"""Everything about a bag but its payload: when each message came, whose it is where publishers share a topic, what was announced."""
+"""Everything about a bag but its payload: when each message came and whose it is, and what was announced."""
 
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.suggest import suggest
@@ -24,7 +22,7 @@ from qtransformer_datasets.rosbag.message_types import (
     WORD_TYPES,
 )
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, stamp_ns, word_of
-from qtransformer_datasets.rosbag.shared_joints import Names, SharedJoints, listed
+from qtransformer_datasets.rosbag.shared_joints import Names, SharedJoints
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -210,11 +208,7 @@ def check_joints(index: BagIndex, contract: TopicContract) -> None:
     for topic, joints in contract.shared_joints().items():
         shared, names = SharedJoints(topic, joints), index.names[topic]
         try:
-            for own, (first, _) in names.items():
-                for rival in shared.rivals(own):
-                    if names[rival][1] < first and shared.told(rival) == shared.told(own):
-                        shared.drop(rival)  # a publisher that came to name others, too, or fewer
-                shared.take(own)
+            _take_all(shared, names)
         except DatasetError as error:
             raise DatasetError(f"{index.bag.path}: {topic}: {error}") from error
         if shared.untold:
@@ -223,6 +217,16 @@ def check_joints(index: BagIndex, contract: TopicContract) -> None:
                 f"{index.bag.path}: {topic} expected the joints {', '.join(shared.untold)}, which none of its "
                 f"{len(index.topics[topic])} messages names; {hint}: correct the contract, or record who tells them, too"
             )
+
+
+def _take_all(shared: SharedJoints, names: dict[Names, tuple[int, int]]) -> None:
+    """As they came. One that has ended gives way to one that tells the same: its publisher came to name joints besides that nobody
+    needs, or stopped doing so."""
+    for own, (first, _) in names.items():
+        for rival in shared.rivals(own):
+            if names[rival][1] < first and shared.told(rival) == shared.told(own):
+                shared.drop(rival)
+        shared.take(own)
 
 
 def _check_counts(index: BagIndex, contract: TopicContract, partial: bool) -> None:

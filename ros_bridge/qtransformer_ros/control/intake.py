@@ -23,8 +23,8 @@ _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 class Intake:
-    """The newest usable message of every topic that a policy and its limits need; of topics of joints that publishers share, of each
-    of their parts (`shared_joints`).
+    """The newest usable message of every topic that a policy and its limits need; of a topic of joints that publishers share, of
+    each part (`shared_joints`).
 
     `counts` has (topic or part, what), as `LatestSamples.counts`, (topic, "rejected") for what could not be used, and
     (topic, "foreign") for what tells only joints that nobody needs.
@@ -226,9 +226,7 @@ _WORDS = {
 }
 
 
-def _shared_topics(
-    contract: TopicContract, observed: tuple[str, ...], measured: VectorTopic | None
-) -> dict[str, SharedJoints]:
+def _shared_topics(contract: TopicContract, observed: tuple[str, ...], measured: VectorTopic | None) -> dict[str, SharedJoints]:
     """Those of the observed topics, and the measured one, that publishers may share."""
     joints = {topic: own for topic, own in contract.shared_joints().items() if topic in observed}
     if measured:
