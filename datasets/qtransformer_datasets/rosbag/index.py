@@ -17,7 +17,6 @@ from qtransformer_datasets.rosbag.message_types import (
     CONSUMED_TYPE,
     REWARD_TYPES,
     SERVICE_EVENT_SUFFIX,
-    SHARED_TYPES,
     VECTOR_TYPES,
     WORD_TYPES,
 )
@@ -53,12 +52,13 @@ class BagIndex:
 
     def readings(self, sources: Iterable[Source]) -> list[tuple[Source, TopicPart]]:
         """Entries of the contract, each as often as there are parts that it reads, with those."""
-        return [
-            (source, part)
-            for source in sources
-            for part in self.parts.values()
-            if part.topic == source.topic and (source.type not in SHARED_TYPES or not set(part.joints).isdisjoint(source.joints))
-        ]
+        return [(source, part) for source in sources for part in self.parts.values() if _is_read(source, part)]
+
+
+def _is_read(source: CameraTopic | VectorTopic, part: TopicPart) -> bool:
+    if isinstance(source, CameraTopic) or not part.joints:
+        return part.topic == source.topic
+    return part.topic == source.topic and not set(part.joints).isdisjoint(source.joints)
 
 
 def index_bag(path: Path, contract: TopicContract, partial: bool = False) -> BagIndex:
