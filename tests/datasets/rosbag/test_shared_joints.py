@@ -110,14 +110,14 @@ def test_commands_may_be_shared_as_well(robot, write_bag, contract_file) -> None
 def test_rewards_are_placed_by_receipt_whoever_told_the_newest_sample(robot, write_bag, contract_file) -> None:
     """On a clock of stamps that is a second behind; the finger's messages come later than the arm's."""
     sent = apart(robot, arm=range(0, 501, 50), finger=range(10, 511, 50), finger_latency_ms=20)
-    for t, reward in ((45, 1.0), (155, 2.0), (255, 4.0)):
+    for t, reward in ((45, 1.0), (120, 2.0), (255, 4.0)):
         at = robot.START + t * robot.MS
         sent.append(robot.Sent("/reward", "std_msgs/msg/Float64", at, 0, {"data": reward}))
     for s in sent:
         s.stamp -= 1000 * robot.MS
     stamped = "\n".join(line for line in contract_file().read_text().splitlines() if "/gripper" not in line)
     contract = contract_file(text=stamped + "\nreward: {topic: /reward}\n")
-    assert BagEpisodes(write_bag(sent), contract=contract).read(0).rewards.tolist() == [1, 2, 4, 0]
+    assert BagEpisodes(write_bag(sent), contract=contract).read(0).rewards.tolist() == [3, 0, 4, 0, 0]
 
 
 # Age
