@@ -11,11 +11,14 @@ class ActingConfig:
     """The settings of `targets` that acting goes by, too; null is as trained."""
 
     proposals: int | None = None
-    """Act by the most valuable of this many actions drawn from the behaviour classifier; 0 chooses dimension by dimension."""
+    """Act by the most valuable of this many actions drawn from the behaviour classifier; 0 chooses dimension by
+    dimension; null is as trained."""
     behavior_mask: float | None = None
-    """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off."""
+    """Act only on bins that the behaviour takes at least this share as often as its likeliest one; 0 switches it off, null is
+    as trained."""
     surprise: float | None = None
-    """When acting by proposals, expect less of what is within this width of earlier disappointments; 0 switches it off."""
+    """When acting by proposals, expect less of what is within this width of earlier disappointments; 0 switches it off, null is as
+    trained."""
 
     @classmethod
     def of(cls, targets: TargetConfig) -> "ActingConfig":

@@ -118,9 +118,9 @@ class Policy:
         artefact = read_checkpoint(path, chosen)
         reward = reward_on_the_way(artefact.stats)
         made_of = artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen, reward
-        as_trained = cls(*made_of)
-        as_trained.verify_golden(artefact.golden, str(path))
-        return cls(*made_of, acting) if acting else as_trained
+        policy = cls(*made_of)
+        policy.verify_golden(artefact.golden, str(path))
+        return cls(*made_of, acting) if acting else policy
 
     def reset(self) -> None:
         """Forget the episode so far. What is drawn in the next one follows from the training's seed alone."""

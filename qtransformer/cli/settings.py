@@ -114,7 +114,7 @@ class EvalSettings:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the environment, over those it was trained in: {num_objects: 5}."""
     json: str = ""
-    """File for the result: success, low, high, episodes, seconds, and every episode; with dataset=... all scores."""
+    """File for the result: success, low, high, episodes, seconds, how it acted, and every episode; with dataset=... all scores."""
     videos: int = 0
     """Episodes to film into videos/ of the run."""
     device: str = "auto"
