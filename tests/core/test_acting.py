@@ -73,12 +73,16 @@ def test_it_acts_as_a_training_with_those_settings_would_to_the_last_digit(asked
     assert found.config == trained.config, "what it was trained with stays told"
 
 
-def test_a_checkpoint_is_verified_as_trained_whatever_it_shall_act_by(save) -> None:
-    asked = ActingConfig(proposals=0, surprise=0.0)
-    assert Policy.from_checkpoint(save(), "cpu", asked).acting == ActingConfig(proposals=0, behavior_mask=0.1, surprise=0.0)
-    spoilt = save(lambda network: network.q_head.out.weight.data.mul_(1.5))
-    with pytest.raises(CheckpointError, match="does not act as it did when it was saved"):
-        Policy.from_checkpoint(spoilt, "cpu", asked)
+def test_a_checkpoint_is_verified_as_trained_whatever_it_shall_act_by(save, make_episode, observe) -> None:
+    """Values after another first bin than the golden sample's cannot be compared with it: they would go unverified."""
+    asked, trained, golden = ActingConfig(behavior_mask=1.0), {"behavior_mask": 0.01}, observe(make_episode(3), 0)
+    path = save(targets=trained)
+    first = [Policy.from_checkpoint(path, "cpu", how).decide(golden).bins[0] for how in (None, asked)]
+    assert first[0] != first[1], "or this test shows nothing"
+    path = save(lambda network: network.action_embedding.data.mul_(-1.0), targets=trained)
+    for how in (None, asked):
+        with pytest.raises(CheckpointError, match="does not act as it did when it was saved"):
+            Policy.from_checkpoint(path, "cpu", how)
 
 
 @pytest.mark.parametrize(

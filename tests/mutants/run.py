@@ -280,6 +280,13 @@ OURS = [
         "test_acting.py last_digit",
     ),
     Mutant(
+        "a checkpoint is verified by settings it was not saved with",
+        "policy.py",
+        "policy = cls(*made_of)",
+        "policy = cls(*made_of, acting)",
+        "test_acting.py verified",
+    ),
+    Mutant(
         "proposals are drawn from a classifier that was never learned",
         "acting.py",
         "if config.targets.behavior_mask == 0 and (self.proposals or self.behavior_mask):",
