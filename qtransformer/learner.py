@@ -1,6 +1,5 @@
 """QLearner: one optimiser, one target network, one `update`. The mathematics itself is in `targets.py` and `losses.py`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,15 +11,16 @@ from torch import Tensor, nn
 from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, augment
 from qtransformer.batch import Batch
-from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, OptimConfig, TrainConfig
+from qtransformer.config import Algo, Backup, Bootstrap, Conservative, Floor, TrainConfig
 from qtransformer.frame_encoder import FrameEncoder
 from qtransformer.losses import behavior_loss, conservative_loss, draw_unseen, masked_mean
 from qtransformer.metrics import Metrics, Stopwatch
 from qtransformer.models.q_transformer import QTransformer
-from qtransformer.target_network import TargetNetwork
+from qtransformer.optimizer import learning_rate, make_optimizer, optimizer_state, restore_optimizer
+from qtransformer.target_network import Contexts, TargetNetwork
 from qtransformer.targets import NStep, backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor, with_next_action
 from qtransformer.value_heads import ValueHead, make_value_head
-from qtransformer.value_heads.support import Support, SupportGrowth, range_in, shares_beyond, state_of
+from qtransformer.value_heads.support import Beyond, Support, SupportGrowth, count_beyond, range_in, state_of
 
 UNSEEN_METRICS_EVERY = 8
 """Where nothing pushes on bins that were not taken, their values are for the log alone: computed in one update of so many."""
@@ -42,6 +42,17 @@ class HeadOutputs(NamedTuple):
     q_data: Float[Tensor, "k n"]
     unseen: Unseen | None
     """None where this update does not compute them."""
+
+
+class Targets(NamedTuple):
+    """What values are to become."""
+
+    probs: Float[Tensor, "k n v"]
+    """Representation of every dimension's target."""
+    valid: Bool[Tensor, "k"]
+    """Steps that have one."""
+    beyond: Beyond | None
+    """None where nothing is bootstrapped."""
 
 
 class HeldOut(NamedTuple):
@@ -79,10 +90,13 @@ class QLearner:
     ) -> None:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
-        self.head = network.value_head
         self._encoder = FrameEncoder(config.optim.precision, device)
         self._bootstrap = TargetNetwork(network, config.targets, self._encoder) if config.algo is Algo.q else None
-        self.optimizer = torch.optim.AdamW(_parameter_groups(network, config.optim), fused=True)
+        self.optimizer = make_optimizer(network, config.optim)
+
+    @property
+    def head(self) -> ValueHead:
+        return self.network.value_head
 
     @property
     def target_network(self) -> QTransformer | None:
@@ -103,7 +117,7 @@ class QLearner:
 
         A loss or gradient that is not finite leaves weights and optimiser untouched; `Metrics.skipped` tells.
         """
-        watch = Stopwatch(self.device)
+        watch = Stopwatch(self.device, step)
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed(draws_seed(self.config.seed, step))
         with watch.section("data"):
@@ -112,6 +126,7 @@ class QLearner:
             batch, bins = seen.batch, self._logged_bins(seen.batch)
         with watch.section("forward"):
             hidden = self._hidden(seen, bins)
+        targets = None
         if self.config.clones_at(step):
             with watch.section("forward"):
                 loss = self._cloning_loss(batch, hidden, bins)
@@ -119,15 +134,15 @@ class QLearner:
             with watch.section("forward"):
                 outputs = self._logged_and_unseen(hidden, bins, step, generator)
             with watch.section("target"), torch.no_grad():
-                target, valid = self._target(seen, hidden, bins, metrics, generator)
+                targets = self._targets(seen, hidden, bins, metrics, generator)
             with watch.section("forward"):
-                loss = self._value_loss(batch, hidden, bins, outputs, target, valid, metrics)
-                self._observe(batch, hidden, outputs, target, metrics)
+                loss = self._value_loss(batch, hidden, bins, outputs, targets, metrics)
+                self._observe(batch, hidden, outputs, targets, metrics)
         metrics.mean("loss", loss)
         with watch.section("backward"):
             self._descend(loss, step, metrics)
-        if self.growth and "clipped_low" in metrics.means and not metrics.skipped:
-            self.growth.see(metrics.means["clipped_low"], metrics.means["clipped_high"])
+        if self.growth and targets and targets.beyond and not metrics.skipped:
+            self.growth.see(targets.beyond)
             self.cover(*self.growth.decide(*self.range, step), batch)
         return metrics
 
@@ -152,7 +167,7 @@ class QLearner:
         return make_value_head(replace(self.config.value, v_min=v_min, v_max=v_max))
 
     def _use(self, head: ValueHead) -> None:
-        self.head = self.network.value_head = head
+        self.network.value_head = head
         if self.target_network is not None:
             self.target_network.value_head = head
 
@@ -169,8 +184,8 @@ class QLearner:
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
-            probs, valid = self._target(seen, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
-            target = self.head.to_value(probs)
+            told = self._targets(seen, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
+            target, valid = self.head.to_value(told.probs), told.valid
         return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
@@ -218,23 +233,22 @@ class QLearner:
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
         outputs: HeadOutputs,
-        target: Float[Tensor, "k n v"],
-        valid: Bool[Tensor, "k"],
+        targets: Targets,
         metrics: Metrics,
     ) -> Float[Tensor, ""]:
         """The weighted sum of what values are learned from and what rides along."""
-        targets, has_action = self.config.targets, batch.of_steps(batch.has_action)
-        td = masked_mean(self.head.loss_to_probs(outputs.data_logits, target), valid)
+        config, has_action = self.config.targets, batch.of_steps(batch.has_action)
+        td = masked_mean(self.head.loss_to_probs(outputs.data_logits, targets.probs), targets.valid)
         loss = metrics.mean("td_loss", td)
         if outputs.unseen is not None:
-            pushed = conservative_loss(targets.conservative, self.head, *outputs.unseen, outputs.q_data)
-            loss = loss + targets.conservative_weight * metrics.mean("conservative_loss", masked_mean(pushed, has_action))
-        if self.config.algo is Algo.q and targets.floor is Floor.learned:
+            pushed = conservative_loss(config.conservative, self.head, *outputs.unseen, outputs.q_data)
+            loss = loss + config.conservative_weight * metrics.mean("conservative_loss", masked_mean(pushed, has_action))
+        if self.config.algo is Algo.q and config.floor is Floor.learned:
             mc_loss = self.head.loss(self._floor_logits(hidden, bins), self._return_bound(batch, bins))
             loss = loss + metrics.mean("mc_loss", masked_mean(mc_loss, has_action))
-        if targets.behavior_mask > 0:
+        if config.behavior_mask > 0:
             cloning = metrics.mean("behavior_loss", self._cloning_loss(batch, hidden, bins))
-            loss = loss + targets.behavior_weight * cloning
+            loss = loss + config.behavior_weight * cloning
         return loss
 
     def _mc_return(self, batch: Batch, bins: Int[Tensor, "k n"]) -> Float[Tensor, "k n"]:
@@ -258,34 +272,36 @@ class QLearner:
             case Floor.learned:
                 return self.head.q_values(self._floor_logits(hidden, bins))
 
-    def _target(
+    def _targets(
         self,
         seen: Augmented,
         hidden: Float[Tensor, "k n e"],
         bins: Int[Tensor, "k n"],
         metrics: Metrics,
         generator: torch.Generator,
-    ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k"]]:
-        """Target representation of every dimension, and the steps that have one."""
+    ) -> Targets:
         batch = seen.batch
         has_action = batch.of_steps(batch.has_action)
         if self._bootstrap is None:
-            return self.head.to_probs(self._mc_return(batch, bins)), has_action
+            return Targets(self.head.to_probs(self._mc_return(batch, bins)), has_action, None)
         ahead = n_step(batch, self.config.targets.time_steps, self.config.targets.discount)
         if self.config.targets.bootstrap is Bootstrap.logged:
             ahead = with_next_action(ahead, batch)
-        next_probs, valid = self._bootstrap.next_probs(seen, ahead, generator), ahead.valid.flatten()
+        contexts, valid = self._bootstrap.encode(seen, ahead), ahead.valid.flatten()
+        next_probs = self._bootstrap.next_probs(contexts, ahead, generator)
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-        metrics.means |= shares_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), valid)
-        target, bootstrap_wins = self._backed_up(seen, bins, ahead, next_probs, self._floor(batch, hidden, bins))
+        beyond = count_beyond(self.head, rewards, discounts, self.head.to_value(next_probs), valid)
+        metrics.mean("clipped_low", beyond.below / beyond.targets.clamp_min(1), beyond.targets)
+        metrics.mean("clipped_high", beyond.above / beyond.targets.clamp_min(1), beyond.targets)
+        probs, bootstrap_wins = self._backed_up(contexts, bins, ahead, next_probs, self._floor(batch, hidden, bins))
         uncertain = valid & (discounts > 0)
         metrics.mean("bootstrap_exceeds_floor", masked_mean(bootstrap_wins.float(), uncertain), uncertain.sum())
         metrics.mean("masked_lost_final", masked_mean((~valid).float()[:, None], has_action), has_action.sum())
-        return target, valid
+        return Targets(probs, valid, beyond)
 
     def _backed_up(
         self,
-        seen: Augmented,
+        contexts: Contexts,
         bins: Int[Tensor, "k n"],
         ahead: NStep,
         next_probs: Float[Tensor, "k v"],
@@ -298,7 +314,7 @@ class QLearner:
             uncertain = (discounts > 0)[:, None].expand_as(floor)
         else:
             assert self._bootstrap is not None
-            output, allowed = self._bootstrap.values(seen, bins)
+            output, allowed = self._bootstrap.values(contexts, bins)
             probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
             uncertain = torch.ones_like(floor, dtype=torch.bool)
             uncertain[:, -1] = discounts > 0
@@ -321,7 +337,7 @@ class QLearner:
 
     @torch.no_grad()
     def _observe(
-        self, batch: Batch, hidden: Float[Tensor, "k n e"], outputs: HeadOutputs, target: Float[Tensor, "k n v"], metrics: Metrics
+        self, batch: Batch, hidden: Float[Tensor, "k n e"], outputs: HeadOutputs, targets: Targets, metrics: Metrics
     ) -> None:
         """What tells value learning that works from one that fails; see `docs/metrics.md`."""
         has_action, mc_return = batch.of_steps(batch.has_action), batch.of_steps(batch.mc_return)
@@ -333,7 +349,7 @@ class QLearner:
         metrics.mean("q_start", best_first.mean(), starts.sum())
         metrics.mean("return_start", mc_return[starts].mean(), starts.sum())
         metrics.mean("q_data", masked_mean(outputs.q_data, has_action))
-        metrics.mean("target", masked_mean(self.head.to_value(target), has_action))
+        metrics.mean("target", masked_mean(self.head.to_value(targets.probs), has_action))
         if outputs.unseen is not None:
             best_unseen = outputs.unseen.q_values.masked_fill(~outputs.unseen.exist, -torch.inf).amax(-1)
             metrics.mean("unseen_over_data", masked_mean((best_unseen > outputs.q_data).float(), has_action))
@@ -342,22 +358,14 @@ class QLearner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Optimiser, target network and range of values as named tensors (the network itself is saved apart)."""
-        state = {
-            f"optimizer.{name}.{key}": value
-            for name, parameter in self.network.named_parameters()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
+        state = optimizer_state(self.optimizer, self.network)
         if self.target_network is not None:
             state |= {f"target_network.{k}": v for k, v in self.target_network.state_dict().items()}
         return state | ({} if self.growth is None else state_of(self.head, self.growth))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` gave; training goes on bit for bit (CPU)."""
-        for name, parameter in self.network.named_parameters():
-            prefix = f"optimizer.{name}."
-            entries = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if entries:
-                self.optimizer.state[parameter] = {k: _restored(k, v, parameter) for k, v in entries.items()}
+        restore_optimizer(self.optimizer, self.network, state)
         if self.target_network is not None:
             prefix = "target_network."
             self.target_network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -366,36 +374,6 @@ class QLearner:
             self.growth.seen = state["support.seen"]
 
 
-def _restored(name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """A piece of optimiser state as the optimiser left it: moments lie in memory as their parameter does (channels-last
-    convolutions), because fused AdamW walks memory, not indices."""
-    if name == "step":
-        return value.to(parameter.device)
-    if value.shape != parameter.shape:
-        raise ValueError(f"{name} of shape {tuple(parameter.shape)} expected, found {tuple(value.shape)}")
-    return torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
 def draws_seed(seed: int, step: int) -> int:
     """Seed of a step's own draws. PyTorch's generator on the CPU reads 32 bits, so seed and step share them."""
     return (seed * 0x9E3779B1 + step) & 0xFFFFFFFF
-
-
-def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, then a cosine to a tenth of the peak."""
-    if step < optim.warmup_steps:
-        return optim.learning_rate * (step + 1) / optim.warmup_steps
-    progress = (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps)
-    return optim.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, progress)))
-
-
-def _parameter_groups(network: QTransformer, optim: OptimConfig) -> list[dict]:
-    """Weight decay on matrices and convolutions, none on biases, norms and embeddings."""
-    decayed, free = [], []
-    for name, parameter in network.named_parameters():
-        (decayed if parameter.ndim >= 2 and name.endswith("weight") else free).append(parameter)
-    shared = {"lr": optim.learning_rate, "betas": (0.9, 0.99)}
-    return [
-        {"params": decayed, "weight_decay": optim.weight_decay, **shared},
-        {"params": free, "weight_decay": 0.0, **shared},
-    ]

@@ -203,7 +203,8 @@ class Trainer:
             batch = next(batches)
             waited = perf_counter() - began
             metrics = self.learner.update(batch, step)
-            metrics.seconds["data"] += waited
+            if metrics.seconds:  # timed
+                metrics.seconds["data"] += waited
             meter.add(metrics)
             skipped = skipped + 1 if metrics.skipped else 0
             if skipped >= MAX_SKIPPED:

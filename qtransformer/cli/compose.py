@@ -27,6 +27,7 @@ SCHEMAS: dict[str, Any] = {
     "train": settings.TrainSettings,
     "resume": settings.ResumeSettings,
     "eval": settings.EvalSettings,
+    "report": settings.ReportSettings,
     "study": settings.StudySettings,
     "calibrate": settings.CalibrateSettings,
     "ros-demo": settings.RosDemoSettings,

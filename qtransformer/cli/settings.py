@@ -131,6 +131,15 @@ class EvalSettings:
 
 
 @dataclass(kw_only=True, slots=True)
+class ReportSettings:
+    """Write report.html of a run: curves, values, timing, settings, and its evaluations and videos as far as there are any."""
+
+    run: str = MISSING
+    """Directory of the run. `eval json=RUN/evaluations/qtransformer.json videos=3` adds how it acts, `actor=expert
+    json=RUN/evaluations/expert.json` what to compare with; a training that still runs may be looked at, too."""
+
+
+@dataclass(kw_only=True, slots=True)
 class StudySettings:
     """Run a grid of trainings over seeds and report it: `study baselines`. Finished cells are never run again; killed go on."""
 

@@ -101,7 +101,8 @@ def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] =
     if run.step == before:
         print(f"{run.directory}: was trained to step {run.step} already; train init={run.directory} run=... goes on from there")
     else:
-        print(f"{run.directory}: trained to step {run.step} in {perf_counter() - began:.0f} s", flush=True)
+        took = f"trained to step {run.step} in {perf_counter() - began:.0f} s"
+        print(f"{run.directory}: {took}; its curves: qtransformer report run={run.directory}", flush=True)
     return 0
 
 

@@ -16,6 +16,7 @@ from qtransformer.batch import Batch
 from qtransformer.log_evaluation.replay import FRAMES_AT_ONCE, chunked, stream
 from qtransformer.models.q_transformer import QTransformer, window_index
 from qtransformer.preprocess import images_to_float
+from qtransformer.target_network import follow
 from qtransformer.types import Episode
 
 ACTIONS_AT_ONCE = 4096
@@ -120,9 +121,7 @@ def evaluate_policy(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-                slow.lerp_(fast, target_rate)
+        follow(target.parameters(), online.parameters(), target_rate)
     return online.requires_grad_(False)
 
 

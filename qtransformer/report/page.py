@@ -85,7 +85,11 @@ def _subtitle(record: Record) -> str:
 def _headline(record: Record) -> str:
     ours = record.ours
     if ours is None:
-        return note("Not evaluated yet: evaluations/qtransformer.json is missing. `qtransformer eval` writes it.", top=True)
+        return note(
+            "Not evaluated yet: `qtransformer eval run=RUN json=RUN/evaluations/qtransformer.json videos=3`, then "
+            "`qtransformer report run=RUN` again.",
+            top=True,
+        )
     low, high = ours.evaluation.interval
     facts = [(m.title, f"{m.evaluation.success:.2f}") for m in record.methods if m is not ours]
     if record.data:

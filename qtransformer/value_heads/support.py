@@ -16,7 +16,7 @@ Ends never move back: what a range too wide costs is small (benchmarks/bench_sup
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,6 +108,15 @@ def accepts(asked: ValueConfig, found: ValueConfig) -> bool:
     return replace(asked, **open_ends) == found
 
 
+class Beyond(NamedTuple):
+    """How many of an update's bootstrapped targets lie beyond the range."""
+
+    below: Tensor
+    above: Tensor
+    targets: Tensor
+    """All of them."""
+
+
 class SupportGrowth:
     """Counts bootstrapped targets beyond the range and says when it widens. Its counts are part of the state of training."""
 
@@ -116,10 +125,9 @@ class SupportGrowth:
         self.seen = torch.zeros(3, dtype=torch.float64)
         """Targets since the last decision: those below the range, those above, all."""
 
-    def see(self, below: tuple[Tensor, Tensor], above: tuple[Tensor, Tensor]) -> None:
-        """Take in an update: (share, of how many targets) beyond each end."""
-        count = below[1].double()
-        self.seen = self.seen.to(count.device) + torch.stack([below[0] * count, above[0] * count, count])
+    def see(self, beyond: Beyond) -> None:
+        """Take in an update's targets."""
+        self.seen = self.seen.to(beyond.targets.device) + torch.stack(beyond)
 
     def decide(self, v_min: float, v_max: float, step: int) -> tuple[float, float]:
         """The range from here on; a decision falls due every `WINDOW` steps, and counting begins anew."""
@@ -136,17 +144,15 @@ def widened(v_min: float, v_max: float, limits: tuple[float, float], down: bool,
     return (max(v_min - more, limits[0]) if down else v_min, min(v_max + more, limits[1]) if up else v_max)
 
 
-def shares_beyond(
-    head: ValueHead, rewards: Tensor, discounts: Tensor, next_values: Tensor, counted: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Share of the targets `reward + discount * V` below and above the range, each with how many there are.
+def count_beyond(head: ValueHead, rewards: Tensor, discounts: Tensor, next_values: Tensor, counted: Tensor) -> Beyond:
+    """How many of the targets `reward + discount * V` that are `counted` lie beyond the range.
 
     V itself is limited to the range first: what it claims beyond (in the padding of HL-Gauss) no target ever asked for.
     """
     target = rewards + discounts * head.clamp(next_values)
-    count, margin = counted.sum(), TOLERANCE * head.span
+    margin = TOLERANCE * head.span
     below, above = (target < head.v_min - margin) & counted, (target > head.v_max + margin) & counted
-    return {"clipped_low": (below.sum() / count.clamp_min(1), count), "clipped_high": (above.sum() / count.clamp_min(1), count)}
+    return Beyond(below.sum(), above.sum(), counted.sum())
 
 
 def state_of(head: ValueHead, growth: SupportGrowth) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from qtransformer import Trainer
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
 from qtransformer.config import TrainConfig, from_dict
+from qtransformer.learner import QLearner
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets import EpisodeDataset
@@ -142,6 +143,11 @@ def make_config() -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="session")
 def make_network() -> Callable[..., QTransformer]:
     return _make_network
+
+
+@pytest.fixture
+def make_learner() -> Callable[[TrainConfig], QLearner]:
+    return lambda config: QLearner(config, _make_network(config), torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from qtransformer.learner import QLearner
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 from qtransformer.value_heads import ValueHead, make_value_head
-from qtransformer.value_heads.support import Support, find_support, initial_value, resolved, shares_beyond, widened
+from qtransformer.value_heads.support import Support, count_beyond, find_support, initial_value, resolved, widened
 
 
 @torch.no_grad()
@@ -73,9 +73,8 @@ def iterate(
         fit_once(network, batch, raise_to_floor(head, probs, bound)[0], context, bins)
         if support is not None:
             values = head.to_value(ahead_probs)
-            shares = shares_beyond(head, rewards, discounts, values, ahead.valid.flatten())
-            down, up = (bool(share > 0) for share, _ in shares.values())
-            ends = widened(head.v_min, head.v_max, (support.lowest, support.highest), down, up)
+            beyond = count_beyond(head, rewards, discounts, values, ahead.valid.flatten())
+            ends = widened(head.v_min, head.v_max, (support.lowest, support.highest), bool(beyond.below), bool(beyond.above))
             if ends != (head.v_min, head.v_max):
                 network.rebin(context, make_value_head(replace(like, v_min=ends[0], v_max=ends[1])))
                 before = torch.tensor(torch.inf)

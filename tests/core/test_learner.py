@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from trainings import same, weights
 
 import qtransformer.learner as learner_module
 from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, mirror
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
-from qtransformer.config import OptimConfig, TrainConfig
-from qtransformer.learner import UNSEEN_METRICS_EVERY, QLearner, learning_rate
+from qtransformer.config import TrainConfig
+from qtransformer.learner import UNSEEN_METRICS_EVERY, QLearner
 from qtransformer.losses import behavior_loss, conservative_loss
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
@@ -24,19 +25,6 @@ from qtransformer.value_heads.support import Support
 CPU = torch.device("cpu")
 PLAIN = {"max_shift": 0, "color_jitter": 0.0, "proprio_noise": 0.0}
 """Optimiser settings without augmentation."""
-
-
-@pytest.fixture
-def make_learner(make_network) -> Callable[[TrainConfig], QLearner]:
-    return lambda config: QLearner(config, make_network(config), CPU)
-
-
-def weights(network: torch.nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in network.state_dict().items()}
-
-
-def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize(
@@ -62,22 +50,6 @@ def test_every_parameter_with_a_task_moves_and_no_other(settings, resting, make_
         learner.update(make_batch(lead=learner.lead, lookahead=learner.lookahead, start=step), step)
     for name, parameter in learner.network.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith(resting), name
-
-
-def test_the_target_network_follows_by_its_rate(make_config, make_learner, make_batch) -> None:
-    learner = make_learner(make_config(targets={"target_rate": 0.25}))
-    assert learner.target_network is not None
-    before = weights(learner.target_network)
-    assert same(before, weights(learner.network)), "both start alike"
-    learner.update(make_batch(), 0)
-    assert not same(before, weights(learner.network))
-    for name, value in learner.target_network.state_dict().items():
-        torch.testing.assert_close(value, 0.75 * before[name] + 0.25 * learner.network.state_dict()[name])
-    assert not any(p.requires_grad for p in learner.target_network.parameters())
-    hard = make_learner(make_config(targets={"target_rate": 1.0}))
-    hard.update(make_batch(), 0)
-    assert hard.target_network is not None
-    assert same(weights(hard.target_network), weights(hard.network))
 
 
 @pytest.mark.parametrize("algo", ["mc", "bc"])
@@ -299,18 +271,6 @@ def test_the_share_of_lost_steps_is_one_of_steps(make_config, make_learner, make
     assert int(weight) == int(acted)
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, 3), (2, 2)])
-def test_the_bootstrap_may_ask_for_fewer_proposals(
-    own: int | None, expected: int, make_config, make_batch, make_network, monkeypatch
-) -> None:
-    config = make_config(targets={"proposals": 3, "bootstrap_proposals": own, "behavior_mask": 0.01})
-    learner, asked = QLearner(config, make_network(config), CPU), []
-    propose = learner.target_network.propose
-    monkeypatch.setattr(learner.target_network, "propose", lambda x, n, *rest: (asked.append(n), propose(x, n, *rest))[1])
-    learner.update(make_batch(size=4), 0)
-    assert asked == [expected]
-
-
 def test_a_wider_range_changes_no_value_of_either_network_and_comes_back_from_the_state(
     make_config, make_batch, make_network
 ) -> None:
@@ -400,24 +360,6 @@ def test_what_tells_failing_learning_is_reported(make_config, make_learner, make
             "masked_lost_final", "grad_norm"} <= metrics.means.keys()  # fmt: skip
     assert metrics.calibration is not None
     assert set(metrics.seconds) == {"data", "forward", "target", "backward"}
-
-
-def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
-    optim = OptimConfig(learning_rate=1.0, warmup_steps=4)
-    assert [learning_rate(optim, s, 14) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(optim, 4, 14) == pytest.approx(1.0)
-    assert learning_rate(optim, 9, 14) == pytest.approx(0.55)
-    assert learning_rate(optim, 14, 14) == pytest.approx(0.1)
-    assert learning_rate(optim, 99, 14) == pytest.approx(0.1)
-
-
-def test_biases_norms_and_embeddings_are_not_decayed(make_config, make_learner) -> None:
-    learner = make_learner(make_config())
-    names = {id(p): n for n, p in learner.network.named_parameters()}
-    decayed, free = ({names[id(p)] for p in group["params"]} for group in learner.optimizer.param_groups)
-    assert decayed | free == set(names.values())
-    assert all(n.endswith("weight") and "norm" not in n for n in decayed)
-    assert {"slot_embedding", "age_embedding", "action_embedding", "q_head.bin_embedding"} <= free
 
 
 def test_augmentation_depends_on_seed_and_step_and_reaches_images_and_proprioception(make_config, make_network, make_batch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qtransformer.errors import StorageError
-from qtransformer.metrics import JsonLines, Meter, Metrics, calibration_error, read_jsonl
+from qtransformer.metrics import TIMED_EVERY, JsonLines, Meter, Metrics, Stopwatch, calibration_error, read_jsonl
 
 
 def metrics(**means: tuple[float, float]) -> Metrics:
@@ -54,6 +54,27 @@ def test_seconds_are_per_update() -> None:
     values = meter.read()
     assert values["seconds/data"] == 2.0
     assert values["seconds/target"] == 2.0
+
+
+def test_sections_of_an_update_on_a_gpu_are_timed_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each end of a section waits for the device; where nothing is timed, nothing waits and no mean is changed."""
+    waits: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    meter = Meter()
+    for step in range(TIMED_EVERY + 1):
+        watch = Stopwatch(torch.device("cuda"), step)
+        with watch.section("forward"):
+            pass
+        assert bool(watch.seconds) == (step in (0, TIMED_EVERY))
+        meter.add(Metrics(watch.seconds))
+        watch.seconds |= {"forward": 3.0} if watch.seconds else {}
+    assert len(waits) == 4
+    assert meter.read()["seconds/forward"] == 3.0
+    for step in range(3):
+        watch = Stopwatch(torch.device("cpu"), step)
+        with watch.section("forward"):
+            pass
+        assert watch.seconds, "on a processor always"
 
 
 def test_calibration_compares_prediction_and_outcome_bin_by_bin() -> None:

@@ -1,8 +1,11 @@
 """Trainings to be killed, spoilt and compared."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from qtransformer.batch import Batch
 from qtransformer_datasets import EpisodeDataset
@@ -40,3 +43,11 @@ def everything(run: Path, step: int = 8) -> dict[str, bytes]:
     directory = run / "checkpoints" / f"step_{step:07d}"
     names = ("model.safetensors", "training_state/state.safetensors", "golden.npz")
     return {name: (directory / name).read_bytes() for name in names[:2]}
+
+
+def weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

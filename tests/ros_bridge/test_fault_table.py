@@ -44,6 +44,8 @@ MATRIX = {
     "42 joints that are NaN, missing, in another order, out of limits": (
         "ros_bridge/control/test_runtime_streams.py::test_joints_that_are_not_numbers_or_not_there_are_rejected_never_zero",
         "ros_bridge/control/test_runtime_streams.py::test_joints_are_known_by_name_whatever_their_order_and_company",
+        "ros_bridge/control/test_runtime_shared_joints.py::test_each_is_stale_by_itself",
+        "ros_bridge/control/test_runtime_shared_joints.py::test_a_second_publisher_of_a_joint_holds_and_is_never_believed",
         "ros_bridge/arm/test_safety.py::test_joint_clamps_by_hand",
         f"{ON_THE_ARM}[a joint is no number]",
         "ros_nodes/test_faults.py::test_joints_are_known_by_name_in_whatever_order_they_come",

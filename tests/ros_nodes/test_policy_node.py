@@ -221,6 +221,7 @@ def test_an_estop_latches_and_only_a_start_moves_again(deployed, reliability) ->
     assert len(d.motions) == count
     assert d.probe.trigger(f"{NODE}/start").success
     d.probe.wait_for(lambda: len(d.motions) > count, "motion again")
+    assert "incompatible QoS" not in d.policy.output, "of an e-stop that is heard nobody is told that it is not"
 
 
 def test_an_estop_that_was_pressed_before_there_was_a_policy_is_heard_and_outlives_its_cleanup(graph, tmp_path) -> None:

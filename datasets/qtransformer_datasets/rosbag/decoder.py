@@ -1,6 +1,6 @@
 """The payload of one episode: of all messages only those that a tick uses are deserialised, each once, in one pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,12 @@ import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ObservationSpec
+from qtransformer_datasets.rosbag.arrivals import TopicPart
 from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, NextStateMode, VectorTopic
-from qtransformer_datasets.rosbag.index import BagIndex, Piece, deserialize, timed_messages
+from qtransformer_datasets.rosbag.index import BagIndex, deserialize, timed_messages
+from qtransformer_datasets.rosbag.pieces import Piece
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_vector
+from qtransformer_datasets.rosbag.shared_joints import told_by
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -35,13 +38,13 @@ def decode(index: BagIndex, piece: Piece, contract: TopicContract, spec: Observa
     ticks, readings = piece.ticks.times, _Readings(index, contract)
     samples = iter(piece.ticks.samples)
     images = dict[str, np.ndarray]()
-    for name, camera in contract.cameras.items():
-        rows = next(samples)
+    for (name, camera), (_, part) in zip(contract.cameras.items(), index.readings(contract.cameras.values()), strict=True):
+        positions = next(samples)
         if spec is not None:
-            images[name] = _allocate(len(rows), spec.cameras[name], index)
-            readings.add(camera.topic, rows, _image_place(camera, name, images[name]))
-    proprio = [readings.add_vector(source, next(samples), ticks) for source in contract.proprio]
-    commands = [readings.add_vector(source, next(samples), ticks[1:]) for source in contract.commanded]
+            images[name] = _allocate(len(positions), spec.cameras[name], index)
+            readings.add(part, positions, _image_place(camera, name, images[name]))
+    proprio = [readings.add_vector(source, samples, ticks) for source in contract.proprio]
+    commands = [readings.add_vector(source, samples, ticks[1:]) for source in contract.commanded]
     readings.run()
     state = np.concatenate([np.zeros((len(ticks), 0)), *proprio], axis=1)
     return Decoded(images, state, _actions(contract, state, commands))
@@ -54,23 +57,22 @@ class _Readings:
         self.index, self.clock = index, contract.clock
         self.todo: dict[str, dict[int, list[tuple[_Place, list[int]]]]] = {}
 
-    def add(self, topic: str, positions: np.ndarray, place: _Place) -> None:
+    def add(self, part: TopicPart, positions: np.ndarray, place: _Place) -> None:
         """Have `place` called with the message at each position, once, and with all rows it fills."""
         rows: dict[int, list[int]] = {}
-        for row, position in enumerate(positions.tolist()):
+        for row, position in enumerate(part.places[positions].tolist()):
             rows.setdefault(position, []).append(row)
         for position, own in rows.items():
-            self.todo.setdefault(topic, {}).setdefault(position, []).append((place, own))
+            self.todo.setdefault(part.topic, {}).setdefault(position, []).append((place, own))
 
-    def add_vector(self, source: VectorTopic, positions: np.ndarray, ticks: np.ndarray) -> np.ndarray:
-        """An array (len(positions), n) float64 that `run` will fill; of trajectories the point due at each tick."""
-        found = np.zeros((len(positions), len(source)))
+    def add_vector(self, source: VectorTopic, samples: Iterator[np.ndarray], ticks: np.ndarray) -> np.ndarray:
+        """An array (len(ticks), n) float64 that `run` will fill; of trajectories the point due at each tick.
 
-        def place(message: Any, time: int, rows: Sequence[int]) -> None:
-            for row in rows:
-                found[row] = encode_vector(source, message, int(ticks[row]) - time)
-
-        self.add(source.topic, positions, place)
+        Takes as many of `samples` as there are parts of its topic that it reads.
+        """
+        found = np.zeros((len(ticks), len(source)))
+        for _, part in self.index.readings([source]):
+            self.add(part, next(samples), _vector_place(source, part, ticks, found))
         return found
 
     def run(self) -> None:
@@ -103,6 +105,16 @@ class _Readings:
                 place(content, time, rows)
         except DatasetError as error:
             raise DatasetError(f"{bag.path}: {topic} at {time / NANOSECONDS:.3f} s: {error}") from error
+
+
+def _vector_place(source: VectorTopic, part: TopicPart, ticks: np.ndarray, numbers: np.ndarray) -> _Place:
+    own, columns = told_by(source, part.joints)
+
+    def place(message: Any, time: int, rows: Sequence[int]) -> None:
+        for row in rows:
+            numbers[row, columns] = encode_vector(own, message, int(ticks[row]) - time)
+
+    return place
 
 
 def _image_place(camera: CameraTopic, name: str, images: np.ndarray) -> _Place:

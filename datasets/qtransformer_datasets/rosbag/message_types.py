@@ -59,6 +59,8 @@ CONSUMED_TYPE = MessageType("diagnostic_msgs/msg/DiagnosticArray", True)
 
 STREAMED_TYPES = frozenset(("JointState", *ARRAY_TYPES))
 """As which joint positions are commanded point by point; other types say where they lead in one message."""
+SHARED_TYPES = frozenset(("JointState",))
+"""Of which every publisher of a topic may tell its own joints, by name. A trajectory is one command, whatever it names."""
 VECTOR_TYPES = JOINT_TYPES | FIXED_TYPES | ARRAY_TYPES | NUMBER_TYPES
 """Everything that can be read as a row of numbers."""
 SERVICE_EVENT_SUFFIX = "_Event"

@@ -16,7 +16,8 @@ from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stretched_limits
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.index import BagIndex, Piece, index_bag, pieces, windows
+from qtransformer_datasets.rosbag.index import BagIndex, index_bag
+from qtransformer_datasets.rosbag.pieces import Piece, pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
 from qtransformer_datasets.rosbag.storage import find_bags
@@ -193,11 +194,11 @@ class BagEpisodes(EpisodeReader[None]):
 
     def _received(self, plan: "_Plan") -> np.ndarray:
         """The ticks by receipt [ns], int64 (T + 1,): as long after the receipt of their newest sample as after its own time."""
-        sources = zip(self.contract.observed, plan.piece.ticks.samples, strict=False)  # those of commands follow
-        samples = [(plan.index.topics[source.topic], own) for source, own in sources]
-        times = np.array([topic.times[own] for topic, own in samples])
+        observed = plan.index.readings(self.contract.observed)
+        samples = [(part, own) for (_, part), own in zip(observed, plan.piece.ticks.samples, strict=False)]  # commands follow
+        times = np.array([part.times[own] for part, own in samples])
         newest = times.max(axis=0)
-        received = np.array([topic.receive[own] for topic, own in samples])
+        received = np.array([part.receive[own] for part, own in samples])
         received = np.where(times == newest, received, 0).max(axis=0)
         return np.maximum.accumulate(received + plan.piece.ticks.times - newest)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from qtransformer.errors import DatasetError
+from qtransformer_datasets.rosbag.arrivals import Arrivals, TopicPart
 from qtransformer_datasets.rosbag.contract_entries import StampSource
-from qtransformer_datasets.rosbag.index import BagIndex, TopicTimes, timed_messages
+from qtransformer_datasets.rosbag.index import BagIndex, timed_messages
+from qtransformer_datasets.rosbag.message_types import SHARED_TYPES, VECTOR_TYPES
 from qtransformer_datasets.rosbag.storage import Bag, find_bags, open_bag, salvaged
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap
 
@@ -18,9 +20,10 @@ MAX_GAPS = 5
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """The times of one topic, by the contract's clock."""
+    """The times of one topic, by the contract's clock; of one that publishers share, of one of them."""
 
     topic: str
+    """Its name, or that of the part (`shared_joints`)."""
     type: str
     count: int
     first_s: float = 0.0
@@ -39,7 +42,7 @@ class TopicReport:
     dropped: int = 0
     """Samples that would fill its gaps at its rate."""
     lost: int = 0
-    """Messages that metadata.yaml counts and the bag does not hold."""
+    """Messages of the topic that metadata.yaml counts and the bag does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class BagReport:
 
 def report_bag(index: BagIndex, gaps: Sequence[Gap] = (), episodes: int = 0, problems: tuple[str, ...] = ()) -> BagReport:
     """Of the topics of a contract."""
-    return _report(index.bag, index.topics, gaps, episodes, problems)
+    return _report(index.bag, list(index.parts.values()), gaps, episodes, problems)
 
 
 def inspect_bag(path: Path) -> BagReport:
@@ -134,44 +137,49 @@ def _inspected(path: Path) -> BagReport:
 
 
 def _inspect(bag: Bag) -> BagReport:
-    times: dict[str, tuple[list[int], list[int]]] = {topic: ([], []) for topic in bag.types}
+    shared = {VECTOR_TYPES[kind].name for kind in SHARED_TYPES}
+    arrivals = {topic: Arrivals(topic, is_shared=kind in shared) for topic, kind in bag.types.items()}
     for message, time in timed_messages(bag, bag.types, StampSource.header):
-        times[message.topic][0].append(message.receive_ns)
-        times[message.topic][1].append(time)
-    topics = {topic: TopicTimes(*(np.array(column, np.int64) for column in columns)) for topic, columns in times.items()}
-    return _report(bag, topics, (), None, bag.damage)
+        arrivals[message.topic].add(bag, message, time)
+    return _report(bag, [part for own in arrivals.values() for part in _parts(own)], (), None, bag.damage)
+
+
+def _parts(arrivals: Arrivals) -> list[TopicPart]:
+    """Of a topic that publishers share all there are."""
+    names = sorted({name for own in arrivals.names() for name in own})
+    return list(arrivals.parts(names))
 
 
 def _report(
     bag: Bag,
-    topics: dict[str, TopicTimes],
+    parts: Sequence[TopicPart],
     gaps: Sequence[Gap],
     episodes: int | None,
     problems: tuple[str, ...],
 ) -> BagReport:
-    origin = min((int(topic.times.min()) for topic in topics.values() if len(topic)), default=0)
+    origin = min((int(part.times.min()) for part in parts if len(part)), default=0)
     return BagReport(
         bag.path,
-        tuple(_topic_report(bag, name, times.times, origin) for name, times in topics.items()),
+        tuple(_topic_report(bag, part, origin) for part in parts),
         tuple((gap.topic, (gap.start - origin) / NANOSECONDS, gap.length / NANOSECONDS) for gap in gaps),
         episodes,
         problems,
     )
 
 
-def _topic_report(bag: Bag, topic: str, recorded: np.ndarray, origin: int) -> TopicReport:
-    lost = max(bag.declared.get(topic, 0) - len(recorded), 0)
-    if not len(recorded):
-        return TopicReport(topic, bag.types[topic], 0, lost=lost)
-    times = (np.sort(recorded) - origin) / NANOSECONDS
+def _topic_report(bag: Bag, part: TopicPart, origin: int) -> TopicReport:
+    kind, lost = bag.types[part.topic], max(bag.declared.get(part.topic, 0) - part.topic_count, 0)
+    if not len(part):
+        return TopicReport(part.name, kind, 0, lost=lost)
+    times = (np.sort(part.times) - origin) / NANOSECONDS
     steps = np.diff(times)
     usual = steps[steps <= 3 * np.median(steps)] if len(steps) else steps
     median = float(np.median(steps)) if len(steps) else 0.0
     widest = int(steps.argmax()) if len(steps) else 0
     return TopicReport(
-        topic,
-        bag.types[topic],
-        len(recorded),
+        part.name,
+        kind,
+        len(part),
         first_s=float(times[0]),
         last_s=float(times[-1]),
         rate_hz=1 / median if median > 0 else 0.0,
@@ -179,7 +187,7 @@ def _topic_report(bag: Bag, topic: str, recorded: np.ndarray, origin: int) -> To
         largest_gap_s=float(steps[widest]) if len(steps) else 0.0,
         largest_gap_at_s=float(times[widest]),
         duplicates=int((steps == 0).sum()),
-        out_of_order=int((np.diff(recorded) < 0).sum()),
+        out_of_order=int((np.diff(part.times) < 0).sum()),
         dropped=int(np.maximum(np.round(steps / median) - 1, 0).sum()) if median > 0 else 0,
         lost=lost,
     )

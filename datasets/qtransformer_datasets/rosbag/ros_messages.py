@@ -16,7 +16,8 @@ from qtransformer.errors import DatasetError
 from qtransformer.types import Observation
 from qtransformer_datasets.episodes.image_header import PNG, declared_size
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, JointField, VectorTopic
-from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES
+from qtransformer_datasets.rosbag.message_types import ARRAY_TYPES, FIXED_TYPES, JOINT_TYPES, SHARED_TYPES
+from qtransformer_datasets.rosbag.shared_joints import listed, told_by, topic_of
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
@@ -30,10 +31,11 @@ _DEPTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 
 def encode_observation(contract: TopicContract, latest: Mapping[str, Any], instruction: str = "") -> Observation:
-    """What a policy is given: from the latest message of each topic, by topic name."""
+    """What a policy is given: from the latest message of each topic, by topic name; of topics that publishers share, of each of
+    their parts (`shared_joints`)."""
     return {
         "images": {name: encode_image(camera, latest[camera.topic]) for name, camera in contract.cameras.items()},
-        "proprio": encode_proprio([encode_vector(source, latest[source.topic]) for source in contract.proprio]),
+        "proprio": encode_proprio([_encode_latest(source, latest) for source in contract.proprio]),
         "instruction": instruction,
     }
 
@@ -115,6 +117,22 @@ def stamp_ns(stamp: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
+def _encode_latest(source: VectorTopic, latest: Mapping[str, Any]) -> np.ndarray:
+    """float64 (n,); every joint of a topic that publishers share from the message that names it."""
+    if source.type not in SHARED_TYPES:
+        return encode_vector(source, latest[source.topic])
+    found, missing = np.zeros(len(source)), set(source.joints)
+    for part, message in latest.items():
+        if topic_of(part) != source.topic or missing.isdisjoint(message.name):
+            continue
+        own, columns = told_by(source, message.name)
+        found[columns] = encode_vector(own, message)
+        missing -= set(own.joints)
+    if missing:
+        raise DatasetError(f"{source.topic} expected the joints {listed(source.joints)}, found nobody that tells {listed(missing)}")
+    return found
+
+
 def _raw_pixels(message: Any, encoding: str) -> tuple[np.ndarray, str]:
     """A view of the message's bytes, (h, w, c); rows may be padded to `step`."""
     if encoding not in _DEPTH:
@@ -186,8 +204,7 @@ def _by_joint(joints: Sequence[str], names: Sequence[str], numbers: Sequence[flo
     missing = [joint for joint in joints if joint not in place]
     if missing:
         raise DatasetError(
-            f"joints {', '.join(missing)} are not in the message, which has {', '.join(names)}; match the contract, and "
-            "where several drivers share a topic, take one that joins them (joint_state_publisher, joint_state_broadcaster)"
+            f"joints {', '.join(missing)} are not in the message, which has {', '.join(names)}; correct the contract"
         )
     if len(place) != len(names):
         raise DatasetError(f"message names a joint twice: {', '.join(names)}; repair what publishes it")

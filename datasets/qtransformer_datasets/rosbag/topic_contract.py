@@ -44,7 +44,7 @@ from qtransformer_datasets.rosbag.contract_entries import (
     check_unique,
     spread,
 )
-from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, VECTOR_TYPES
+from qtransformer_datasets.rosbag.message_types import CAMERA_TYPES, SHARED_TYPES, VECTOR_TYPES
 from qtransformer_datasets.rosbag.strict_yaml import parse, read_yaml
 
 CONTRACTS = (Path(__file__).parents[2] / "contracts", Path(sys.prefix) / "share" / "qtransformer_ros" / "contracts")
@@ -130,6 +130,14 @@ class TopicContract:
     def commanded(self) -> tuple[ActionTopic, ...]:
         """Every topic of commands."""
         return tuple(entry for entry in self.action if isinstance(entry, ActionTopic))
+
+    def shared_joints(self) -> dict[str, tuple[str, ...]]:
+        """Topic to the joints needed of it, of all whose publishers may each tell some of them (`shared_joints`)."""
+        found: dict[str, dict[str, None]] = {}
+        for source in (*self.proprio, *self.commanded):
+            if source.type in SHARED_TYPES:
+                found.setdefault(source.topic, {}).update(dict.fromkeys(source.joints))
+        return {topic: tuple(joints) for topic, joints in found.items()}
 
     def tolerance_of(self, source: CameraTopic | VectorTopic) -> float:
         """[s]"""

@@ -38,14 +38,14 @@ class Sample:
 
 
 class LatestSamples:
-    """One slot per topic; nothing queues. What is not newer than what is there is dropped, and does not make its topic look alive.
+    """One slot per topic, or part of one (`shared_joints`); nothing queues. What is not newer than what is there is dropped, and
+    does not make its topic look alive.
 
     `counts` has (topic, what): taken, out_of_order, repeated_stamp, future, no_stamp, bad_stamp.
     """
 
     def __init__(
         self,
-        topics: Iterable[str],
         clock: Clock,
         *,
         cameras: Iterable[str] = (),
@@ -54,7 +54,6 @@ class LatestSamples:
         max_future_s: float = 0.05,
         max_identical: int = 0,
     ) -> None:
-        self.topics = tuple(dict.fromkeys(topics))
         self.counts: Counter[tuple[str, str]] = Counter()
         self._clock, self._cameras = clock, frozenset(cameras)
         self._require_stamps, self._by_receipt = require_stamps, by_receipt

@@ -10,8 +10,9 @@ import numpy as np
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Observation
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, StampSource, VectorTopic
-from qtransformer_datasets.rosbag.message_types import VECTOR_TYPES
+from qtransformer_datasets.rosbag.message_types import SHARED_TYPES, VECTOR_TYPES
 from qtransformer_datasets.rosbag.ros_messages import encode_image, encode_observation, encode_vector, sent_form, word_of
+from qtransformer_datasets.rosbag.shared_joints import SharedJoints, told_by
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.control.buffer import Clock, LatestSamples
@@ -22,9 +23,11 @@ _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 class Intake:
-    """The newest usable message of every topic that a policy and its limits need.
+    """The newest usable message of every topic that a policy and its limits need; of a topic of joints that publishers share, of
+    each part (`shared_joints`).
 
-    `counts` has (topic, what), as `LatestSamples.counts`, and (topic, "rejected") for what could not be used.
+    `counts` has (topic or part, what), as `LatestSamples.counts`, (topic, "rejected") for what could not be used, and
+    (topic, "foreign") for what tells only joints that nobody needs.
     """
 
     def __init__(
@@ -40,23 +43,26 @@ class Intake:
         require_stamps: bool = False,
         max_identical: int = 0,
         lockstep: bool = False,
+        joint_timeout_s: float = math.inf,
     ) -> None:
         """`joints`: of `joint_topic`, a JointState, where the arm is measured; `pose_topic`: the same for the tool, whose poses are
-        refused where they say another frame than `base_frame`."""
+        refused where they say another frame than `base_frame`; `joint_timeout_s`: silence after which a joint may come from another
+        publisher [s], never in lockstep, where silence is no age."""
         self.contract = contract
         self.cameras = tuple(camera.topic for camera in contract.cameras.values())
-        self.observed = tuple(dict.fromkeys(source.topic for source in contract.observed))
-        self.required = tuple(dict.fromkeys((*self.observed, *(t for t in (joint_topic, pose_topic) if t))))
+        self._observed = tuple(dict.fromkeys(source.topic for source in contract.observed))
+        self._topics = tuple(dict.fromkeys((*self._observed, *(t for t in (joint_topic, pose_topic) if t))))
         self._joint_topic, self._pose_topic, self._base_frame = joint_topic, pose_topic, base_frame
-        self._sources: dict[str, list[CameraTopic | VectorTopic]] = {topic: [] for topic in self.required}
+        self._sources: dict[str, list[CameraTopic | VectorTopic]] = {topic: [] for topic in self._topics}
         for source in contract.observed:
             self._sources[source.topic].append(source)
         self._joints = VectorTopic(topic=joint_topic, type="JointState", joints=joints, units=("1",)) if joint_topic else None
+        self._shared = _shared_topics(contract, self._observed, self._joints)
+        self._joint_timeout_s = math.inf if lockstep else joint_timeout_s
         self._pose = VectorTopic(topic=pose_topic, type="PoseStamped", values=_POSE) if pose_topic else None
         if lockstep:
             _check_stamped(contract)
         self.samples = LatestSamples(
-            self.required,
             clock,
             cameras=self.cameras,
             require_stamps=require_stamps,
@@ -66,8 +72,8 @@ class Intake:
             max_identical=0 if lockstep else max_identical,
         )
         self.counts: Counter[tuple[str, str]] = self.samples.counts
-        self.rejections: dict[str, tuple[int, str]] = {}
-        """Topic to how many messages in a row were rejected, and why the last one."""
+        self._rejections: dict[tuple[str, str], tuple[int, str]] = {}
+        """Topic and part to how many messages in a row were rejected, and why the last one; part "": what belongs to none."""
         self._forms: dict[str, str] = {}
         """Topic to what its images were like at first."""
         rule = contract.instruction
@@ -77,31 +83,44 @@ class Intake:
         self._tool: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
         self._positions: dict[str, float] = {}
 
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Topics and parts that an observation is made of."""
+        return self._parts(self._observed)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The same, and what the arm is measured by. Joints that nobody has told yet are one part of their topic."""
+        return self._parts(self._topics)
+
     def receive(self, topic: str, message: Any) -> str:
         """Take a message, or say why not; "" if it was taken or is of no interest."""
         if topic == self._instruction_topic:
             return self._receive_instruction(topic, message)
         if topic not in self._sources:
             return ""
+        part = ""
         try:
+            part = self._part(topic, message)
+            if not part:
+                self.counts[topic, "foreign"] += 1
+                return ""
             positions, tool = self._look_at(topic, message)
-            why = self.samples.put(topic, message)
+            why = self.samples.put(part, message)
         except UNUSABLE as error:
-            return self.reject(topic, str(error) or type(error).__name__)
+            return self._reject(topic, part, str(error) or type(error).__name__)
         if why in ("out_of_order", "repeated_stamp"):
             return why  # an old message is no broken one: only its topic ages
         if why:
-            return self.reject(topic, _WORDS[why])
-        self.rejections.pop(topic, None)
-        self._positions = positions or self._positions
+            return self._reject(topic, part, _WORDS[why])
+        self._rejections.pop((topic, part), None)
+        self._positions |= positions
         self._tool = tool or self._tool
         return ""
 
-    def reject(self, topic: str, why: str) -> str:
-        count, _ = self.rejections.get(topic, (0, ""))
-        self.rejections[topic] = (count + 1, why)
-        self.counts[topic, "rejected"] += 1
-        return why
+    def rejected(self, topic: str) -> tuple[int, str]:
+        """How many messages of a topic, or of its worst part, were rejected in a row, and why the last one."""
+        return max((own for (other, _), own in self._rejections.items() if other == topic), default=(0, ""))
 
     def observation(self) -> Observation:
         """The observation of now. Raises one of UNUSABLE where an image turns out to be damaged, which is then rejected."""
@@ -120,26 +139,48 @@ class Intake:
     def forget(self) -> None:
         """Forget all samples, where the arm was, and what images were like."""
         self.samples.clear()
-        self.rejections.clear()
+        self._rejections.clear()
         self._tool, self._positions = (None, None), {}
         self.forget_forms()
 
     def forget_forms(self) -> None:
-        """Let cameras change the size and the colours of their images."""
+        """Let cameras change the size and the colours of their images, and forgive publishers that told the joints of others."""
         self._forms.clear()
+        for topic in self._shared:
+            self._rejections.pop((topic, ""), None)
 
-    def _look_at(self, topic: str, message: Any) -> tuple[dict[str, float] | None, tuple[np.ndarray, np.ndarray] | None]:
+    def _parts(self, topics: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(part for topic in topics for part in (self._shared[topic].parts if topic in self._shared else (topic,)))
+
+    def _part(self, topic: str, message: Any) -> str:
+        """The part of its topic that a message belongs to; "" if it tells nothing that is needed. Raises one of UNUSABLE."""
+        shared = self._shared.get(topic)
+        if shared is None:
+            return topic
+        names = frozenset(message.name)
+        if not names:
+            raise DatasetError("it names no joint; repair what publishes it")
+        for rival in shared.rivals(names):
+            if self._is_silent(shared.label(rival)):
+                shared.drop(rival)
+        return shared.take(names)
+
+    def _is_silent(self, part: str) -> bool:
+        age = self.samples.age_s(part)
+        return age is None or age > self._joint_timeout_s
+
+    def _look_at(self, topic: str, message: Any) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray] | None]:
         """Raise one of UNUSABLE if the message is; return what it says of the joints and the tool."""
         for source in self._sources[topic]:
             if isinstance(source, CameraTopic):
                 self._check_form(topic, sent_form(source, message))
             else:
-                _finite(source, message)
-        positions = tool = None
+                _numbers(source, message)
+        positions, tool = dict[str, float](), None
         if self._joints and topic == self._joint_topic:
-            positions = dict(zip(self._joints.joints, _finite(self._joints, message).tolist(), strict=True))
+            positions = _numbers(self._joints, message)
         if self._pose and topic == self._pose_topic:
-            pose = _finite(self._pose, message)
+            pose = np.array([*_numbers(self._pose, message).values()])
             size = math.hypot(*pose[3:])
             if not 0.9 <= size <= 1.1:
                 raise DatasetError(f"orientation expected a quaternion of length 1, found length {size:.3g}")
@@ -147,12 +188,18 @@ class Intake:
             tool = pose[:3], pose[3:] / size
         return positions, tool
 
+    def _reject(self, topic: str, part: str, why: str) -> str:
+        count, _ = self._rejections.get((topic, part), (0, ""))
+        self._rejections[topic, part] = (count + 1, why)
+        self.counts[topic, "rejected"] += 1
+        return why
+
     def _reject_damaged(self) -> None:
         for camera in self.contract.cameras.values():
             try:
                 encode_image(camera, self.samples[camera.topic].message)
             except UNUSABLE as error:
-                self.reject(camera.topic, str(error) or type(error).__name__)
+                self._reject(camera.topic, camera.topic, str(error) or type(error).__name__)
 
     def _check_frame(self, frame: str) -> None:
         """Holds, limits and commands take the tool's numbers for those of `base_frame`. Who names no frame is believed."""
@@ -168,7 +215,7 @@ class Intake:
         try:
             self.instruction = word_of(message)
         except UNUSABLE as error:
-            return self.reject(topic, str(error) or type(error).__name__)
+            return self._reject(topic, topic, str(error) or type(error).__name__)
         return ""
 
 
@@ -179,7 +226,20 @@ _WORDS = {
 }
 
 
-def _finite(source: VectorTopic, message: Any) -> np.ndarray:
+def _shared_topics(contract: TopicContract, observed: tuple[str, ...], measured: VectorTopic | None) -> dict[str, SharedJoints]:
+    """Those of the observed topics, and the measured one, that publishers may share."""
+    joints = {topic: own for topic, own in contract.shared_joints().items() if topic in observed}
+    if measured:
+        joints.setdefault(measured.topic, measured.joints)
+    extra = {measured.topic: measured.joints} if measured else {}
+    return {topic: SharedJoints(topic, own, extra.get(topic, ())) for topic, own in joints.items()}
+
+
+def _numbers(source: VectorTopic, message: Any) -> dict[str, float]:
+    """What a message tells of an entry, by joint or value. Raises DatasetError for what is not finite."""
+    if source.type in SHARED_TYPES and set(source.joints).isdisjoint(message.name):
+        return {}
+    source, _ = told_by(source, getattr(message, "name", ()))
     values = encode_vector(source, message)
     # The policy's own type: what overflows float32 is as infinite to it as infinity.
     with np.errstate(over="ignore"):
@@ -187,7 +247,7 @@ def _finite(source: VectorTopic, message: Any) -> np.ndarray:
     if not finite.all():
         named = zip(source.chosen, values.tolist(), finite, strict=True)
         raise DatasetError("not finite: " + ", ".join(f"{name} = {value}" for name, value, good in named if not good))
-    return values
+    return dict(zip(source.chosen, values.tolist(), strict=True))
 
 
 def _check_stamped(contract: TopicContract) -> None:

@@ -1,5 +1,6 @@
 """Whether what came in may be decided on: fresh, of one moment, and not refused again and again."""
 
+from qtransformer_datasets.rosbag.shared_joints import topic_of
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_ros.control.intake import Intake
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
@@ -13,7 +14,7 @@ class ObservationWatch:
         self._counted_from: dict[str, int] = {}
 
     def complaint(self) -> str:
-        """The first topic that cannot be trusted now, and why; "" if all can."""
+        """The first topic, or part of one, that cannot be trusted now, and why; "" if all can."""
         if self._intake.instruction is None:
             return "waiting: for an instruction"
         return next(filter(None, map(self._complaint_about, self._intake.required)), "")
@@ -56,10 +57,10 @@ class ObservationWatch:
         return all(taken(topic) - self._counted_from.get(topic, 0) >= least for topic in self._intake.required)
 
     def _complaint_about(self, topic: str) -> str:
-        count, why = self._intake.rejections.get(topic, (0, ""))
+        count, why = self._intake.rejected(topic_of(topic))
         # In lockstep nothing follows a message that was rejected.
         if count >= (1 if self._settings.lockstep else self._settings.max_consecutive_rejections):
-            return f"rejected: {topic}: {why}"
+            return f"rejected: {topic_of(topic)}: {why}"
         if self._settings.lockstep:
             return ""
         age = self._intake.samples.age_s(topic)

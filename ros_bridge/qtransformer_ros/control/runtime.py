@@ -90,6 +90,7 @@ class PolicyRuntime:
             require_stamps=settings.require_stamps,
             max_identical=settings.max_identical_images,
             lockstep=settings.lockstep,
+            joint_timeout_s=settings.joint_timeout_s,
         )
         self._watch = ObservationWatch(self._intake, settings)
         self._decisions = DecisionRequests(self._intake, self._watch, settings, clock, self.counts)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -28,8 +29,15 @@ class Entities:
         self._publishers.append(self._node.create_publisher(kind, topic, EVERY))
         return self._publishers[-1]
 
-    def subscription(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
-        self._subscriptions.append(self._node.create_subscription(kind, topic, callback, qos))
+    def subscription(
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        events: SubscriptionEventCallbacks | None = None,
+    ) -> None:
+        self._subscriptions.append(self._node.create_subscription(kind, topic, callback, qos, event_callbacks=events))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> None:
         # Steady: a watchdog must not stop because ROS time does.

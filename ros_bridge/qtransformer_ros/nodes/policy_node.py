@@ -25,7 +25,7 @@ from qtransformer_ros.nodes import messages
 from qtransformer_ros.nodes.parameters import declared
 from qtransformer_ros.nodes.policy_parameters import LIMITS, PolicyParameters
 from qtransformer_ros.nodes.policy_session import PolicySession
-from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, LATCHED
+from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, HEARD_BY_ANOTHER, LATCHED
 from qtransformer_ros.nodes.running import run
 from qtransformer_ros.policy.deployment import deploy
 
@@ -46,7 +46,7 @@ class PolicyNode(LifecycleNode):
         self._status = self.create_publisher(DiagnosticStatus, "~/status", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVERY)
         for qos in ANY_PUBLISHER:
-            self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos)
+            self.create_subscription(Bool, TOPIC_ESTOP, self._hear_estop, qos, event_callbacks=HEARD_BY_ANOTHER)
         self.create_service(Trigger, "~/start", lambda _, r: self._serve(r, lambda s: s.runtime.start()))
         self.create_service(Trigger, "~/stop", lambda _, r: self._serve(r, lambda s: s.runtime.stop()))
         self.create_service(Trigger, "~/reset", lambda _, r: self._serve(r, lambda s: s.runtime.reset()))

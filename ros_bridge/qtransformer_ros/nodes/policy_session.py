@@ -21,7 +21,7 @@ from qtransformer_ros.nodes import messages
 from qtransformer_ros.nodes.entities import Entities, NodeClock
 from qtransformer_ros.nodes.policy_outputs import PolicyOutputs
 from qtransformer_ros.nodes.policy_parameters import PolicyParameters
-from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, IMAGE, LATCHED_OR_NOT, LATEST
+from qtransformer_ros.nodes.qos import ANY_PUBLISHER, EVERY, HEARD_BY_ANOTHER, IMAGE, LATCHED_OR_NOT, LATEST
 from qtransformer_ros.policy.deployment import Deployment
 
 TOPIC_JOINTS, TOPIC_POSE, TOPIC_ENABLED = "joint_states", "ee_pose", "motion_enabled"
@@ -148,8 +148,11 @@ class PolicySession:
             for latched in LATCHED_OR_NOT:
                 self._entities.subscription(messages.MESSAGE_CLASSES["String"], topic, self._receiver(topic), latched)
         for quality in ANY_PUBLISHER:
-            self._entities.subscription(Bool, TOPIC_ENABLED, lambda m: self.apply(self.runtime.enable_motion(m.data)), quality)
+            self._entities.subscription(Bool, TOPIC_ENABLED, self._enable, quality, HEARD_BY_ANOTHER)
         self._entities.subscription(JointTrajectory, "~/score_candidates", self._score, EVERY)
+
+    def _enable(self, message: Bool) -> None:
+        self.apply(self.runtime.enable_motion(message.data))
 
     def _receiver(self, topic: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:

@@ -1,5 +1,6 @@
 """Qualities of service: a profile for each kind of topic."""
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
@@ -27,3 +28,5 @@ LATCHED_OR_NOT = (EVERY, LATCHED)
 ANY_PUBLISHER = (_qos(1000, reliable=True), LATCHED, _qos(1000, reliable=False))
 """To hear an e-stop from whatever sends it: latched or not, reliable or not. A press may wait behind all that was said while the
 node was busy configuring, and must not be pushed out by it."""
+HEARD_BY_ANOTHER = SubscriptionEventCallbacks(incompatible_qos=lambda _: None)
+"""For these three: one of them matches every publisher, and the others would warn that nothing of it is received."""

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag.index import BagIndex, check_topics, pieces, windows
+from qtransformer_datasets.rosbag.index import BagIndex, check_topics
+from qtransformer_datasets.rosbag.pieces import pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.tick_sync import Gap
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -78,7 +79,7 @@ def audit(
     report = report_bag(index, gaps, int(steps > 0), tuple(problems))
     if gaps:
         problems.append(report.gaps_text())
-    rates = _rates(report, contract)
+    rates = _rates(index, report, contract)
     problems += [
         f"{t} came at {found:.2f} Hz and is needed at {least:.2f} Hz" for t, (found, least) in rates.items() if 0 < found < least
     ]
@@ -114,11 +115,12 @@ def _cut(index: BagIndex, contract: TopicContract, gaps: list[Gap], problems: li
     return steps
 
 
-def _rates(report: BagReport, contract: TopicContract) -> dict[str, tuple[float, float]]:
-    """A topic is needed once per tick, or as often as its tolerance says where that is longer."""
+def _rates(index: BagIndex, report: BagReport, contract: TopicContract) -> dict[str, tuple[float, float]]:
+    """A topic, or a part of one, is needed once per tick, or as often as its tolerance says where that is longer."""
     found = {topic.topic: topic.rate_hz for topic in report.topics}
-    needed = {s.topic: RATE_SHARE * min(contract.control_hz, 1 / contract.tolerance_of(s)) for s in contract.observed}
-    return {topic: (found[topic], least) for topic, least in needed.items()}
+    readings = index.readings(contract.observed)
+    needed = {p.name: RATE_SHARE * min(contract.control_hz, 1 / contract.tolerance_of(s)) for s, p in readings}
+    return {name: (found[name], least) for name, least in needed.items()}
 
 
 def _outcome(index: BagIndex, contract: TopicContract) -> str:

@@ -16,13 +16,14 @@ from qtransformer.value_heads.support import (
     GROWTH,
     MAX_CLIPPED,
     WINDOW,
+    Beyond,
     Support,
     SupportGrowth,
     accepts,
+    count_beyond,
     find_support,
     initial_value,
     resolved,
-    shares_beyond,
     widened,
 )
 
@@ -155,25 +156,24 @@ def growth() -> SupportGrowth:
     return SupportGrowth(Support(v_min=0.0, v_max=1.0, lowest=-5.0, highest=5.0))
 
 
-def see(counted: SupportGrowth, low: float, high: float, count: int = 100) -> None:
-    number = torch.tensor(count)
-    counted.see((torch.tensor(low), number), (torch.tensor(high), number))
+def see(counted: SupportGrowth, below: int, above: int, targets: int = 1000) -> None:
+    counted.see(Beyond(torch.tensor(below), torch.tensor(above), torch.tensor(targets)))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
+    ("below", "above", "expected"),
     [
-        (0.0, 0.0, (0.0, 1.0)),
-        (0.02, 0.0, (-0.5, 1.0)),
-        (0.0, 0.02, (0.0, 1.5)),
-        (0.009, 0.009, (0.0, 1.0)),
-        (1.0, 1.0, (-0.5, 1.5)),
+        (0, 0, (0.0, 1.0)),
+        (20, 0, (-0.5, 1.0)),
+        (0, 20, (0.0, 1.5)),
+        (9, 9, (0.0, 1.0)),
+        (1000, 1000, (-0.5, 1.5)),
     ],
 )
-def test_an_end_moves_when_a_window_had_more_than_its_share_beyond(low, high, expected) -> None:
+def test_an_end_moves_when_a_window_had_more_than_its_share_beyond(below, above, expected) -> None:
     counted = growth()
     for _ in range(3):
-        see(counted, low, high)
+        see(counted, below, above)
     assert counted.decide(0.0, 1.0, WINDOW - 2) == (0.0, 1.0), "nothing is decided within a window"
     assert counted.decide(0.0, 1.0, WINDOW - 1) == pytest.approx(expected)
     assert counted.decide(0.0, 1.0, 2 * WINDOW - 1) == (0.0, 1.0), "a decision starts the count anew"
@@ -181,9 +181,9 @@ def test_an_end_moves_when_a_window_had_more_than_its_share_beyond(low, high, ex
 
 def test_updates_weigh_by_how_many_targets_they_had() -> None:
     counted = growth()
-    see(counted, 0.0, 1.0, count=1)
-    see(counted, 0.0, 0.0, count=int(2 / MAX_CLIPPED))
-    see(counted, 0.0, 0.0, count=0)
+    see(counted, 0, 1, targets=1)
+    see(counted, 0, 0, targets=int(2 / MAX_CLIPPED))
+    see(counted, 0, 0, targets=0)
     assert counted.decide(0.0, 1.0, WINDOW - 1) == (0.0, 1.0)
 
 
@@ -192,8 +192,7 @@ def test_targets_beyond_are_counted_where_they_hold_and_claims_beyond_are_not_be
     head = make_value_head(ValueConfig(kind=kind, v_min=-1.0, v_max=1.0))
     rewards, discounts = torch.tensor([0.5, -0.5, 0.1, 0.0, 2.0]), torch.tensor([0.9, 0.9, 0.9, 1.0, 0.0])
     ahead, counted = torch.tensor([0.9, -0.9, 0.9, 1.2, 0.0]), torch.tensor([True, True, True, True, False])
-    shares = shares_beyond(head, rewards, discounts, ahead, counted)
-    assert {k: (float(v), int(n)) for k, (v, n) in shares.items()} == {"clipped_low": (0.25, 4), "clipped_high": (0.25, 4)}
+    assert tuple(map(int, count_beyond(head, rewards, discounts, ahead, counted))) == (1, 1, 4)
 
 
 def test_what_was_left_open_accepts_any_range_and_nothing_else() -> None:

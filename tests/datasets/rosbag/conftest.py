@@ -127,6 +127,18 @@ def demonstration(steps: int = 5, latency: int = 3 * MS, start: int = START) -> 
     return sent
 
 
+def events(*said: tuple[float, str], topic: str = "/event") -> list[Sent]:
+    """Words, each with when it is said, from START on [s]."""
+    at = [START + round(t * 1000) * MS for t, _ in said]
+    return [Sent(topic, "std_msgs/msg/String", t, t, {"data": word}) for t, (_, word) in zip(at, said, strict=True)]
+
+
+def drop(sent: list[Sent], topic: str, *stamps: int) -> list[Sent]:
+    """Without the messages of a topic that have these stamps."""
+    return [s for s in sent if not (s.topic == topic and s.stamp in stamps)]
+
+
+MARKERS = "\nepisodes:\n  start: {topic: /event, words: [start]}\n  stop: {topic: /event, words: [stop, success, failure]}\n"
 CONTRACT = """
 control_hz: 10
 clock: header

@@ -7,6 +7,7 @@ import pytest
 from qtransformer_datasets import inspect_dataset, verify
 from qtransformer_datasets.curation.inspect import inspect_source
 from qtransformer_datasets.data_source import DataSource
+from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.report import inspect_bag
 
 
@@ -76,3 +77,15 @@ def test_bags_that_partial_leaves_out_are_problems(robot, write_bag, contract_fi
     assert len(verdict.reports) == 2
     assert verdict.problems
     assert all("all/b" in problem for problem in verdict.problems)
+
+
+def test_the_report_says_what_each_topic_did(robot, bag, contract_file) -> None:
+    (report,) = BagEpisodes(bag, contract=contract_file()).reports
+    by_topic = {t.topic: t for t in report.topics}
+    wrist = by_topic["/wrist/image_raw"]
+    assert (wrist.count, wrist.rate_hz, wrist.first_s, wrist.last_s) == (6, pytest.approx(10), 0.0, pytest.approx(0.5))
+    assert wrist.jitter_s == pytest.approx(0)
+    assert by_topic["/commands"].first_s == pytest.approx(0.02)
+    assert "/wrist/image_raw" in report.text()
+    assert "10.0" in report.text()
+    assert (report.episodes, report.gaps, report.problems) == (1, (), ())

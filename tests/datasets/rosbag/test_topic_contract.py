@@ -186,7 +186,15 @@ def test_relative_topics_follow_the_namespace(contract_file: Callable[..., Path]
 PURE = [
     *(
         f"rosbag.{name}"
-        for name in ("topic_contract", "contract_entries", "ros_messages", "message_types", "strict_yaml", "tick_sync")
+        for name in (
+            "topic_contract",
+            "contract_entries",
+            "ros_messages",
+            "shared_joints",
+            "message_types",
+            "strict_yaml",
+            "tick_sync",
+        )
     ),
     "episodes.image_header",
 ]

@@ -14,7 +14,7 @@ from qtransformer_ros.control.buffer import LatestSamples, message_stamp_ns
 
 
 def samples(clock: HandClock, **options: Any) -> LatestSamples:
-    return LatestSamples(["camera", "joints"], clock, cameras=["camera"], **options)
+    return LatestSamples(clock, cameras=["camera"], **options)
 
 
 @pytest.fixture
