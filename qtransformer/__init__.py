@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from qtransformer.acting import ActingConfig
 from qtransformer.action_tokenizer import ActionTokenizer
 from qtransformer.config import TrainConfig
 from qtransformer.errors import QTransformerError
@@ -13,6 +14,7 @@ from qtransformer.value_heads import C51, MSE, HLGauss, TwoHot
 __all__ = [
     "C51",
     "MSE",
+    "ActingConfig",
     "ActionSpec",
     "ActionTokenizer",
     "Episode",

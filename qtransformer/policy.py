@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import read_checkpoint
 from qtransformer.config import Algo, TrainConfig
 from qtransformer.distrust import distrusted, reward_on_the_way
@@ -79,32 +80,47 @@ class Policy:
         observation_spec: ObservationSpec,
         device: torch.device,
         reward_on_the_way: float = 0.0,
+        acting: ActingConfig | None = None,
     ) -> None:
-        """`reward_on_the_way`: the highest in the data before an episode ends; a surprise is what even that does not explain."""
+        """
+        Args:
+            network: what acts.
+            config: of its training.
+            action_spec: of its data.
+            observation_spec: of its data.
+            device: where the network is.
+            reward_on_the_way: the highest in the data before an episode ends; a surprise is what even that does not explain.
+            acting: how to act; None is as trained.
+
+        Raises:
+            ConfigError: it cannot act so.
+        """
         self.network, self.config, self.device = network, config, device
         self.action_spec, self.observation_spec = action_spec, observation_spec
         self.value: float | None = None
         """Expected return of the last action; None for a cloned policy, whose values were never trained."""
         self._draws = torch.Generator().manual_seed(config.seed)
         self._recollection = self._nothing_seen()
-        targets = config.targets
+        self._targets = targets = (acting or ActingConfig()).over(config)
         self._surprise = Surprise(targets.surprise, targets.discount, reward_on_the_way) if targets.surprise else None
         self._tokens: deque[Float[Tensor, "1 1 s e"]] = deque(maxlen=config.model.history)
         self._instruction: tuple[str, Tensor] | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> "Policy":
-        """Load a run or checkpoint directory, verify it, and replay its golden sample.
+    def from_checkpoint(cls, path: str | Path, device: str = "auto", acting: ActingConfig | None = None) -> "Policy":
+        """Load a run or checkpoint directory, verify it, and replay its golden sample. It acts as trained, or as `acting` says.
 
         Raises:
             CheckpointError: it is missing, incomplete, altered, or acts differently from when it was saved.
+            ConfigError: it cannot act as `acting` asks.
         """
         chosen = pick_device(device)
         artefact = read_checkpoint(path, chosen)
         reward = reward_on_the_way(artefact.stats)
-        policy = cls(artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen, reward)
+        made_of = artefact.network, artefact.config, artefact.action_spec, artefact.observation_spec, chosen, reward
+        policy = cls(*made_of)
         policy.verify_golden(artefact.golden, str(path))
-        return policy
+        return cls(*made_of, acting) if acting else policy
 
     def reset(self) -> None:
         """Forget the episode so far. What is drawn in the next one follows from the training's seed alone."""
@@ -177,10 +193,20 @@ class Policy:
         """Whether it follows the behaviour classifier, because its values were never trained (`algo=bc`)."""
         return self.config.algo is Algo.bc
 
+    @property
+    def acting(self) -> ActingConfig | None:
+        """The settings it acts by, all of them; None for a cloned policy, which has none."""
+        return None if self.imitates else ActingConfig.of(self._targets)
+
+    @property
+    def not_as_trained(self) -> str:
+        """Which of these settings are others than in its training, in words; "" where none are."""
+        return ActingConfig.of(self._targets).departures(ActingConfig.of(self.config.targets))
+
     def greedy(self, context: Float[Tensor, "b s e"]) -> Decision:
         """The decision for windows of observation tokens: one rule for the frame a robot sees and for all frames of a log. Who acts
         by it also takes in what has surprised it (`decide`); of a log's frames nothing followed from the policy's own choices."""
-        targets = self.config.targets
+        targets = self._targets
         if self.imitates:
             return self.network.greedy(context, 0.0, imitate=True)
         if targets.proposals:
@@ -189,7 +215,7 @@ class Policy:
 
     def _surprised(self, context: Float[Tensor, "1 s e"], observation: Observation) -> Decision:
         """`greedy`, but for what has disappointed before in this episode."""
-        targets, network = self.config.targets, self.network
+        targets, network = self._targets, self.network
         if self._surprise is None or self.imitates:
             return self.greedy(context)
         bins, probs = network.candidates(context, targets.proposals, targets.behavior_mask, self._draws)

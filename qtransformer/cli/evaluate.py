@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.checks import check_specs
 from qtransformer.cli import log_evaluation
@@ -24,6 +25,7 @@ from qtransformer.cli.factories import (
 )
 from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import ActorKind, EvalSettings
+from qtransformer.config import to_dict
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.evaluate import Evaluation
 from qtransformer.files import write_json
@@ -31,7 +33,7 @@ from qtransformer.parallel import default_workers, parallel_map
 from qtransformer.policy import Policy
 
 FROM_LOGS = ("critic_data", "critic_steps", "fqe_steps", "select")
-IN_SCENES = ("episodes", "seed", "split", "env", "env_kwargs", "videos", "workers")
+IN_SCENES = ("episodes", "seed", "split", "env", "env_kwargs", "videos", "workers", "acting")
 """Settings that one way of judging reads and the other does not."""
 
 
@@ -50,11 +52,13 @@ def run(settings: EvalSettings) -> int:
         print(f"would act {settings.episodes} {settings.split.value} episodes of {settings.actor.value} on {workers} workers")
         return 0
     evaluation = evaluate_in_parallel(settings, env, policy)
-    print(success_line(evaluation, scenes(settings)))  # first: it must not be lost with a file that cannot be written
+    told = how_it_acted(policy)
+    # First: it must not be lost with a file that cannot be written.
+    print(success_line(evaluation, scenes(settings), told["not_as_trained"]))
     if settings.json:
         path = Path(settings.json)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, evaluation.to_dict())
+        write_json(path, {**told, **evaluation.to_dict()})
     if settings.videos:
         film_episodes(settings, env, policy)
     return 0
@@ -95,10 +99,16 @@ def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy
     return Evaluation(results=tuple(results), seconds=perf_counter() - began)
 
 
-def success_line(evaluation: Evaluation, scenes: str = "held-out") -> str:
+def success_line(evaluation: Evaluation, scenes: str = "held-out", not_as_trained: str = "") -> str:
     low, high = evaluation.interval
-    said = f"{scenes} " if scenes else ""
-    return f"success {evaluation.success:.2f} [{low:.2f}, {high:.2f}] over {len(evaluation.results)} {said}episodes"
+    said, how = f"{scenes} " if scenes else "", f", acting by {not_as_trained}" if not_as_trained else ""
+    return f"success {evaluation.success:.2f} [{low:.2f}, {high:.2f}] over {len(evaluation.results)} {said}episodes{how}"
+
+
+def how_it_acted(policy: Policy | None) -> dict[str, Any]:
+    """What is recorded with a result: the settings that the policy acted by, and in words those that are not its training's."""
+    acting = policy.acting if policy else None
+    return {"acting": acting and to_dict(acting), "not_as_trained": policy.not_as_trained if policy else ""}
 
 
 def scenes(settings: EvalSettings) -> str:
@@ -158,7 +168,8 @@ def film_episodes(settings: EvalSettings, env: EnvFactory, policy: Policy | None
     try:
         actor = policy or _actor(settings)(world)(settings.seed)
         seeds = range(settings.seed, settings.seed + settings.videos)
-        film(world, actor, seeds, _video_directory(settings), label or settings.actor.value)
+        told = ", ".join(filter(None, (label or settings.actor.value, how_it_acted(policy)["not_as_trained"])))
+        film(world, actor, seeds, _video_directory(settings), told)
     finally:
         world.close()
 
@@ -169,12 +180,14 @@ def _video_directory(settings: EvalSettings) -> Path:
 
 def load_policy(settings: EvalSettings) -> Policy | None:
     if settings.actor is not ActorKind.policy:
+        if settings.acting != ActingConfig():
+            raise UsageError(f"acting: actor={settings.actor.value} has no such settings; leave them out, or let the policy act")
         return None
     if not settings.run:
         raise UsageError("eval needs run=... (only actor=expert and actor=random go without)")
-    return Policy.from_checkpoint(settings.run, settings.device)
+    return Policy.from_checkpoint(settings.run, settings.device, settings.acting)
 
 
 def _actor(settings: EvalSettings) -> PolicyMaker | ExpertMaker | RandomMaker:
     makers = {ActorKind.expert: ExpertMaker(), ActorKind.random: RandomMaker()}
-    return makers.get(settings.actor) or PolicyMaker(settings.run, settings.device)
+    return makers.get(settings.actor) or PolicyMaker(settings.run, settings.device, settings.acting)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qtransformer.acting import ActingConfig
 from qtransformer.cli.compose import UsageError
 from qtransformer.errors import ConfigError
 from qtransformer.evaluate import EpisodeResult, run_episode
@@ -93,11 +94,12 @@ class PolicyMaker:
     """The trained network of a run; loaded once per process."""
 
     run: str
-    device: str = "auto"
+    device: str
+    acting: ActingConfig
 
     def __call__(self, env: Env) -> ActorMaker:
         del env
-        policy = Policy.from_checkpoint(self.run, self.device)
+        policy = Policy.from_checkpoint(self.run, self.device, self.acting)
         return lambda seed: policy
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from qtransformer.acting import ActingConfig
 from qtransformer.config import TrainConfig, require_positive
 
 
@@ -113,7 +114,7 @@ class EvalSettings:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the environment, over those it was trained in: {num_objects: 5}."""
     json: str = ""
-    """File for the result: success, low, high, episodes, seconds, and every episode; with dataset=... all scores."""
+    """File for the result: success, low, high, episodes, seconds, how it acted, and every episode; with dataset=... all scores."""
     videos: int = 0
     """Episodes to film into videos/ of the run."""
     device: str = "auto"
@@ -122,6 +123,8 @@ class EvalSettings:
     """Processes; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    """How the policy of `run` acts, where not as trained."""
 
     def __post_init__(self) -> None:
         require_positive(self, "", but=("fqe_steps", "seed", "videos", "workers"))
@@ -187,6 +190,8 @@ class CalibrateSettings:
     """Processes; 0 takes every core."""
     dry_run: bool = False
     """Print the plan and stop."""
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    """How the policy acts, where not as trained. A threshold holds for this way of acting alone."""
 
     def __post_init__(self) -> None:
         require_positive(self, "", but=("seed", "workers"))

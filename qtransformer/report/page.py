@@ -91,12 +91,13 @@ def _headline(record: Record) -> str:
             top=True,
         )
     low, high = ours.evaluation.interval
-    facts = [(m.label, f"{m.evaluation.success:.2f}") for m in record.methods if m is not ours]
+    facts = [(m.title, f"{m.evaluation.success:.2f}") for m in record.methods if m is not ours]
     if record.data:
         facts.append(("The data", f"{record.data.success:.2f}"))
+    how = f", acting by {escape(ours.not_as_trained)}" if ours.not_as_trained else ""
     boxes = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
     return f"""<div class="hero"><div><div class="big">{ours.evaluation.success:.2f}</div>
-<p>success, <b>[{low:.2f}, {high:.2f}]</b> over {len(ours.evaluation.results)} episodes</p></div>
+<p>success, <b>[{low:.2f}, {high:.2f}]</b> over {len(ours.evaluation.results)} episodes{how}</p></div>
 <dl class="facts">{boxes}</dl></div>"""
 
 
@@ -123,14 +124,14 @@ def _pairings(record: Record) -> str:
     for other in others:
         p = pair(ours.evaluation, other.evaluation)
         if p.episodes == 0:
-            rows.append([swatch(other.color, other.label), "no common seeds", "", "", "", "", ""])
+            rows.append([swatch(other.color, other.title), "no common seeds", "", "", "", "", ""])
             continue
         difference = (p.wins - p.losses) / p.episodes
         numbers = [f"{difference:+.2f}", str(p.wins), str(p.losses), str(p.both), str(p.neither), _p_value(p.p_value)]
-        rows.append([swatch(other.color, other.label), *numbers])
+        rows.append([swatch(other.color, other.title), *numbers])
     heads = ["against", "difference", "wins", "losses", "both succeed", "both fail", "p (McNemar, exact)"]
     return card(
-        f"{escape(ours.label)} on the same seeds",
+        f"{escape(ours.title)} on the same seeds",
         table(heads, rows, numbers=range(1, 7)),
         look="many wins (only ours succeeds), few losses, and p well under .05",
         warning="losses nearly as many as wins: the difference of the bars is luck",
@@ -233,12 +234,12 @@ def _values(record: Record) -> str:
     if distributions is None:
         cards.append(note("No value_distributions.npz: `film` writes it for policies with a categorical value head."))
     else:
-        kind = "success" if distributions.success else "failure"
+        kind, seed = "success" if distributions.success else "failure", distributions.seed
         cards.append(
             card(
                 "Value over an episode",
                 plots.to_svg(plots.distribution_plot(distributions, SCREEN)),
-                f"{kind}, seed {distributions.seed}" if distributions.seed >= 0 else kind,
+                ", ".join(filter(None, (distributions.label, kind, f"seed {seed}" if seed >= 0 else ""))),
                 look="mass that moves towards the return really reached as the end comes near, often split between success "
                 "and failure before",
                 warning="mass that stays where it was, or sits at the top from the first step",
@@ -324,8 +325,8 @@ def _episodes(record: Record) -> str:
         after=table(["", "episodes", "median steps (range)"], stats, numbers=(1,)),
         classes="wide",
     )
-    others = {m.label: {r.seed: r for r in m.evaluation.results} for m in record.methods if m is not ours}
-    heads = ["seed", escape(ours.label), "steps", "ended by", "first value", *map(escape, others)]
+    others = {m.title: {r.seed: r for r in m.evaluation.results} for m in record.methods if m is not ours}
+    heads = ["seed", escape(ours.title), "steps", "ended by", "first value", *map(escape, others)]
     rows = [_episode_row(r, others) for r in sorted(results, key=lambda r: (r.success, r.seed))]
     full = card("", table(heads, rows, numbers=(2, 4)))
     full = f"<details><summary>All {len(results)} episodes, failures first</summary>{full}</details>"

@@ -71,7 +71,7 @@ def to_png(figure: Figure, path: Path) -> None:
 
 def success_plot(methods: Sequence[Method], data: DataSummary | None, theme: Theme) -> Figure:
     """Success rates with their 95% intervals, best at the top."""
-    rows = [(m.label, m.color, m.evaluation.success, m.evaluation.interval, m.name == OURS) for m in methods]
+    rows = [(m.title, m.color, m.evaluation.success, m.evaluation.interval, m.name == OURS) for m in methods]
     if data is not None:
         rows.append(("the data", METHOD_COLORS[DATA], data.success, (data.low, data.high), False))
     rows.sort(key=lambda row: row[2])

@@ -61,6 +61,13 @@ class Method:
     name: str
     label: str
     evaluation: Evaluation
+    not_as_trained: str = ""
+    """Settings it acted by that were not its training's."""
+
+    @property
+    def title(self) -> str:
+        """What its results stand under: its label, and how it acted where that was not as trained."""
+        return f"{self.label}, {self.not_as_trained}" if self.not_as_trained else self.label
 
     @property
     def color(self) -> str:
@@ -101,6 +108,8 @@ class Distributions:
     """(t,)"""
     success: bool
     seed: int
+    label: str
+    """Of the film, which tells how the actor acted where that was not as trained."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,7 +199,12 @@ def _method(path: Path) -> Method:
     evaluation = Evaluation.from_dict(data)
     if not evaluation.results:
         raise ValueError("no results")
-    return Method(name=path.stem, label=str(data.get("label") or method_label(path.stem)), evaluation=evaluation)
+    return Method(
+        name=path.stem,
+        label=str(data.get("label") or method_label(path.stem)),
+        evaluation=evaluation,
+        not_as_trained=str(data.get("not_as_trained") or ""),
+    )
 
 
 def _data(path: Path) -> DataSummary:
@@ -221,6 +235,7 @@ def _distributions(path: Path) -> Distributions:
             values=file["values"].astype(np.float64),
             success=bool(file["success"]) if "success" in file else True,
             seed=int(file["seed"]) if "seed" in file else -1,
+            label=str(file["label"]) if "label" in file else "",
         )
     if result.probs.shape != (len(result.values), len(result.locations)) or result.probs.size == 0:
         raise ValueError(f"probs {result.probs.shape} fit neither values nor locations")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from console import TINY, qtransformer
 
+from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import calibrate
 from qtransformer.cli.main import main
@@ -52,11 +53,16 @@ def test_it_calibrates_on_validation_and_measures_on_test_objects(
         return Evaluation(results=tuple(results), seconds=0.0)
 
     monkeypatch.setattr(calibrate, "evaluate_in_parallel", act)
-    assert main(["calibrate", f"run={trained}", "episodes=40", "seed=7", "device=cpu"]) == 0
+    how = ["acting.proposals=4", "acting.behavior_mask=0.1"]
+    assert main(["calibrate", f"run={trained}", "episodes=40", "seed=7", "device=cpu", *how]) == 0
+    assert [s.acting for s in asked] == [ActingConfig(proposals=4, behavior_mask=0.1)] * 2
     assert [(s.split.value, s.seed, s.episodes) for s in asked] == [("validation", 7, 40), ("test", 47, 40)]
     assert {s.run for s in asked} == {str(resolve_checkpoint(trained))}, "the same both times, though the run may go on"
     found = json.loads((trained / calibrate.FILE).read_text())
+    assert found["acting"] == {"proposals": 4, "behavior_mask": 0.1, "surprise": 0.0}, "the threshold holds for it alone"
+    assert found["not_as_trained"] == "proposals=4 (trained: 0), behavior_mask=0.1 (trained: 0.3)"
     assert found["threshold"] == 0.02  # floor(.05 * 40) = 2nd smallest of 39
     assert found["measured_on_test_objects"]["false_stops"] == 0.25
     assert found["measured_on_test_objects"]["caught"] == 1.0
-    assert "threshold 0.0200" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "threshold 0.0200 for 0.05 false stops, acting by proposals=4 (trained: 0), behavior_mask=0.1 (trained: 0.3): " in told

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from console import TINY, qtransformer
+from toy_env import ToyEnv
 
+from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli import evaluate as verb
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
@@ -17,6 +19,7 @@ from qtransformer.cli.main import main
 from qtransformer.cli.settings import EvalSettings, Split
 from qtransformer.errors import SpecMismatchError
 from qtransformer.evaluate import Evaluation
+from qtransformer.evaluate import evaluate as act_one_by_one
 from qtransformer.policy import Policy
 
 TOY = ["env=toy_env:ToyEnv", "device=cpu"]
@@ -48,6 +51,27 @@ def test_a_result_that_cannot_be_written_has_been_told(trained: Path, capsys: py
 def test_workers_do_not_matter(trained: Path, tmp_path: Path) -> None:
     one, two = (evaluate(tmp_path / f"{n}.json", f"run={trained}", "episodes=6", f"workers={n}", *TOY) for n in (1, 2))
     assert one["results"] == two["results"]
+
+
+def test_a_policy_acts_by_other_settings_than_its_training_s_and_every_result_tells(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    asked = [f"run={run}", "episodes=4", *TOY]
+    as_trained = evaluate(tmp_path / "a.json", *asked, "workers=1")
+    assert (as_trained["acting"], as_trained["not_as_trained"]) == ({"proposals": 0, "behavior_mask": 0.3, "surprise": 0.0}, "")
+    assert capsys.readouterr().out.endswith("over 4 episodes\n")
+    found = evaluate(tmp_path / "b.json", *asked, "acting.proposals=6", "acting.behavior_mask=0.01", "workers=2", "videos=1")
+    told = "proposals=6 (trained: 0), behavior_mask=0.01 (trained: 0.3)"
+    assert (found["acting"], found["not_as_trained"]) == ({"proposals": 6, "behavior_mask": 0.01, "surprise": 0.0}, told)
+    assert f"over 4 episodes, acting by {told}\n" in capsys.readouterr().out
+    [film] = json.loads((run / "videos" / "videos.json").read_text())
+    assert film["label"] == f"policy, {told}"
+    policy = Policy.from_checkpoint(run, "cpu", ActingConfig(proposals=6, behavior_mask=0.01))
+    expected = act_one_by_one(ToyEnv(), policy, range(1000, 1004), policy.config.targets.discount).to_dict()
+    assert found["results"] == json.loads(json.dumps(expected))["results"]
+    assert found["results"] != as_trained["results"]
 
 
 def test_a_checkpoint_serves_as_well_as_its_run(trained: Path, tmp_path: Path) -> None:
@@ -103,6 +127,11 @@ def test_objects_of_the_data_are_not_called_held_out(logged: str, split: str, sa
         (["env=toy_env"], 2, "package.module:function"),
         (["actor=exprt"], 2, "did you mean expert?"),
         (["actor=expert", *TOY], 1, "actor=expert knows only"),
+        (["actor=expert", "acting.proposals=4", *TOY], 2, "acting: actor=expert has no such settings"),
+        (["acting.proposals=many", *TOY], 2, "acting.proposals: expected"),
+        (["acting.proposal=4", *TOY], 2, "did you mean acting.proposals?"),
+        (["acting.proposals=5000", *TOY], 1, "must be at most 4096"),
+        (["acting.surprise=0.3", *TOY], 1, "chooses among proposals"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -121,11 +150,22 @@ def test_a_setting_of_logs_alone_is_refused_without_them(said: str, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "said", ["episodes=5", "seed=1", "split=train", "videos=1", "workers=1", "env=toy_env:ToyEnv", "env_kwargs={num_objects: 5}"]
+    "said",
+    [
+        "episodes=5",
+        "seed=1",
+        "split=train",
+        "videos=1",
+        "workers=1",
+        "env=toy_env:ToyEnv",
+        "env_kwargs={num_objects: 5}",
+        "acting.proposals=4",
+    ],
 )
 def test_a_setting_of_scenes_is_refused_where_logs_judge(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "run=r", "dataset=d.hdf5", said]) == 2
-    assert f"{said.split('=')[0]}=...: no scene is acted where dataset=... judges from logs" in capsys.readouterr().err
+    name = said.split("=")[0].split(".")[0]
+    assert f"{name}=...: no scene is acted where dataset=... judges from logs" in capsys.readouterr().err
 
 
 def test_a_policy_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -273,6 +273,27 @@ OURS = [
         "test_checkpoint.py golden",
     ),
     Mutant(
+        "settings to act by are not taken up",
+        "policy.py",
+        "return cls(*made_of, acting) if acting else policy",
+        "return policy",
+        "test_acting.py last_digit",
+    ),
+    Mutant(
+        "a checkpoint is verified by settings it was not saved with",
+        "policy.py",
+        "policy = cls(*made_of)",
+        "policy = cls(*made_of, acting)",
+        "test_acting.py verified",
+    ),
+    Mutant(
+        "proposals are drawn from a classifier that was never learned",
+        "acting.py",
+        "if config.targets.behavior_mask == 0 and (self.proposals or self.behavior_mask):",
+        "if False:",
+        "test_acting.py refused",
+    ),
+    Mutant(
         "manifests are not read",
         "checkpoint.py",
         "    verify_manifest(directory, FILES)\n    config = ",

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from qtransformer.intervals import wilson
@@ -91,6 +92,20 @@ def test_numbers_of_the_page_are_those_of_the_inputs(full_run: Path) -> None:
     assert "failures at the time limit 7 20 (20 to 20)" in text
     assert "1,234 samples/s" in text
     assert "model.action_bins 5" in text
+
+
+def test_results_of_other_settings_than_the_training_s_never_stand_there_as_its_own(full_run: Path) -> None:
+    path, told = full_run / "evaluations" / "qtransformer.json", "proposals=64 (trained: 8)"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"not_as_trained": told}))
+    distributions = full_run / "value_distributions.npz"
+    with np.load(distributions) as file:
+        kept = dict(file)
+    np.savez(distributions, **kept, label="filmed otherwise")
+    page = build_report(full_run).read_text()
+    assert f"over 20 episodes, acting by {told}</p>" in page
+    assert f"<h3>Q-Transformer, {told} on the same seeds" in page
+    assert f"<th>Q-Transformer, {told}</th>" in page
+    assert "filmed otherwise, " in page
 
 
 def test_nothing_is_asked_of_the_network(full_run: Path) -> None:

@@ -141,6 +141,25 @@ def test_a_checkpoint_that_is_missing_or_swapped_is_refused(deployed, tmp_path) 
     d.probe.wait_for(lambda: "was replaced since it was loaded" in d.status.message, "the reason")
 
 
+def test_how_it_acts_is_taken_up_by_configure_and_told(deployed) -> None:
+    d = deployed(proposals=6, behavior_mask=0.01)
+    d.run()
+    otherwise = "proposals=6 (trained: 0), behavior_mask=0.01 (trained: 0.3)"
+    told = f"proposals=6, behavior_mask=0.01, surprise=0.0; not as trained: {otherwise}"
+    assert d.values()["acting"] == told
+    assert f"acts by {told}" in d.process.output
+    assert d.probe.transition(NODE, "deactivate")
+    assert d.probe.transition(NODE, "cleanup")
+    assert "from -1 to 4096" in d.probe.set_parameters(NODE, proposals=5000)["proposals"]
+    assert not d.probe.set_parameters(NODE, proposals=-1, behavior_mask=0)
+    assert d.probe.transition(NODE, "configure", 60), d.status.message
+    d.probe.wait_for(lambda: "behavior_mask=0.0 (trained: 0.3)" in d.values().get("acting", ""), "the mask taken off")
+    assert d.probe.transition(NODE, "cleanup")
+    assert not d.probe.set_parameters(NODE, surprise=0.3, behavior_mask=-1)
+    assert not d.probe.transition(NODE, "configure", 60)
+    d.probe.wait_for(lambda: "chooses among proposals" in d.status.message, "the reason in ~/status")
+
+
 def test_without_observations_or_a_controller_it_does_not_start(deployed, graph) -> None:
     d = deployed(listen=False, activation_timeout_s=1)
     assert d.probe.transition(NODE, "configure", 60), d.status.message

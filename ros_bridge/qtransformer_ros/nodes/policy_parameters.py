@@ -7,6 +7,8 @@ from typing import Any
 
 from rclpy.node import Node
 
+from qtransformer.acting import ActingConfig
+from qtransformer.config import MOST_PROPOSALS
 from qtransformer.errors import ConfigError
 from qtransformer_ros.arm.commands import Output
 from qtransformer_ros.arm.safety_limits import JointRange, OutOfBounds, SafetyLimits, intersected, limited_joints
@@ -40,6 +42,8 @@ RUNTIME = {
     "max_episode_s": "running time after which the policy pauses [s]; 0: none",
 }
 """Parameters of which RuntimeSettings are made: fixed for the life of the node."""
+AS_TRAINED = -1
+"""Of a parameter of acting: 0 has a meaning of its own there."""
 
 
 class PolicyParameters:
@@ -57,6 +61,32 @@ class PolicyParameters:
             **fixed,
         )
         self.contract = text(node, "contract", "", "topic contract (YAML); taken up by `configure`")
+        self.proposals = integer(
+            node,
+            "proposals",
+            AS_TRAINED,
+            "whole actions to choose the most valuable of, which decide how long a decision takes; 0: choose dimension by "
+            "dimension; -1: as trained; taken up by `configure`",
+            low=AS_TRAINED,
+            high=MOST_PROPOSALS,
+        )
+        self.behavior_mask = number(
+            node,
+            "behavior_mask",
+            AS_TRAINED,
+            "share of its likeliest bin from which the behaviour's bins may be acted on; 0: all; -1: as trained; taken up by "
+            "`configure`",
+            low=AS_TRAINED,
+            high=1.0,
+        )
+        self.surprise = number(
+            node,
+            "surprise",
+            AS_TRAINED,
+            "width within which what has disappointed in the episode is avoided; 0: not at all; -1: as trained; taken up by "
+            "`configure`",
+            low=AS_TRAINED,
+        )
         self.output = text(
             node, "output", Output.joint_trajectory.value, "what the arm takes", choices=[o.value for o in Output], **fixed
         )
@@ -145,6 +175,7 @@ class PolicyParameters:
             namespace=namespace,
             output=Output(self.output.value),
             device=self.device.value,
+            acting=self._acting(),
             torch_threads=self.torch_threads.value,
             command_rate_hz=0.0 if self._runtime["lockstep"].value else self.command_rate_hz.value,  # one point per decision
             allow_slow=self.allow_slow.value,
@@ -153,6 +184,10 @@ class PolicyParameters:
             tool_frame=self.tool_frame.value,
             joints=self.joint_names.value,
         )
+
+    def _acting(self) -> ActingConfig:
+        asked = {name: getattr(self, name).value for name in ("proposals", "behavior_mask", "surprise")}
+        return ActingConfig(**{name: value for name, value in asked.items() if value != AS_TRAINED})
 
     def joint_ranges(self) -> dict[str, JointRange]:
         """How far and how fast joints may go: what the model and the parameters both allow.

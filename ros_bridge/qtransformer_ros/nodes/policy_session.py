@@ -279,7 +279,7 @@ class PolicySession:
         values |= {f"clamped {limit}": count for limit, count in sorted(now.clamps.items())}
         values |= {f"{what} {topic}": count for topic, counts in now.topics.items() for what, count in sorted(counts.items())}
         values |= {"output": f"{d.commands.type} on {d.commands.topic}", "dry_run": self.dry_run, "lockstep": self.lockstep}
-        values |= {"checkpoint": d.checkpoint, "sha256": d.sha256}
+        values |= {"checkpoint": d.checkpoint, "sha256": d.sha256, "acting": d.acting}
         level = "error" if refusal or self.runtime.is_estopped else LEVELS[now.state]
         return messages.status_message(name, level, refusal or self.describe(), str(d.checkpoint), values)
 
@@ -289,6 +289,7 @@ class PolicySession:
             f"{d.checkpoint} (manifest sha256 {d.sha256}) on {d.policy.device}, a decision takes "
             f"{np.median(d.inference_s) * 1e3:.1f} ms "
             f"(p99 {d.p99_s * 1e3:.1f} ms) of {self._period_s * 1e3:.0f} ms; "
+            f"acts by {d.acting}; "
             + ("dry run: commands nothing" if self.dry_run else f"commands {', '.join(self._outputs.kinds)}")
         )
 

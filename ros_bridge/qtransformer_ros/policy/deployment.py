@@ -1,12 +1,13 @@
 """What a node acts with, made ready and checked before anything moves: checkpoint, contract, commands."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.errors import CheckpointError, ConfigError
 from qtransformer.files import fingerprint, verify_manifest
@@ -29,6 +30,8 @@ class DeploymentSettings:
     """ROS namespace in which the contract's relative topics lie."""
     output: Output = Output.joint_trajectory
     device: str = "auto"
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    """How to act, where not as trained."""
     torch_threads: int = 1
     command_rate_hz: float = 50.0
     allow_slow: bool = False
@@ -57,6 +60,14 @@ class Deployment:
     def p99_s(self) -> float:
         return float(np.quantile(self.inference_s, 0.99))
 
+    @property
+    def acting(self) -> str:
+        """The settings that the policy acts by, and which of them are not its training's."""
+        acting, otherwise = self.policy.acting, self.policy.not_as_trained
+        if acting is None:
+            return "its behaviour classifier alone"
+        return f"{acting}; not as trained: {otherwise}" if otherwise else f"{acting}, as trained"
+
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the files are no longer those that were loaded."""
         verify_manifest(self.checkpoint)
@@ -80,7 +91,7 @@ def deploy(settings: DeploymentSettings) -> Deployment:
     torch.set_num_threads(settings.torch_threads)
     directory = resolve_checkpoint(settings.checkpoint)
     sha256 = fingerprint(directory) if (directory / "manifest.json").exists() else ""
-    policy = Policy.from_checkpoint(directory, settings.device)
+    policy = Policy.from_checkpoint(directory, settings.device, settings.acting)
     contract = matched(TopicContract.load(settings.contract), policy.action_spec, policy.observation_spec).resolved(
         settings.namespace
     )
@@ -119,7 +130,10 @@ def _kinematics(settings: DeploymentSettings, contract: TopicContract) -> Callab
 def _check_speed(deployment: Deployment, settings: DeploymentSettings) -> None:
     period_s = 1.0 / deployment.contract.control_hz
     if deployment.p99_s > period_s and not settings.allow_slow:
+        acting = deployment.policy.acting
+        fewer = f"fewer proposals:= than {acting.proposals}, " if acting and acting.proposals else ""
         raise ConfigError(
             f"a decision takes {deployment.p99_s * 1e3:.0f} ms (p99) on {deployment.policy.device}, "
-            f"and the policy acts every {period_s * 1e3:.0f} ms: use a faster device:=, more torch_threads:=, or allow_slow:=true"
+            f"and the policy acts every {period_s * 1e3:.0f} ms: use {fewer}a faster device:=, more torch_threads:=, or "
+            "allow_slow:=true"
         )

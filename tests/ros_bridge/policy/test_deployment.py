@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qtransformer.acting import ActingConfig
 from qtransformer.errors import CheckpointError, ConfigError, QTransformerError, SpecMismatchError
 from qtransformer_ros.arm.commands import Output
 from qtransformer_ros.policy.deployment import DeploymentSettings, deploy
@@ -46,9 +47,25 @@ def test_a_policy_slower_than_its_rate_is_refused_unless_allowed(settings, monke
     assert deploy(settings).p99_s == pytest.approx(0.3)
 
 
+def test_a_policy_that_proposals_make_slow_is_told_so(settings, monkeypatch) -> None:
+    monkeypatch.setattr("qtransformer_ros.policy.deployment.measured_seconds", lambda *_: np.array([0.3] * 10))
+    with pytest.raises(ConfigError, match=r"use fewer proposals:= than 9, a faster device"):
+        deploy(replace(settings, allow_slow=False, acting=ActingConfig(proposals=9)))
+
+
+def test_it_acts_as_trained_unless_asked_otherwise(settings, tmp_path) -> None:
+    assert deploy(settings).acting == "proposals=0, behavior_mask=0.3, surprise=0.0, as trained"
+    otherwise = deploy(replace(settings, acting=ActingConfig(proposals=9, surprise=0.2)))
+    assert otherwise.policy.acting == ActingConfig(proposals=9, behavior_mask=0.3, surprise=0.2)
+    assert otherwise.acting.endswith("; not as trained: proposals=9 (trained: 0), surprise=0.2 (trained: 0.0)")
+    cloned = write_policy(tmp_path / "cloned", settings.contract, algo="bc")
+    assert deploy(replace(settings, checkpoint=cloned)).acting == "its behaviour classifier alone"
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
+        ({"acting": ActingConfig(surprise=0.2)}, ConfigError, "chooses among proposals"),
         ({"checkpoint": Path("")}, ConfigError, "checkpoint is empty"),
         ({"contract": Path("")}, ConfigError, "contract is empty"),
         ({"checkpoint": Path("/absent")}, CheckpointError, "no checkpoint in /absent"),
