@@ -132,7 +132,7 @@ class Policy:
         self.value = None
 
     def act(self, observation: Observation | Any) -> Float[np.ndarray, "n"]:
-        """The greedy action, in robot units.
+        """The action it values most, in robot units; of drawn proposals where it was trained to act by them.
 
         Raises:
             SpecMismatchError: cameras, image shapes, dtypes or proprioception are not what the policy was trained on.
@@ -146,7 +146,7 @@ class Policy:
 
     @torch.inference_mode()
     def decide(self, observation: Observation | Any) -> PolicyDecision:
-        """The greedy action with the values it was chosen by."""
+        """That action with the values it was chosen by."""
         return self._told(self._surprised(self._take_in(observation), observation))
 
     @torch.inference_mode()
@@ -333,8 +333,14 @@ class Policy:
             self._instruction = (text, torch.from_numpy(encode_instruction(text)).to(self.device))
         return self._instruction[1]
 
-    def _check(self, observation: Observation) -> None:
+    def _check(self, observation: Any) -> None:
         expected = self.observation_spec
+        if not _is_observation(observation):
+            found = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+            raise SpecMismatchError(
+                'an observation is {"images": {camera: uint8 (h, w, 3)}, "proprio": float (p,), "instruction": str}, '
+                f"the instruction optional; found {found}"
+            )
         missing = sorted(set(expected.cameras) - set(observation["images"]))
         if missing:
             raise SpecMismatchError(
@@ -342,7 +348,7 @@ class Policy:
                 f"the observation has {sorted(observation['images'])}; rename or add them"
             )
         for name, shape in expected.cameras.items():
-            image = observation["images"][name]
+            image = np.asarray(observation["images"][name])
             if image.shape != tuple(shape) or image.dtype != np.uint8:
                 raise SpecMismatchError(
                     f"camera '{name}': the policy expects uint8 {tuple(shape)} (h, w, RGB), "
@@ -354,3 +360,12 @@ class Policy:
                 f"proprioception: the policy expects {len(expected.proprio_names)} finite values "
                 f"{expected.proprio_names}, found shape {proprio.shape}: {proprio}"
             )
+
+
+def _is_observation(observation: Any) -> bool:
+    """Whether it has the parts of one, of the right kind."""
+    try:
+        np.asarray(observation["proprio"], np.float32)
+        return isinstance(observation["images"], Mapping) and isinstance(observation.get("instruction", ""), str)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False

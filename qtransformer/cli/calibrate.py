@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtransformer.checkpoint import resolve_checkpoint
-from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, how_it_acted, load_policy
+from qtransformer.cli.evaluate import evaluate_in_parallel, fitting_env, how_it_acted, load_policy
 from qtransformer.cli.factories import run_directory
 from qtransformer.cli.settings import CalibrateSettings, EvalSettings, Split
 from qtransformer.evaluate import Evaluation
@@ -48,6 +48,5 @@ def _asked(settings: CalibrateSettings, split: Split, seed: int) -> EvalSettings
 
 def _act(settings: CalibrateSettings, policy: Policy | None, split: Split, seed: int) -> Evaluation:
     asked = _asked(settings, split, seed)
-    env = env_factory(asked, policy)
-    check_fit(env, policy, settings.run)
+    env = fitting_env(asked, policy)
     return evaluate_in_parallel(asked, env, policy, split.value)

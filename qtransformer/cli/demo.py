@@ -7,7 +7,15 @@ from pathlib import Path
 import torch
 
 from qtransformer.cli import collect
-from qtransformer.cli.evaluate import check_fit, env_factory, evaluate_in_parallel, film_episodes, load_policy, pinned, success_line
+from qtransformer.cli.evaluate import (
+    env_factory,
+    evaluate_in_parallel,
+    film_episodes,
+    fitting_env,
+    load_policy,
+    pinned,
+    success_line,
+)
 from qtransformer.cli.settings import ActorKind, CollectSettings, DemoSettings, EvalSettings
 from qtransformer.cli.side_by_side import Training, train_side_by_side
 from qtransformer.errors import ConfigError
@@ -106,8 +114,7 @@ def evaluate_once(contestant: Contestant, settings: DemoSettings, workers: int) 
     if known.get("question") == question:
         return Evaluation.from_dict(known)
     policy = load_policy(asked)
-    env = env_factory(asked, policy)
-    check_fit(env, policy, asked.run)
+    env = fitting_env(asked, policy)
     evaluation = evaluate_in_parallel(asked, env, policy, contestant.label)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"name": contestant.name, "label": contestant.label, "question": question, **evaluation.to_dict()})

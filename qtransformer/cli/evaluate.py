@@ -45,8 +45,7 @@ def run(settings: EvalSettings) -> int:
         raise UsageError("run=[...]: several runs are judged together only from logs; name them with dataset=...")
     settings = pinned(settings)
     policy = load_policy(settings)
-    env = env_factory(settings, policy)
-    check_fit(env, policy, settings.run)
+    env = fitting_env(settings, policy)
     if settings.dry_run:
         workers = settings.workers or default_workers()
         print(f"would act {settings.episodes} {settings.split.value} episodes of {settings.actor.value} on {workers} workers")
@@ -124,15 +123,7 @@ def env_factory(settings: EvalSettings, policy: Policy | None) -> EnvFactory:
     """The environment asked for, else the simulator as the run's data saw it."""
     if settings.env:
         return EnvFactory(settings.env, settings.env_kwargs)
-    kwargs = _logged_env(settings)
-    if policy:
-        if not kwargs and not settings.env_kwargs:
-            warnings.warn(
-                f"{settings.run} lies in no run whose config.yaml tells the environment of its data: acting in the simulator's "
-                "default one, whose objects, arm and time limit may differ; say them with env_kwargs={num_objects: ...}",
-                stacklevel=2,
-            )
-        kwargs |= observed_env_kwargs(policy.observation_spec)
+    kwargs = _logged_env(settings) | (observed_env_kwargs(policy.observation_spec) if policy else {})
     return EnvFactory(SIMULATOR, kwargs | {"split": settings.split.value} | settings.env_kwargs)
 
 
@@ -142,7 +133,20 @@ def _logged_env(settings: EvalSettings) -> dict[str, Any]:
     return dict(RunConfig.load(directory).env or {}) if settings.run and RunConfig.exists(directory) else {}
 
 
-def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
+def fitting_env(settings: EvalSettings, policy: Policy | None) -> EnvFactory:
+    """The same, once it is known to be one that the policy was made for; with a warning where its scenes are guessed."""
+    env = env_factory(settings, policy)
+    _check_fit(env, policy, settings.run)
+    if policy and not (settings.env or settings.env_kwargs or _logged_env(settings)):
+        warnings.warn(
+            f"{settings.run}: no config.yaml of a run tells the environment of its data: acting in the simulator's default one, "
+            "whose objects, arm and time limit may differ; say them with env_kwargs={num_objects: ...}",
+            stacklevel=2,
+        )
+    return env
+
+
+def _check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
     """Refuse an environment the policy was not made for, before anything runs."""
     try:
         env = factory()
@@ -154,6 +158,12 @@ def check_fit(factory: EnvFactory, policy: Policy | None, run: str) -> None:
             "it from logs with dataset=..."
         ) from error
     try:
+        for name in ("action_spec", "observation_spec"):
+            if not hasattr(env, name):
+                raise ConfigError(
+                    f"env={factory.target}: expected a Gymnasium environment with `action_spec` and `observation_spec` "
+                    f"(qtransformer.types), found none called {name}; README.md shows how one is written"
+                )
         if policy:
             check_specs(policy.action_spec, policy.observation_spec, env.action_spec, env.observation_spec, run)
     finally:

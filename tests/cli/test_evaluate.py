@@ -96,16 +96,22 @@ def test_workers_take_the_checkpoint_that_the_run_meant_at_the_start(
     assert asked == [str(resolve_checkpoint(trained))]
 
 
-def test_a_checkpoint_without_its_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:
-    """Nothing tells how many objects there were, or how long an episode may take."""
+def test_a_checkpoint_without_its_run_is_judged_with_a_warning(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells how many objects there were, or how long an episode may take; nothing is said where it is refused anyway."""
     lonely = tmp_path / "step_0000004"
     shutil.copytree(trained / "checkpoints" / "step_0000004", lonely)
     asked = EvalSettings(run=str(lonely), split=Split.test)
-    with pytest.warns(UserWarning, match=r"in no run whose config.yaml tells .* env_kwargs="):
-        verb.env_factory(asked, Policy.from_checkpoint(lonely, "cpu"))
+    policy = Policy.from_checkpoint(lonely, "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        verb.env_factory(replace(asked, env_kwargs={"num_objects": 2}), Policy.from_checkpoint(lonely, "cpu"))
+        with pytest.raises(SpecMismatchError):
+            verb.fitting_env(asked, policy)
+        monkeypatch.setattr(verb, "_check_fit", lambda *_: None)
+        verb.fitting_env(replace(asked, env_kwargs={"num_objects": 2}), policy)
+    with pytest.warns(UserWarning, match=r"no config.yaml of a run tells .* env_kwargs="):
+        verb.fitting_env(asked, policy)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +129,7 @@ def test_objects_of_the_data_are_not_called_held_out(logged: str, split: str, sa
         (["env_kwargs={camera: front}", *TOY], 1, "cameras: expected {'wrist'"),
         (["env_kwargs={stepz: 3}", *TOY], 1, "toy_env:ToyEnv has no argument 'stepz'; "),
         (["env_kwargs={blind: true}", "workers=1", *TOY], 1, "finite values"),
+        (["env=toy_env:Undescribed"], 1, "env=toy_env:Undescribed: expected a Gymnasium environment with `action_spec`"),
         (["env=toy_env:Nothing"], 2, "package.module:function"),
         (["env=toy_env"], 2, "package.module:function"),
         (["actor=exprt"], 2, "did you mean expert?"),
@@ -187,7 +194,7 @@ def test_a_policy_of_another_robot_is_told_where_it_can_act() -> None:
     foreign: Any = object()
     world = EnvFactory(SIMULATOR, {"cameras": {"agentview": [16, 16]}})
     with pytest.raises(SpecMismatchError, match=r"runs/x is no policy of the simulator.*agentview.*env=your\.module:make_env"):
-        verb.check_fit(world, foreign, "runs/x")
+        verb._check_fit(world, foreign, "runs/x")
 
 
 def test_the_simulator_is_built_as_the_data_saw_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

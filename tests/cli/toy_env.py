@@ -7,6 +7,13 @@ import numpy as np
 from console import ACTION, OBSERVATION
 
 
+class Undescribed:
+    """Says nothing of its actions and observations."""
+
+    def close(self) -> None:
+        pass
+
+
 class ToyEnv:
     """Succeeds when closed; ends after `max_steps`."""
 

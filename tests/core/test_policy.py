@@ -228,6 +228,11 @@ def test_the_instruction_may_be_left_out(make_config, make_policy, make_episode)
         (lambda o: o["images"].update(wrist=np.zeros((20, 24, 3), np.float32)), "wrist.*uint8.*float32"),
         (lambda o: o.update(proprio=np.zeros(3, np.float32)), "2 finite values"),
         (lambda o: o.update(proprio=np.array([0.0, np.nan], np.float32)), "2 finite values"),
+        (lambda o: o.update(state=o.pop("proprio")), r"an observation is .* found \['images', 'state'\]"),
+        (lambda o: o.pop("images"), r"an observation is .* found \['proprio'\]"),
+        (lambda o: o.update(images=np.zeros((20, 24, 3), np.uint8)), "an observation is"),
+        (lambda o: o.update(proprio="left"), "an observation is"),
+        (lambda o: o.update(instruction=3), "an observation is"),
     ],
 )
 def test_wrong_observations_are_refused_with_both_sides_named(spoil, message, make_config, make_policy, make_episode) -> None:
@@ -235,6 +240,12 @@ def test_wrong_observations_are_refused_with_both_sides_named(spoil, message, ma
     spoil(observation)
     with pytest.raises(SpecMismatchError, match=message):
         make_policy(make_config()).act(observation)
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "NoneType"), ([1.0], "list"), ({}, r"\[\]")])
+def test_what_is_no_observation_is_told_what_one_is(given, found, make_config, make_policy) -> None:
+    with pytest.raises(SpecMismatchError, match=f"an observation is .*images.*proprio.*instruction.* found {found}"):
+        make_policy(make_config()).act(given)
 
 
 def test_extra_cameras_are_no_obstacle(make_config, make_policy, make_episode) -> None:
