@@ -6,6 +6,7 @@ data/low.hdf5
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -47,7 +48,8 @@ class DataSource:
     image_size: tuple[int, int] | None = None
     """Make images smaller, to (h, w) [pixel]."""
     success: bool | None = None
-    """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
+    """Whether its episodes are successes, for logs that do not say so; refused where one says the opposite. What else is said of
+    success is left to the reader."""
     rewards: Rewards = Rewards.logged
     """Where rewards come from."""
     reward_scale: float = 1.0
@@ -126,7 +128,7 @@ class DataSource:
         if self.cameras is not None:  # after all that changes pixels: one cache serves all names
             source = views.select_cameras(source, self.cameras)
         if self.success is not None:
-            source = views.relabel_success(source, self.success)
+            source = views.say_success(source, self.success)
         if self.rewards is Rewards.success:
             source = views.reward_success(source)
         if (self.reward_scale, self.step_reward) != (1.0, 0.0):
@@ -140,6 +142,15 @@ class DataSource:
             for name, value in self.options.items()
         }
         return replace(self, path=_absolute(self.path), options=options)
+
+    def typed(self, **instead: Any) -> str:
+        """As `dataset=` takes it on a command line, with these keys beside or instead of what it says."""
+        value = self.to_value()
+        return _typed((value if isinstance(value, dict) else {"path": value}) | instead)
+
+    def typed_options(self) -> str:
+        """The options of the reader as a verb of `data` takes them, each after a space."""
+        return "".join(f" {name}={_typed(value)}" for name, value in self.options.items())
 
     def __str__(self) -> str:
         value = self.to_value()
@@ -160,6 +171,18 @@ def check_options(source: DataSource, beside: Sequence[str] = ("format", "weight
     if "success" in source.options and "success" not in own:
         raise ConfigError(f"{source.path}: success expected true or false, found {source.options['success']!r}; choose one")
     refuse_unknown(source.options, own, f"{source.path}: {kind.name}", also=[*COMMON_OPTIONS, *beside])
+
+
+def _typed(value: Any) -> str:
+    """A plain value in the grammar of the command line."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    text = str(value)
+    return f"'{text}'" if isinstance(value, str) and re.search(r"[\s,:{}\[\]()]", text) else text
 
 
 def _absolute(path: str) -> str:

@@ -112,6 +112,16 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
     def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
 
+    def says_success(self, index: int) -> bool:
+        return index in self._telling
+
+    @cached_property
+    def _telling(self) -> set[int]:
+        """Episodes whose infos say whether they succeeded."""
+        with open_hdf5(self.path) as file:
+            groups = (child_group(file, name, self.where(index)) for index, name in enumerate(self.names))
+            return {index for index, group in enumerate(groups) if _success_infos(group, self.where(index)) is not None}
+
     def _length(self, file: h5py.File, index: int) -> int:
         where = self.where(index)
         with hdf5_errors(where):
@@ -327,9 +337,14 @@ def _seed(group: h5py.Group) -> dict[str, int]:
 
 
 def _success(group: h5py.Group, rewards: np.ndarray, terminated: np.ndarray, where: str) -> bool:
+    infos = _success_infos(group, where)
+    if infos is None:
+        return bool(len(terminated) and terminated[-1] and rewards[-1] > 0)
+    said = _numbers(*infos, where, bool).reshape(-1)
+    return bool(len(said) and said[-1])
+
+
+def _success_infos(group: h5py.Group, where: str) -> tuple[h5py.Group, str] | None:
+    """Where an episode says how it went: a group, and the name of an array in it."""
     infos = child_group(group, "infos", where) if has_child(group, "infos") else None
-    for key in _SUCCESS_KEYS:
-        if infos is not None and has_child(infos, key):
-            said = _numbers(infos, key, where, bool).reshape(-1)
-            return bool(len(said) and said[-1])
-    return bool(len(terminated) and terminated[-1] and rewards[-1] > 0)
+    return next(((infos, key) for key in _SUCCESS_KEYS if infos is not None and has_child(infos, key)), None)

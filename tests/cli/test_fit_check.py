@@ -43,8 +43,10 @@ def test_too_short_a_training_does_not_pass(log: Path, capsys: pytest.CaptureFix
 
 
 def test_a_dataset_without_successes_or_rewards_is_refused(log: Path) -> None:
-    with pytest.raises(DatasetError, match="no episode succeeds"):
-        fit_check.main([f"dataset={{path:{log},success:false}}", *TINY])
+    with pytest.raises(
+        DatasetError, match=r"no episode succeeds; say which do: dataset=\{path:.*,episodes:\[1,3\],success:\[0,3\]"
+    ):
+        fit_check.main([f"dataset={{path:{log},episodes:[1,3]}}", *TINY])
 
 
 @pytest.mark.slow

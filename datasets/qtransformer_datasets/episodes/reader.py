@@ -51,6 +51,10 @@ class EpisodeReader(ABC, Generic[Opened]):
     def where(self, index: int) -> str:
         """How messages name episode `index`: file, and its name there."""
 
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how episode `index` went; a format in which they can says so."""
+        return False
+
     def __iter__(self) -> Iterator[Episode]:
         with self._open() as opened:
             for index in range(len(self)):

@@ -177,6 +177,9 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
     def where(self, index: int) -> str:
         return self._named(self._numbers[index])
 
+    def says_success(self, index: int) -> bool:
+        return SUCCESS in self._layout.features
+
     def _named(self, episode: int) -> str:
         return f"{self.path}, episode {episode}"
 

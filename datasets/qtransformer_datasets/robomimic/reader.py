@@ -189,6 +189,15 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
     def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
 
+    def says_success(self, index: int) -> bool:
+        return index in self._telling
+
+    @cached_property
+    def _telling(self) -> set[int]:
+        """Demos that say whether they succeeded."""
+        with open_hdf5(self.path) as file:
+            return {index for index in range(len(self)) if "success" in self._demo(file, index).attrs}
+
     def _length(self, file: h5py.File, index: int) -> int:
         where = self.where(index)
         with hdf5_errors(where):
