@@ -8,15 +8,24 @@ data/low.hdf5
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qtransformer.errors import ConfigError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import views
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import FILE_OPTIONS, format_of, open_episodes, opening_options, reader_options, refuse_unknown
+from qtransformer_datasets.formats import (
+    FILE_OPTIONS,
+    FORMATS,
+    format_of,
+    open_episodes,
+    opening_options,
+    reader_options,
+    refuse_unknown,
+)
 
 LARGEST_IMAGE = 4096
 Number = TypeVar("Number", int, float)
@@ -183,6 +192,15 @@ def _typed(value: Any) -> str:
         return "null" if value is None else str(value).lower()
     text = str(value)
     return f"'{text}'" if isinstance(value, str) and re.search(r"[\s,:{}\[\]()]", text) else text
+
+
+def dataset_options() -> set[str]:
+    """Names of the options of all datasets, and of every format whose libraries are there."""
+    found = {*COMMON_OPTIONS, *opening_options(), "format", "weight"}
+    for kind in FORMATS:
+        with suppress(DatasetError):
+            found |= set(reader_options(kind))
+    return found
 
 
 def _absolute(path: str) -> str:

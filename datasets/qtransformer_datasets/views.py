@@ -227,7 +227,7 @@ def say_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
         if episode.success != success and source.says_success(index):
             raise DatasetError(
                 f"{source.where(index)}: success:{str(success).lower()} contradicts the data, which say that it "
-                f"{'succeeded' if episode.success else 'failed'}; leave it out, or write other labels with `qtransformer data relabel`"
+                f"{'succeeded' if episode.success else 'failed'}; leave it out, or write other labels (`qtransformer data relabel`)"
             )
         return replace(episode, success=success)
 

@@ -80,8 +80,9 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], opened
         )
     if winning:
         raise ConfigError(
-            f"{', '.join(sources[i].path for i in winning)}: holds successes, but no step carries a reward, so beside the other data "
-            f"they would count as failures; clone with algo=bc, or derive rewards: {sources[winning[0]].typed(rewards='success')} "
+            f"{', '.join(sources[i].path for i in winning)}: holds successes, but no step carries a reward, so beside the other "
+            f"data they would count as failures; clone with algo=bc, or derive rewards: "
+            f"{sources[winning[0]].typed(rewards='success')} "
             "makes every success worth 1 at its end"
         )
 
@@ -98,8 +99,8 @@ def _how_to_reward(source: DataSource, episodes: LoggedEpisodes, succeeds: bool)
     if "success" in reader_options(format_of(source.path, source.format)):
         typed = source.typed(success=[0, 3], rewards="success")
         marked = (
-            f"and no episode is marked as a success: say which succeeded, by their numbers: dataset={typed} (success:true only if all "
-            f"did), or in a file: {relabel}"
+            f"and no episode is marked as a success: say which succeeded, by their numbers: dataset={typed} (success:true only if "
+            f"all did), or in a file: {relabel}"
         )
     return f"{marked}. Then algo=bc can clone them, too"
 

@@ -67,7 +67,7 @@ class LoggedEpisodes(Protocol):
         ...
 
     def says_success(self, index: int) -> bool:
-        """Whether the data themselves say how that episode went; else it is inferred (from rewards, say), or was said by an option."""
+        """Whether the data themselves say how that episode went; else it is inferred from rewards, say, or said by an option."""
         ...
 
 

@@ -6,9 +6,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.check import check_episode, clip_actions
+from qtransformer_datasets.episodes.limits import typed_limits
 from qtransformer_datasets.episodes.protocols import Opening, PartReport
 
 Opened = TypeVar("Opened")
@@ -55,6 +58,18 @@ class EpisodeReader(ABC, Generic[Opened]):
         """Whether the data themselves say how episode `index` went; a format in which they can says so."""
         return False
 
+    @property
+    def _extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Least and greatest value of each action over the dataset, in its unit; None where it takes no option `limits`."""
+        return None
+
+    def _widening(self, names: Sequence[str]) -> str:
+        """The option by which limits of these actions hold all of the dataset; empty where it takes none."""
+        if self._extremes is None:
+            return ""
+        dims = [self.action_spec.names.index(name) for name in names]
+        return typed_limits(names, *(ends[dims].tolist() for ends in self._extremes))
+
     def __iter__(self) -> Iterator[Episode]:
         with self._open() as opened:
             for index in range(len(self)):
@@ -76,5 +91,5 @@ class EpisodeReader(ABC, Generic[Opened]):
         if self.clip_actions:
             episode.actions, outside = clip_actions(episode.actions, self.action_spec)
             episode.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(episode, self.action_spec, self.observation_spec, self.where(index))
+        check_episode(episode, self.action_spec, self.observation_spec, self.where(index), self._widening)
         return episode
