@@ -123,8 +123,7 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
             groups = (child_group(file, name, self.where(index)) for index, name in enumerate(self.names))
             return {index for index, group in enumerate(groups) if _success_infos(group, self.where(index)) is not None}
 
-    @cached_property
-    def _extremes(self) -> tuple[np.ndarray, np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray]:
         with open_hdf5(self.path) as file:
             wheres = (self.where(index) for index in range(len(self)))
             parts = (_numbers(child_group(file, self.names[i], at), "actions", at, np.float64) for i, at in enumerate(wheres))

@@ -75,7 +75,7 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], opened
     if len(bare) == len(sources):
         first = (winning or bare)[0]
         raise ConfigError(
-            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn; "
+            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn"
             f"{_how_to_reward(sources[first], opened[first], bool(winning))}"
         )
     if winning:
@@ -91,16 +91,16 @@ def _how_to_reward(source: DataSource, episodes: LoggedEpisodes, succeeds: bool)
     """What makes a reward of what is known of success; that a failure is called a success is nobody's remedy. Cloning imitates
     successes alone, so where none is marked it takes the same."""
     if succeeds:
-        return f"make every success worth 1 at its end: dataset={source.typed(rewards='success')}; or clone successes: algo=bc"
+        return f"; make every success worth 1 at its end: dataset={source.typed(rewards='success')}; or clone successes: algo=bc"
     relabel = f"qtransformer data relabel {source.path}{source.typed_options()} out=NEW labels=FILE.csv rewards=success"
     if any(map(episodes.says_success, range(len(episodes)))):
-        return f"the data say of no episode that it succeeded: add some that did, or, where the log is wrong, mend it: {relabel}"
-    marked = f"and no episode is marked as a success: label them in a file: {relabel}"
+        return f"; the data say of no episode that it succeeded: add some that did, or, where the log is wrong, mend it: {relabel}"
+    marked = f", and no episode is marked as a success: label them in a file: {relabel}"
     if "success" in reader_options(format_of(source.path, source.format)):
         typed = source.typed(success=[0, 3], rewards="success")
         marked = (
-            f"and no episode is marked as a success: say which succeeded, by their numbers: dataset={typed} (success:true only if "
-            f"all did), or in a file: {relabel}"
+            f", and no episode is marked as a success: say which succeeded, by their numbers: dataset={typed} (success:true only "
+            f"if all did), or in a file: {relabel}"
         )
     return f"{marked}. Then algo=bc can clone them, too"
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -58,8 +59,11 @@ class EpisodeReader(ABC, Generic[Opened]):
         """Whether the data themselves say how episode `index` went; a format in which they can says so."""
         return False
 
-    @property
+    @cached_property
     def _extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self._measured_extremes()
+
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Least and greatest value of each action over the dataset, in its unit; None where it takes no option `limits`."""
         return None
 

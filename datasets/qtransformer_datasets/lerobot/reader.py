@@ -186,8 +186,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
     def says_success(self, index: int) -> bool:
         return SUCCESS in self._layout.features
 
-    @property
-    def _extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
         return (self._found.low, self._found.high) if self._extras is None else None
 
     def _named(self, episode: int) -> str:
@@ -303,11 +302,21 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         for name, feature in self._cameras.items():
             where = f"{self._named(episode)}, camera '{name}'"
             if feature.dtype == "video":
-                found = image_size(self._video(feature, episode, where)[0], where)
+                try:
+                    path, _ = self._video(feature, episode, where)
+                except DatasetError:  # lengths of videos are in seconds: at a wrong rate they fit no rows
+                    self._check_rate(self._first_steps(episode), self._named(episode))
+                    raise
+                found = image_size(path, where)
                 if found != self._shapes[name][:2]:
                     raise DatasetError(
                         f"{where}: meta/info.json says {self._shapes[name]}, its video has {found}; correct the feature's shape"
                     )
+
+    def _first_steps(self, episode: int) -> np.ndarray:
+        where = self._named(episode)
+        with row_reader([TIME]) as reader:
+            return np.diff(numbers(reader.read(self._rows[episode], where), TIME, 1, where)[:, 0].astype(np.float64))
 
     def _warn_of_demonstrations(self) -> None:
         if self._extras is None and self._success is None and not {REWARD, SUCCESS} & set(self._layout.features):

@@ -258,8 +258,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         fits = actions.ndim == 2 and actions.shape[1] == len(self.action_spec)
         return actions if self._is_scaled or not fits else self.action_spec.to_scaled(actions)
 
-    @cached_property
-    def _extremes(self) -> tuple[np.ndarray, np.ndarray] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
         if not self.is_foreign:
             return None
         with open_hdf5(self.path) as file:

@@ -263,7 +263,7 @@ def test_success_is_refused_where_the_dataset_says_it(tmp_path, write, raw_episo
     raws = [raw_episode(0, 3, **{"next.success": scalar([0, 0, 1], bool)})]
     path = write(tmp_path / "set", raws, features=flag("next.success"))
     for said in ("none", "all", [0]):
-        with pytest.raises(DatasetError, match=r"set: success=.* is for datasets that do not say .*data relabel"):
+        with pytest.raises(DatasetError, match=r"set: success:.* is for datasets that do not say .*data relabel"):
             LeRobotEpisodes(path, success=said)
     assert LeRobotEpisodes(path).read(0).success
 
