@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("fit_check takes one dataset")
     source, rounds, goal = config.datasets[0], [int(steps) for steps in own["rounds"].split(",")], float(own["share"])
     dataset, episodes = successes(source, int(own["episodes"]), config.train.targets.discount)
-    check_rewards(dataset, [source], config.train.algo)
+    check_rewards(dataset, [source], [source.open()], config.train.algo)
     print(f"{source}: {len(episodes)} successes of {sum(map(len, episodes))} steps, algo={config.train.algo.value}", flush=True)
     for steps in rounds:
         fit = train_and_compare(replace(config.train, steps=steps, save_every=steps, eval_episodes=0), dataset, episodes)
@@ -81,7 +81,7 @@ def successes(source: DataSource, count: int, discount: float) -> tuple[EpisodeD
         if len(found) < count and logged.read(index).success:
             found.append(index)
     if not found:
-        raise DatasetError(f"{source.path}: no episode succeeds; if all do, say so: dataset={{path:...,success:true}}")
+        raise DatasetError(f"{source.path}: no episode succeeds; say which do: dataset={source.typed(success=[0, 3])}")
     chosen = select_episodes(logged, found)
     return EpisodeDataset(chosen, discount=discount), list(chosen)
 

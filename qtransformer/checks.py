@@ -69,13 +69,15 @@ def warn_of_coarse_bins(bins: int, spec: ActionSpec, stats: Any) -> None:
     """Say which actions are almost all one to the policy, because the data use little of their limits."""
     spanned = (stats.action_max - stats.action_min) / 2 * bins
     dims = zip(spec.names, spec.discrete, spanned, strict=True)
-    coarse = [
-        f"'{name}' uses only {used:.2g} of {bins} bins" for name, values, used in dims if not values and 0 < used < MIN_SPANNED
-    ]
+    coarse = {name: used for name, values, used in dims if not values and 0 < used < MIN_SPANNED}
     if coarse:
+        ends = zip(spec.names, spec.to_units(stats.action_min), spec.to_units(stats.action_max), strict=True)
+        narrow = ",".join(f"{name}:[{low:.4g},{high:.4g}]" for name, low, high in ends if name in coarse)
+        told = ", ".join(f"'{name}' uses only {used:.2g} of {bins} bins" for name, used in coarse.items())
         warnings.warn(
-            f"in these data {', '.join(coarse)} between the limits of actions, and the policy knows one action per bin: narrow "
-            "limits to what the data use (`data stats` prints it; of a bag, the contract) or raise model.action_bins",
+            f"in these data {told} between the limits of actions, and the policy knows one action per bin: narrow limits to what "
+            f"the data use (limits:{{{narrow}}} with clip_actions:true in the dataset's mapping where the data do not say their "
+            "limits themselves; of a bag, the contract) or raise model.action_bins",
             stacklevel=3,
         )
 

@@ -6,16 +6,26 @@ data/low.hdf5
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qtransformer.errors import ConfigError
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import views
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
-from qtransformer_datasets.formats import FILE_OPTIONS, format_of, open_episodes, opening_options, reader_options, refuse_unknown
+from qtransformer_datasets.formats import (
+    FILE_OPTIONS,
+    FORMATS,
+    format_of,
+    open_episodes,
+    opening_options,
+    reader_options,
+    refuse_unknown,
+)
 
 LARGEST_IMAGE = 4096
 Number = TypeVar("Number", int, float)
@@ -47,7 +57,8 @@ class DataSource:
     image_size: tuple[int, int] | None = None
     """Make images smaller, to (h, w) [pixel]."""
     success: bool | None = None
-    """Whether its episodes are successes, for logs that do not say so. What else is said of success is left to the reader."""
+    """Whether its episodes are successes, for logs that do not say so; refused where one says the opposite. What else is said of
+    success is left to the reader."""
     rewards: Rewards = Rewards.logged
     """Where rewards come from."""
     reward_scale: float = 1.0
@@ -126,7 +137,7 @@ class DataSource:
         if self.cameras is not None:  # after all that changes pixels: one cache serves all names
             source = views.select_cameras(source, self.cameras)
         if self.success is not None:
-            source = views.relabel_success(source, self.success)
+            source = views.say_success(source, self.success)
         if self.rewards is Rewards.success:
             source = views.reward_success(source)
         if (self.reward_scale, self.step_reward) != (1.0, 0.0):
@@ -140,6 +151,15 @@ class DataSource:
             for name, value in self.options.items()
         }
         return replace(self, path=_absolute(self.path), options=options)
+
+    def typed(self, **instead: Any) -> str:
+        """As `dataset=` takes it on a command line, with these keys beside or instead of what it says."""
+        value = self.to_value()
+        return _typed((value if isinstance(value, dict) else {"path": value}) | instead)
+
+    def typed_options(self) -> str:
+        """The options of the reader as a verb of `data` takes them, each after a space."""
+        return "".join(f" {name}={_typed(value)}" for name, value in self.options.items())
 
     def __str__(self) -> str:
         value = self.to_value()
@@ -160,6 +180,27 @@ def check_options(source: DataSource, beside: Sequence[str] = ("format", "weight
     if "success" in source.options and "success" not in own:
         raise ConfigError(f"{source.path}: success expected true or false, found {source.options['success']!r}; choose one")
     refuse_unknown(source.options, own, f"{source.path}: {kind.name}", also=[*COMMON_OPTIONS, *beside])
+
+
+def _typed(value: Any) -> str:
+    """A plain value in the grammar of the command line."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    text = str(value)
+    return f"'{text}'" if isinstance(value, str) and re.search(r"[\s,:{}\[\]()]", text) else text
+
+
+def dataset_options() -> set[str]:
+    """Names of the options of all datasets, and of every format whose libraries are there."""
+    found = {*COMMON_OPTIONS, *opening_options(), "format", "weight"}
+    for kind in FORMATS:
+        with suppress(DatasetError):
+            found |= set(reader_options(kind))
+    return found
 
 
 def _absolute(path: str) -> str:

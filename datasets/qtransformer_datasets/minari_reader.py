@@ -34,6 +34,7 @@ from qtransformer_datasets.episodes.hdf5_guard import (
     text_attribute,
     text_rows,
 )
+from qtransformer_datasets.episodes.limits import Limits, extremes, given_limits
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.unsaid import ask_for, check_rate
 from qtransformer_datasets.robomimic.specs import SIMULATOR_TRUTH, image_shape, is_camera
@@ -53,7 +54,7 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
 
     `control_hz`: rate of control [Hz]; must be said, for the files do not.
     `proprio`: observations to join as proprioception, in this order. By default all but `object`, a simulator's truth.
-    `action_limits`: (low, high) per dimension, where the action space has none or others are meant.
+    `limits`: {action name: [low, high]}, or a pair for every dimension, where the action space has none or others are meant.
     `clip_actions`: move actions beyond the limits to them instead of refusing their episode; `info["clipped_actions"]` then says
     which share of the steps of each dimension that was.
     """
@@ -64,7 +65,7 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
         *,
         control_hz: float | None = None,
         proprio: Sequence[str] | None = None,
-        action_limits: Sequence[tuple[float, float]] | None = None,
+        limits: Limits | None = None,
         clip_actions: bool = False,
     ) -> None:
         self.path, self.clip_actions = main_file(Path(path)), clip_actions
@@ -79,9 +80,9 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
             if control_hz is None:
                 unsaid.append("control_hz")
             try:
-                self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), action_limits, where)
+                self.action_spec = _action_spec(child(first, "actions", where), metadata.get("action_space"), limits, where)
             except _LimitsError as error:
-                unsaid.append("action_limits")
+                unsaid.append("limits")
                 limits_unsaid = str(error)
             ask_for(unsaid, self.path, limits_unsaid)
             assert control_hz is not None
@@ -111,6 +112,22 @@ class MinariEpisodes(EpisodeReader[h5py.File]):
 
     def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
+
+    def says_success(self, index: int) -> bool:
+        return index in self._telling
+
+    @cached_property
+    def _telling(self) -> set[int]:
+        """Episodes whose infos say whether they succeeded."""
+        with open_hdf5(self.path) as file:
+            groups = (child_group(file, name, self.where(index)) for index, name in enumerate(self.names))
+            return {index for index, group in enumerate(groups) if _success_infos(group, self.where(index)) is not None}
+
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        with open_hdf5(self.path) as file:
+            wheres = (self.where(index) for index in range(len(self)))
+            parts = (_numbers(child_group(file, self.names[i], at), "actions", at, np.float64) for i, at in enumerate(wheres))
+            return extremes(parts, len(self.action_spec))
 
     def _length(self, file: h5py.File, index: int) -> int:
         where = self.where(index)
@@ -274,7 +291,7 @@ class _LimitsError(ValueError):
 def _action_spec(
     node: h5py.Group | h5py.Dataset,
     space: Any,
-    limits: Sequence[tuple[float, float]] | None,
+    limits: Limits | None,
     where: str,
 ) -> ActionSpec:
     """Dimensions a0, a1, ... without unit, within the limits that are given, or else the action space's."""
@@ -282,13 +299,17 @@ def _action_spec(
         raise DatasetError(
             f"{where}: actions expected one array (T, n), found {node}; actions of Dict or Tuple spaces are not read"
         )
-    width, discrete = (1 if node.ndim == 1 else node.shape[1]), 0
-    if limits is None:
-        limits, discrete = _limits(_json_object(space, f"{where}, action_space") if isinstance(space, str) else {}, width, where)
-    if len(limits) != width or not 0 < width < 1000:
-        raise DatasetError(f"{where}: actions have {width} dimensions, found limits for {len(limits)}; give one pair for each")
-    low, high = zip(*((float(low), float(high)) for low, high in limits), strict=True)
-    names = tuple(f"a{i}" for i in range(width))
+    width = 1 if node.ndim == 1 else node.shape[1]
+    if not 0 < width < 1000:
+        raise DatasetError(f"{where}: actions expected from 1 to 999 dimensions, found {width}; this is not the format's layout")
+    names, discrete, own = tuple(f"a{i}" for i in range(width)), 0, dict[str, tuple[float, float]]()
+    given = given_limits(limits, names, where)
+    if len(given) < width:
+        pairs, discrete = _limits(_json_object(space, f"{where}, action_space") if isinstance(space, str) else {}, width, where)
+        if len(pairs) != width:
+            raise _LimitsError(f"actions have {width} dimensions, the action space {len(pairs)}")
+        own = dict(zip(names, pairs, strict=True))
+    low, high = zip(*((own | given)[name] for name in names), strict=True)
     try:
         return ActionSpec(names=names, low=low, high=high, units=("1",) * width, discrete=(discrete,) * width)
     except SpecMismatchError as error:
@@ -327,9 +348,14 @@ def _seed(group: h5py.Group) -> dict[str, int]:
 
 
 def _success(group: h5py.Group, rewards: np.ndarray, terminated: np.ndarray, where: str) -> bool:
+    infos = _success_infos(group, where)
+    if infos is None:
+        return bool(len(terminated) and terminated[-1] and rewards[-1] > 0)
+    said = _numbers(*infos, where, bool).reshape(-1)
+    return bool(len(said) and said[-1])
+
+
+def _success_infos(group: h5py.Group, where: str) -> tuple[h5py.Group, str] | None:
+    """Where an episode says how it went: a group, and the name of an array in it."""
     infos = child_group(group, "infos", where) if has_child(group, "infos") else None
-    for key in _SUCCESS_KEYS:
-        if infos is not None and has_child(infos, key):
-            said = _numbers(infos, key, where, bool).reshape(-1)
-            return bool(len(said) and said[-1])
-    return bool(len(terminated) and terminated[-1] and rewards[-1] > 0)
+    return next(((infos, key) for key in _SUCCESS_KEYS if infos is not None and has_child(infos, key)), None)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from qtransformer.errors import ConfigError, SpecMismatchError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.types import Episode, EpisodeSource, ObservationSpec
 from qtransformer_datasets.episodes.check import check_same_specs
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes, Opening, PartReport
@@ -81,6 +81,10 @@ class EpisodeView:
         """How messages name that episode, as the source does."""
         return self.source.where(index if self._indices is None else self._indices[index])
 
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how that episode went."""
+        return self.source.says_success(index if self._indices is None else self._indices[index])
+
     def seen(self, frames: SourceFrames) -> SourceFrames:
         """The source's frames as this view, which keeps pixels, shows them."""
         if self._cameras is not None:
@@ -142,6 +146,11 @@ class MergedEpisodes:
         """How messages name that episode, as its own source does."""
         source, own = self._places[index]
         return source.where(own)
+
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how that episode went."""
+        source, own = self._places[index]
+        return source.says_success(own)
 
 
 def select_episodes(source: LoggedEpisodes, indices: Sequence[int]) -> EpisodeView:
@@ -205,6 +214,24 @@ def shrink_images(source: LoggedEpisodes, size: tuple[int, int]) -> EpisodeView:
 def relabel_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
     """Every episode a success, or a failure."""
     return EpisodeView(source, change=lambda _, episode: replace(episode, success=success), keeps_pixels=True)
+
+
+def say_success(source: LoggedEpisodes, success: bool) -> EpisodeView:
+    """The same for episodes that do not say themselves how they went.
+
+    Raises (while reading):
+        DatasetError: one says the opposite. To write other labels is for `relabel_success`.
+    """
+
+    def said(index: int, episode: Episode) -> Episode:
+        if episode.success != success and source.says_success(index):
+            raise DatasetError(
+                f"{source.where(index)}: success:{str(success).lower()} contradicts the data, which say that it "
+                f"{'succeeded' if episode.success else 'failed'}; leave it out, or write other labels (`qtransformer data relabel`)"
+            )
+        return replace(episode, success=success)
+
+    return EpisodeView(source, change=said, keeps_pixels=True)
 
 
 def reward_success(source: LoggedEpisodes) -> EpisodeView:

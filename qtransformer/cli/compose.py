@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from qtransformer.cli import data_settings, settings
 from qtransformer.errors import ConfigError
 from qtransformer.suggest import suggest
+from qtransformer_datasets.data_source import dataset_options
 
 CONF = "qtransformer.conf"
 SCHEMAS: dict[str, Any] = {
@@ -139,6 +140,9 @@ def _reader_option(verb: str, key: str, value: str, types: dict[str, Any], known
     """A key that the verb leaves to the format: `dones=terminated` for its reader, `out.crf=20` for its writer."""
     name, group = (key.removeprefix("out."), "out_options") if key.startswith("out.") else (key, "options")
     if group not in types or not name.isidentifier():
+        if "dataset" in types and key in dataset_options():
+            said = f"dataset={{path:...,{key}:{value}}}"
+            raise UsageError(f"{verb} has no setting '{key}'; it is an option of a dataset, and said there: {said}")
         remedy = suggest(key, known, otherwise=f"`qtransformer {verb} --help` lists them")
         raise UsageError(f"{verb} has no setting '{key}'; {remedy}")
     if value.startswith(("[", "{")):

@@ -21,6 +21,7 @@ from qtransformer.types import Env
 from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.episodes.protocols import LoggedEpisodes
+from qtransformer_datasets.formats import format_of, reader_options
 
 
 def build_trainer(config: RunConfig, opened: list[LoggedEpisodes], run: Path) -> Trainer:
@@ -58,11 +59,11 @@ def load_dataset(config: RunConfig, opened: list[LoggedEpisodes]) -> EpisodeData
         cache=data.cache.value,
         memory_limit=int(data.memory_gb * 1e9) or None,
     )
-    check_rewards(dataset, sources, config.train.algo)
+    check_rewards(dataset, sources, opened, config.train.algo)
     return dataset
 
 
-def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: Algo) -> None:
+def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], opened: Sequence[LoggedEpisodes], algo: Algo) -> None:
     """Refuse to learn values from data without a single reward, and from successes of a source that has none: beside rewarded data
     they would count as failures. What `step_reward` adds to every step alike is no reward here."""
     if algo is Algo.bc:
@@ -70,23 +71,38 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], algo: 
     frames = dataset.frames()
     steps = [frames.has_action & (frames.source_id == number) for number in range(len(sources))]
     bare = [i for i, source in enumerate(sources) if (frames.rewards[steps[i]] == np.float32(source.step_reward)).all()]
+    winning = [i for i in bare if frames.success[steps[i]].any()]
     if len(bare) == len(sources):
+        first = (winning or bare)[0]
         raise ConfigError(
-            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn; derive "
-            "rewards: dataset={path:...,success:true,rewards:success} makes every episode a success, worth 1 at its end; or clone: "
-            f"{_how_to_clone(dataset)}"
+            f"{', '.join(source.path for source in sources)}: no step carries a reward, so there are no values to learn"
+            f"{_how_to_reward(sources[first], opened[first], bool(winning))}"
         )
-    worthless = [sources[i].path for i in bare if frames.success[steps[i]].any()]
-    if worthless:
+    if winning:
         raise ConfigError(
-            f"{', '.join(worthless)}: holds successes, but no step carries a reward, so beside the other data they would count as "
-            "failures; clone with algo=bc, or derive rewards: {path:...,rewards:success} makes every success worth 1 at its end"
+            f"{', '.join(sources[i].path for i in winning)}: holds successes, but no step carries a reward, so beside the other "
+            f"data they would count as failures; clone with algo=bc, or derive rewards: "
+            f"{sources[winning[0]].typed(rewards='success')} "
+            "makes every success worth 1 at its end"
         )
 
 
-def _how_to_clone(dataset: EpisodeDataset) -> str:
-    """Cloning imitates successes alone, so where none is marked the remedy says what else it takes."""
-    return "algo=bc" if dataset.frames().success.any() else "algo=bc dataset={path:...,success:true}"
+def _how_to_reward(source: DataSource, episodes: LoggedEpisodes, succeeds: bool) -> str:
+    """What makes a reward of what is known of success; that a failure is called a success is nobody's remedy. Cloning imitates
+    successes alone, so where none is marked it takes the same."""
+    if succeeds:
+        return f"; make every success worth 1 at its end: dataset={source.typed(rewards='success')}; or clone successes: algo=bc"
+    relabel = f"qtransformer data relabel {source.path}{source.typed_options()} out=NEW labels=FILE.csv rewards=success"
+    if any(map(episodes.says_success, range(len(episodes)))):
+        return f"; the data say of no episode that it succeeded: add some that did, or, where the log is wrong, mend it: {relabel}"
+    marked = f", and no episode is marked as a success: label them in a file: {relabel}"
+    if "success" in reader_options(format_of(source.path, source.format)):
+        typed = source.typed(success=[0, 3], rewards="success")
+        marked = (
+            f", and no episode is marked as a success: say which succeeded, by their numbers: dataset={typed} (success:true only "
+            f"if all did), or in a file: {relabel}"
+        )
+    return f"{marked}. Then algo=bc can clone them, too"
 
 
 def fit(trainer: Trainer, resume: bool = False, describe: Callable[[], object] = lambda: None) -> int:

@@ -122,6 +122,8 @@ def test_a_typo_is_answered_with_what_was_meant(override: str, answer: str) -> N
         ("steps", "not of the form key=value"),
         ("+steps=3", "has no setting"),
         ("optim=3", "has no setting"),
+        ("dones=terminated", "it is an option of a dataset, and said there: dataset={path:...,dones:terminated}"),
+        ("limits=[[0,1]]", "dataset={path:...,limits:[[0,1]]}"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_was_expected(override: str, answer: str) -> None:

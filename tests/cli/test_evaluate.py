@@ -202,8 +202,9 @@ def test_the_simulator_is_built_as_the_data_saw_it(tmp_path: Path, capsys: pytes
     data, run = tmp_path / "d.hdf5", tmp_path / "run"
     small = ["image_size=32", "max_steps=4", "num_objects=1", "cameras=[front,wrist]"]
     assert qtransformer("collect", f"out={data}", "episodes=4", "recipe=full", *small).code == 0
-    said = f"dataset={{path:{data},success:true,rewards:success}}"  # four steps are too few for a real one
-    assert qtransformer("train", said, f"run={run}", "steps=2", "eval_episodes=1", *TINY).code == 0
+    won = tmp_path / "won.hdf5"  # four steps are too few for a real success
+    assert qtransformer("data", "relabel", str(data), f"out={won}", "success=true", "rewards=success").code == 0
+    assert qtransformer("train", f"dataset={won}", f"run={run}", "steps=2", "eval_episodes=1", *TINY).code == 0
     assert (run / "checkpoints" / "best.json").exists()
     for actor in ("policy", "expert", "random"):
         result = evaluate(tmp_path / "r.json", f"run={run}", "episodes=2", f"actor={actor}", "workers=1")

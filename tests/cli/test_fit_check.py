@@ -1,6 +1,7 @@
 """The fit check itself: honest where a training does not fit, and passed by one that does."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import fit_check
 import other_robot
 
 from qtransformer.errors import ConfigError, DatasetError
-from qtransformer_datasets import open_episodes
+from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.episodes.check import check_episode
 
 TINY = ["model.embed_dim=32", "model.encoder_width=8", "model.num_layers=1", "model.head_dim=16", "threads=1", "device=cpu"]
@@ -42,9 +43,12 @@ def test_too_short_a_training_does_not_pass(log: Path, capsys: pytest.CaptureFix
     assert "does not fit within 2 steps" in out
 
 
-def test_a_dataset_without_successes_or_rewards_is_refused(log: Path) -> None:
-    with pytest.raises(DatasetError, match="no episode succeeds"):
-        fit_check.main([f"dataset={{path:{log},success:false}}", *TINY])
+def test_a_dataset_without_successes_is_refused(log: Path, tmp_path: Path) -> None:
+    source = open_episodes(log)
+    with HDF5Writer(tmp_path / "failures.hdf5", source.action_spec, source.observation_spec) as writer:
+        writer.append(source.read(1))
+    with pytest.raises(DatasetError, match=r"no episode succeeds; say which do: dataset=\{path:.*,success:\[0,3\]\}"):
+        fit_check.main([f"dataset={tmp_path}/failures.hdf5", *TINY])
 
 
 @pytest.mark.slow
@@ -54,10 +58,6 @@ def test_training_fits_the_other_robot(algo: str, log: Path) -> None:
 
 
 def test_values_without_rewards_are_refused(log: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from qtransformer_datasets import HDF5Writer
-
     source = open_episodes(log)
     with HDF5Writer(tmp_path / "bare.hdf5", source.action_spec, source.observation_spec) as writer:
         for episode in source:

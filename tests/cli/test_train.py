@@ -243,7 +243,8 @@ def test_datasets_of_a_list_must_agree_unless_renamed(dataset: Path, tmp_path: P
     assert "16 episodes" in capsys.readouterr().out
 
 
-def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_path: Path) -> None:
+def test_a_source_of_twice_the_weight_gives_twice_the_steps(tmp_path: Path) -> None:
+    dataset = without_labels(write_dataset(tmp_path / "d.hdf5"))
     sources = f"[{{path:{dataset},success:true,weight:2}},{{path:{dataset},success:false}}]"
     config = run_config(compose_settings("train", [f"run={tmp_path}/run", f"dataset={sources}", *TINY]))
     batch = next(loaded(config).segments(batch_size=30, lead=0, steps=1, lookahead=0, seed=0))
@@ -252,7 +253,7 @@ def test_a_source_of_twice_the_weight_gives_twice_the_steps(dataset: Path, tmp_p
 
 @pytest.mark.parametrize(("weights", "share"), [((1, 1), 0.5), ((None, 1), 0.5), ((3, 3), 0.5), ((None, None), 0.2)], ids=str)
 def test_equal_weights_share_the_steps_whatever_the_sizes(weights: tuple, share: float, tmp_path: Path) -> None:
-    few, many = (write_dataset(tmp_path / f"{name}.hdf5") for name in ("few", "many"))
+    few, many = (without_labels(write_dataset(tmp_path / f"{name}.hdf5")) for name in ("few", "many"))
     with h5py.File(many, "r+") as file:
         for i in range(8, 32):
             file.copy(f"data/demo_{i % 8}", file["data"], f"demo_{i}")
@@ -283,7 +284,25 @@ def test_every_dataset_is_opened_once(dataset: Path, tmp_path: Path, monkeypatch
 
 
 def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_dataset(tmp_path / "bare.hdf5")
+    path = without_labels(write_dataset(tmp_path / "bare.hdf5"), rewards=False)
+    words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
+    assert main([*words, f"dataset={{path:{path},clip_actions:true,proprio:[x,width]}}"]) == 1
+    told = capsys.readouterr().err
+    assert "no step carries a reward" in told
+    typed = f"dataset={{path:{path},clip_actions:true,proprio:[x,width],success:[0,3],rewards:success}}"
+    assert f"by their numbers: {typed} (success:true only if all did)" in told, "what was typed is kept"
+    assert f"or in a file: qtransformer data relabel {path} clip_actions=true proprio=[x,width] out=NEW labels=FILE.csv" in told
+    assert main([*words, typed]) == 0
+    assert "success 0.250" in capsys.readouterr().out
+    assert main([*words, "algo=bc", f"dataset={{path:{path},success:true}}"]) == 0
+    assert main([*words, f"dataset={{path:{path},success:true}}"]) == 1
+    assert f"every success worth 1 at its end: dataset={{path:{path},success:true,rewards:success}};" in capsys.readouterr().err
+    assert main([*words, f"dataset={{path:{path},step_reward:-1}}"]) == 1
+    assert "no step carries a reward" in capsys.readouterr().err, "what every step earns is none"
+
+
+def test_known_failures_are_made_no_successes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_dataset(tmp_path / "failures.hdf5")
     with h5py.File(path, "r+") as file:
         for demo in file["data"].values():
             demo["rewards"][...] = 0
@@ -291,14 +310,19 @@ def test_values_need_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     words = ["train", f"run={tmp_path}/run", "dry_run=true", *TINY]
     assert main([*words, f"dataset={path}"]) == 1
     told = capsys.readouterr().err
-    assert "no step carries a reward" in told
-    assert "or clone: algo=bc dataset={path:...,success:true}" in told, "algo=bc alone finds no success to imitate"
-    assert main([*words, "algo=bc", f"dataset={{path:{path},success:true}}"]) == 0
-    capsys.readouterr()
-    assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 0
-    assert "success 1.000" in capsys.readouterr().out
-    assert main([*words, f"dataset={{path:{path},step_reward:-1}}"]) == 1
-    assert "no step carries a reward" in capsys.readouterr().err, "what every step earns is none"
+    assert "the data say of no episode that it succeeded" in told
+    assert "success:" not in told
+    assert main([*words, f"dataset={{path:{path},success:true,rewards:success}}"]) == 1
+    assert f"{path}, demo_0: success:true contradicts the data, which say that it failed" in capsys.readouterr().err
+
+
+def without_labels(path: Path, rewards: bool = True) -> Path:
+    """A file that does not say how its episodes went."""
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            del demo.attrs["success"]
+            demo["rewards"][...] *= rewards
+    return path
 
 
 def test_successes_without_rewards_are_not_mixed_with_rewarded_data(

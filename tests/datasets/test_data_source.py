@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtransformer.errors import ConfigError
+from qtransformer.cli.compose import compose_settings
+from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ObservationSpec
 from qtransformer_datasets import formats
 from qtransformer_datasets.data_source import DataSource, Rewards, check_options
@@ -90,6 +91,30 @@ def test_it_opens_with_its_options(tmp_path, write_foreign, foreign_demo) -> Non
     assert not episode.success
     assert not episode.rewards.any()
     assert DataSource.parse(value).open().read(0).rewards[-1] == 1
+
+
+def test_what_is_said_of_success_contradicts_no_episode(write_file, write_foreign, foreign_demo, make_episode, tmp_path) -> None:
+    path = str(write_file([make_episode(2, success=True), make_episode(2, 1, success=False)]))
+    for said, index, went in ((True, 1, "failed"), (False, 0, "succeeded")):
+        source = DataSource(path=path, success=said).open()
+        assert source.read(1 - index).success is said
+        with pytest.raises(
+            DatasetError, match=rf"demo_{index}: success:{str(said).lower()} contradicts .* it {went}; .*data relabel"
+        ):
+            source.read(index)
+    derived = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4)])  # of rewards
+    assert not DataSource(path=str(derived), success=False, options={"dones": "terminated"}).open().read(0).success
+
+
+def test_it_is_typed_as_a_command_line_takes_it() -> None:
+    value = {"path": "a b.hdf5", "cameras": {"x": "left"}, "image_size": [8, 9], "dones": "terminated", "clip_actions": True}
+    source = DataSource.parse(value)
+    typed = source.typed(success=[0, 3])
+    assert typed == "{path:'a b.hdf5',cameras:{x:left},image_size:[8,9],dones:terminated,clip_actions:true,success:[0,3]}"
+    composed = compose_settings("train", [f"dataset={typed}", "run=r"])
+    assert DataSource.parse(composed.dataset) == DataSource.parse(value | {"success": [0, 3]})
+    assert source.typed_options() == " dones=terminated clip_actions=true"
+    assert DataSource(path="a").typed() == "{path:a}"
 
 
 def test_options_are_refused_with_the_likely_one_of_reader_dataset_or_verb(write_file, make_episode) -> None:

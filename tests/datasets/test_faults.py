@@ -7,16 +7,20 @@ import fcntl
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from qtransformer.errors import ConfigError, DatasetError
+from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
+from qtransformer.types import ActionSpec
 from qtransformer_datasets import EpisodeDataset, HDF5Episodes, inspect_dataset, open_episodes, verify
 from qtransformer_datasets.episodes import hdf5_guard as guard
+from qtransformer_datasets.episodes.check import check_same_specs
 from qtransformer_datasets.episodes.readable import ReadableEpisodes
+from tests.episodes import OBSERVATION_SPEC
 
 TESTS = Path(__file__).parents[1]
 MATRIX = {
@@ -167,7 +171,7 @@ def test_cameras_are_matched_by_name_and_both_sides_listed(tmp_path, write_forei
 def test_actions_beyond_the_limits_are_clipped_on_request_and_counted(tmp_path, write_foreign, foreign_demo) -> None:
     actions = np.array([[0.0, 0.5], [-7.0, -1.5], [0.5, 1.25], [0.25, 1.0]])
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4) | {"actions": actions}, foreign_demo(4, 1)])
-    with pytest.raises(DatasetError, match=r"'a0' 25\.0 %, 'a1' 50\.0 % of the steps \(largest magnitude 7\).*clip_actions=True"):
+    with pytest.raises(DatasetError, match=r"'a0' in 25\.0 % .*from -7 to 0\.5, .*'a1' in 50\.0 % .*clip_actions:true"):
         HDF5Episodes(path, dones="terminated").read(0)
     clipped, untouched = HDF5Episodes(path, dones="terminated", clip_actions=True)
     assert clipped.actions.tolist() == [[0.0, 0.5], [-1.0, -1.0], [0.5, 1.0], [0.25, 1.0]]
@@ -283,3 +287,18 @@ def test_names_in_a_file_are_never_paths(tmp_path, write_foreign, foreign_demo) 
             assert not guard.has_child(file["data/demo_0"], name)
             with pytest.raises(DatasetError, match="expected"):
                 guard.child(file["data/demo_0"], name, "f")
+
+
+def test_unlike_limits_of_many_actions_are_told_in_one_line() -> None:
+    names = tuple(f"joint_{i}" for i in range(14))
+    one, other = (
+        ActionSpec(names, (-1 / 3 - shift,) * 14, (1 / 3 + shift,) * 14, ("rad",) * 14, (0,) * 14) for shift in (0.0, 1e-3)
+    )
+    with pytest.raises(SpecMismatchError) as caught:
+        check_same_specs((one, OBSERVATION_SPEC), (other, OBSERVATION_SPEC), "b.hdf5")
+    told = str(caught.value)
+    assert "ActionSpec.low differs: 14 of 14, the first at 0: expected -0.333333, found -0.334333" in told
+    assert len(told) < 300
+    near = replace(one, low=(-1 / 3 - 1e-12, *one.low[1:]))
+    with pytest.raises(SpecMismatchError, match=r"1 of 14, the first at 0: expected -0\.333333333333333\d, found"):
+        check_same_specs((one, OBSERVATION_SPEC), (near, OBSERVATION_SPEC), "b.hdf5")

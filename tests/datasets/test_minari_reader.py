@@ -137,22 +137,23 @@ def test_a_lost_final_observation_is_marked(tmp_path: Path) -> None:
 
 def test_what_minari_leaves_unsaid_is_asked_for(tmp_path: Path) -> None:
     path = write_minari(tmp_path / "a", [minari_episode()], action_space=None)
-    both = r"say so: control_hz=20 action_limits=\[\[-1,1\],\[0,1\]\], or dataset={path:.*,control_hz:20,action_limits:"
+    both = r"say so: dataset={path:.*,control_hz:20,limits:\[\[-1,1\],\[0,1\]\]}, or for a verb of `data` control_hz=20 limits="
     with pytest.raises(DatasetError, match=both):
         MinariEpisodes(path)
-    with pytest.raises(DatasetError, match="say so: action_limits="):
+    with pytest.raises(DatasetError, match=r"say so: dataset={path:.*,limits:"):
         MinariEpisodes(path, control_hz=5.0)
     with pytest.raises(ConfigError, match="control_hz expected a number above 0, found -1"):
         MinariEpisodes(path, control_hz=-1)
-    source = MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4), (0, 1)], proprio=["direction", "object"])
+    source = MinariEpisodes(path, control_hz=5.0, limits=[(-4, 4), (0, 1)], proprio=["direction", "object"])
     assert source.action_spec.low == (-4.0, 0.0)
     assert source.observation_spec.proprio_names == ("direction", *(f"object[{i}]" for i in range(5)))
-    with pytest.raises(DatasetError, match=r"2 dimensions, found limits for 1"):
-        MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4)])
+    assert MinariEpisodes(path, control_hz=5.0, limits={"a0": (-4, 4), "a1": (0, 1)}).action_spec.low == (-4.0, 0.0)
+    with pytest.raises(ConfigError, match=r"limits expected one pair for each of 2 dimensions, found 1"):
+        MinariEpisodes(path, control_hz=5.0, limits=[(-4, 4)])
     with pytest.raises(ConfigError, match="'gps'"):
-        MinariEpisodes(path, control_hz=5.0, action_limits=[(-4, 4), (0, 1)], proprio=["gps"])
+        MinariEpisodes(path, control_hz=5.0, limits=[(-4, 4), (0, 1)], proprio=["gps"])
     endless = {"type": "Box", "dtype": "float32", "shape": [2], "low": [float("-inf")] * 2, "high": [float("inf")] * 2}
-    with pytest.raises(DatasetError, match=r"finite limits.*action_limits"):
+    with pytest.raises(DatasetError, match=r"finite limits.*limits:"):
         MinariEpisodes(write_minari(tmp_path / "b", [minari_episode()], endless), control_hz=5.0)
 
 
@@ -169,7 +170,10 @@ def test_old_versions_keep_their_metadata_in_the_file(tmp_path: Path) -> None:
 def test_actions_beyond_the_space_are_refused_or_clipped(tmp_path: Path) -> None:
     actions = np.array([[0.0, 0.5], [3.0, 0.5]])
     path = write_minari(tmp_path / "a", [minari_episode(2, actions=actions)])
-    with pytest.raises(DatasetError, match=r"episode_0: actions .*'a0' 50\.0 %.*clip_actions=True"):
+    with pytest.raises(
+        DatasetError,
+        match=r"'a0' in 50\.0 % of the steps \(from 0 to 3, limits \[-2, 2\]\); .*limits:{a0:\[0,3\]}, .*clip_actions:true",
+    ):
         MinariEpisodes(path, control_hz=5.0).read(0)
     episode = MinariEpisodes(path, control_hz=5.0, clip_actions=True).read(0)
     assert episode.actions.tolist() == [[0.0, 0.0], [1.0, 0.0]]

@@ -1,6 +1,7 @@
 """What every episode must be, whichever file or robot it came from. Writer, readers and dataset all ask here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,10 @@ ACTION_TOLERANCE = 1e-6
 """Rounding allowed beyond [-1, 1] in scaled actions."""
 LONGEST_PAUSE = 5.0
 """In periods, of control or of the episode's own steps (the longer counts): what lies further apart has a hole between."""
+
+
+MOST_TOLD = 8
+"""Entries of a specification's part up to which all are told."""
 
 
 class EpisodeError(DatasetError):
@@ -26,15 +31,22 @@ def problems_of(error: QTransformerError) -> list[str]:
     return error.problems if isinstance(error, EpisodeError) else [str(error)]
 
 
-def check_episode(episode: Episode, action_spec: ActionSpec, observation_spec: ObservationSpec, where: str) -> None:
+def check_episode(
+    episode: Episode,
+    action_spec: ActionSpec,
+    observation_spec: ObservationSpec,
+    where: str,
+    widening: Callable[[Sequence[str]], str] = lambda names: "",
+) -> None:
     """Raise an EpisodeError, each problem starting with `where` (file and episode), unless all is well.
 
-    Every part of the episode is looked at, and the first thing wrong with each is told.
+    Every part of the episode is looked at, and the first thing wrong with each is told. `widening` is the option by which limits
+    of these actions would hold all of the dataset; empty where there is none.
     """
     if len(episode) == 0:
         raise EpisodeError([f"{where}: expected at least one step, found none; remove the episode"])
     checks: list[Callable[[], None]] = [
-        lambda: _check_actions(episode, action_spec, where),
+        lambda: _check_actions(episode, action_spec, where, widening),
         lambda: _check_numbers(episode.rewards, (len(episode),), "rewards", where),
         lambda: _check_numbers(episode.proprio, (len(episode) + 1, len(observation_spec.proprio_names)), "proprio", where),
         lambda: _check_cameras(episode, observation_spec, where),
@@ -53,13 +65,31 @@ def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[
     for old, new in zip(expected, found, strict=True):
         old_fields, new_fields = old.to_dict(), new.to_dict()
         differences += [
-            f"{type(old).__name__}.{name} differs: expected {value}, found {new_fields[name]}"
+            f"{type(old).__name__}.{name} differs: {_told_difference(value, new_fields[name])}"
             for name, value in old_fields.items()
             if new_fields[name] != value
         ]
     if differences:
         differences += filter(None, [rename_hint(expected[1], found[1])])
         raise SpecMismatchError(f"{where}: {'; '.join(differences)}; episodes logged under different specs cannot share a dataset")
+
+
+def _told_difference(expected: Any, found: Any) -> str:
+    """Of long lists how many differ, and the first that does; numbers by six digits where these tell them apart."""
+    if isinstance(expected, list) and isinstance(found, list) and max(len(expected), len(found)) > MOST_TOLD:
+        if len(expected) != len(found):
+            return f"expected {len(expected)} ({_text(expected[0])} ...), found {len(found)} ({_text(found[0])} ...)"
+        unlike = [i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]]
+        first = unlike[0]
+        return f"{len(unlike)} of {len(found)}, the first at {first}: {_told_difference(expected[first], found[first])}"
+    texts = _text(expected), _text(found)
+    return "expected {}, found {}".format(*(texts if texts[0] != texts[1] else (expected, found)))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 def clip_actions(actions: np.ndarray, spec: ActionSpec) -> tuple[np.ndarray, dict[str, float]]:
@@ -107,17 +137,30 @@ def _check_finite(array: np.ndarray, name: str, where: str) -> None:
         )
 
 
-def _check_actions(episode: Episode, spec: ActionSpec, where: str) -> None:
+def _check_actions(episode: Episode, spec: ActionSpec, where: str, widening: Callable[[Sequence[str]], str]) -> None:
     actions = episode.actions
     _check_numbers(actions, (len(episode), len(spec)), "actions", where)
     outside = _share_outside(actions, spec)
     if outside:
-        shares = ", ".join(f"'{name}' {100 * share:.1f} %" for name, share in outside.items())
-        raise DatasetError(
-            f"{where}: actions expected in [-1, 1], found outside: {shares} of the steps "
-            f"(largest magnitude {np.abs(actions).max():.4g}); scale them with ActionSpec.to_scaled before logging, "
-            "or read them with clip_actions=True"
+        values = spec.to_units(actions)
+        told = (_told_outside(spec, spec.names.index(name), share, values) for name, share in outside.items())
+        wider = widening(list(outside))
+        mend = (
+            f"give limits that hold all of the dataset: {wider}" if wider else "scale them with ActionSpec.to_scaled before logging"
         )
+        raise DatasetError(
+            f"{where}: actions beyond their limits: {', '.join(told)}; {mend}, or move them onto these: clip_actions:true"
+        )
+
+
+def _told_outside(spec: ActionSpec, dim: int, share: float, values: np.ndarray) -> str:
+    """In the action's unit, as users know it."""
+    unit = f" {spec.units[dim]}" if spec.units[dim] not in ("1", "unknown") else ""
+    low, high = values[:, dim].min(), values[:, dim].max()
+    return (
+        f"'{spec.names[dim]}' in {100 * share:.1f} % of the steps (from {low:.4g} to {high:.4g}{unit}, "
+        f"limits [{spec.low[dim]:.6g}, {spec.high[dim]:.6g}])"
+    )
 
 
 def _check_cameras(episode: Episode, spec: ObservationSpec, where: str) -> None:
@@ -178,5 +221,5 @@ def _check_timestamps(episode: Episode, period: float, where: str) -> None:
         raise DatasetError(
             f"{where}: timestamps expected about {period:.4g} s apart, found {steps[holes[0]]:.4g} s between rows {holes[0]} and "
             f"{holes[0] + 1}{f' and {len(holes) - 1} more such holes' if len(holes) > 1 else ''}: no step leads across; split the "
-            "episode there (of a bag: on_gap=split with a lower tolerance_s), or leave it out"
+            "episode there (of a bag: on_gap:split with a lower tolerance_s), or leave it out"
         )

@@ -66,6 +66,10 @@ class LoggedEpisodes(Protocol):
         """How messages name that episode: its file, and its name or number there."""
         ...
 
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how that episode went; else it is inferred from rewards, say, or said by an option."""
+        ...
+
 
 class EpisodeWriter(Protocol):
     """What every writer is. As a context it finishes on a clean exit, and publishes nothing on an exception."""

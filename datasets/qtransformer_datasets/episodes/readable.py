@@ -63,3 +63,7 @@ class ReadableEpisodes:
     def where(self, index: int) -> str:
         """How messages name that episode, by its number in the file."""
         return self._source.where(self._good[index])
+
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how that episode went."""
+        return self._source.says_success(self._good[index])

@@ -3,12 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from qtransformer.errors import DatasetError
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets.episodes.check import check_episode, clip_actions
+from qtransformer_datasets.episodes.limits import typed_limits
 from qtransformer_datasets.episodes.protocols import Opening, PartReport
 
 Opened = TypeVar("Opened")
@@ -51,6 +55,25 @@ class EpisodeReader(ABC, Generic[Opened]):
     def where(self, index: int) -> str:
         """How messages name episode `index`: file, and its name there."""
 
+    def says_success(self, index: int) -> bool:
+        """Whether the data themselves say how episode `index` went; a format in which they can says so."""
+        return False
+
+    @cached_property
+    def _extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self._measured_extremes()
+
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Least and greatest value of each action over the dataset, in its unit; None where it takes no option `limits`."""
+        return None
+
+    def _widening(self, names: Sequence[str]) -> str:
+        """The option by which limits of these actions hold all of the dataset; empty where it takes none."""
+        if self._extremes is None:
+            return ""
+        dims = [self.action_spec.names.index(name) for name in names]
+        return typed_limits(names, *(ends[dims].tolist() for ends in self._extremes))
+
     def __iter__(self) -> Iterator[Episode]:
         with self._open() as opened:
             for index in range(len(self)):
@@ -72,5 +95,5 @@ class EpisodeReader(ABC, Generic[Opened]):
         if self.clip_actions:
             episode.actions, outside = clip_actions(episode.actions, self.action_spec)
             episode.info |= {"clipped_actions": outside} if outside else {}
-        check_episode(episode, self.action_spec, self.observation_spec, self.where(index))
+        check_episode(episode, self.action_spec, self.observation_spec, self.where(index), self._widening)
         return episode

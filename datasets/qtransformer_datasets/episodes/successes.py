@@ -30,7 +30,7 @@ def succeeding(successes: Successes | None, episodes: Collection[int], where: st
 def refuse_success(successes: Successes, where: str) -> None:
     """Raise: the option would be ignored by a dataset that itself says how each episode went."""
     raise DatasetError(
-        f"{where}: success={successes} is for datasets that do not say which episodes succeeded, and this one does; "
+        f"{where}: success:{successes} is for datasets that do not say which episodes succeeded, and this one does; "
         "leave it out, or write other labels with `qtransformer data relabel`"
     )
 
@@ -43,6 +43,6 @@ def success_of_rewards(rewards: np.ndarray, where: str) -> bool:
     if not np.isin(rewards[np.isfinite(rewards)], (0.0, 1.0)).all():
         raise DatasetError(
             f"{where}: rewards other than 0 and 1 do not tell whether it succeeded; "
-            "say so: success=all, success=none or a list of episode indices, success=[0,3]"
+            "say so: success:all, success:none or a list of episode indices, success:[0,3]"
         )
     return bool((rewards == 1.0).any())

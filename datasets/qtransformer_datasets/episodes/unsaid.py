@@ -9,9 +9,9 @@ from qtransformer.errors import ConfigError, DatasetError
 _QUESTIONS = {
     "control_hz": "its rate of control [Hz]",
     "dones": "whether `dones` means success (terminated) or a time limit (truncated)",
-    "action_limits": "the finite limits of its actions",
+    "limits": "the finite limits of its actions",
 }
-_EXAMPLES = {"control_hz": "20", "dones": "terminated", "action_limits": "[[-1,1],[0,1]]"}
+_EXAMPLES = {"control_hz": "20", "dones": "terminated", "limits": "[[-1,1],[0,1]]"}
 
 
 class UnsaidError(DatasetError):
@@ -31,11 +31,11 @@ def ask_for(options: Sequence[str], path: Path, why: str = "") -> None:
     """
     if not options:
         return
-    typed = " ".join(f"{name}={_EXAMPLES[name]}" for name in options)
     listed = ",".join(f"{name}:{_EXAMPLES[name]}" for name in options)
+    typed = " ".join(f"{name}={_EXAMPLES[name]}" for name in options)
     raise UnsaidError(
         f"{path}: the dataset does not say {', nor '.join(_QUESTIONS[name] for name in options)}{f' ({why})' if why else ''}; "
-        f"say so: {typed}, or dataset={{path:{path},{listed}}}",
+        f"say so: dataset={{path:{path},{listed}}}, or for a verb of `data` {typed}",
         options,
     )
 
@@ -43,11 +43,11 @@ def ask_for(options: Sequence[str], path: Path, why: str = "") -> None:
 def check_rate(control_hz: Any, path: Path) -> None:
     """Raise at a rate of control that is none."""
     if isinstance(control_hz, bool) or not isinstance(control_hz, int | float) or not 0 < control_hz < float("inf"):
-        raise ConfigError(f"{path}: control_hz expected a number above 0, found {control_hz!r}; say control_hz=20, for instance")
+        raise ConfigError(f"{path}: control_hz expected a number above 0, found {control_hz!r}; say control_hz:20, for instance")
 
 
 def refuse_said(name: str, value: Any, path: Path, told: str) -> None:
     """Raise: the option would be ignored, as the dataset itself says it."""
     raise DatasetError(
-        f"{path}: {name}={value} is for datasets that do not say {_QUESTIONS[name]}, and this one says {told}; leave it out"
+        f"{path}: {name}:{value} is for datasets that do not say {_QUESTIONS[name]}, and this one says {told}; leave it out"
     )

@@ -12,7 +12,7 @@ Counts in `info.json` are not read: trimmed, merged and aborted datasets carry w
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,16 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _names(names: Any) -> tuple[str, ...] | None:
-    """A list, {"motors": [...]}, or {"x": 0, "y": 1}; anything else says nothing."""
-    flat: Any = names
-    if isinstance(names, Mapping):
-        flat = [name for part in names.values() for name in (part if isinstance(part, list) else [part])]
-        if all(isinstance(place, int) for place in flat):
-            flat = sorted(names, key=names.__getitem__)
-    return tuple(map(str, flat)) if isinstance(flat, list) and flat else None
+    """A list, a list of lists, {"motors": [...]}, or {"x": 0, "y": 1}; anything else says nothing."""
+    if isinstance(names, Mapping) and names and all(isinstance(place, int) for place in names.values()):
+        return tuple(sorted(map(str, names), key=names.__getitem__))
+    flat = list(_flat(names, depth=4)) if isinstance(names, list | Mapping) else []
+    return tuple(map(str, flat)) if flat and not any(isinstance(name, list | Mapping) for name in flat) else None
+
+
+def _flat(value: Any, depth: int) -> Iterator[Any]:
+    if depth and isinstance(value, list | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _flat(part, depth - 1)
+    else:
+        yield value

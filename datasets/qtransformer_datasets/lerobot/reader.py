@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode, ObservationSpec
+from qtransformer_datasets.episodes.limits import Limits, check_names
 from qtransformer_datasets.episodes.missing import check_file, refuse_missing
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding
@@ -32,10 +33,10 @@ from qtransformer_datasets.lerobot.specs import (
     ColumnRange,
     action_spec,
     camera_features,
-    check_names,
     feature_of,
     image_shape,
     value_names,
+    warn_of_lost_names,
 )
 from qtransformer_datasets.lerobot.tasks import TASK, read_tasks
 from qtransformer_datasets.lerobot.video_frames import image_size, read_frames
@@ -44,6 +45,9 @@ from qtransformer_datasets.lerobot.videos import EpisodeVideos
 TIME, FRAME = "timestamp", "frame_index"
 LONGEST_STEP = 1.5
 """In periods of `fps`: what is longer has lost frames."""
+MAX_RATE_ERROR = 0.05
+"""By which share the middle of an episode's steps may differ from a period: beyond that `fps` is not the data's, and a policy would
+act at the wrong speed."""
 _MIN_FRAME_BYTES = 8
 """No codec spends less on a frame, its entry in the file's index included."""
 
@@ -64,7 +68,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
     `success`: which episodes succeeded: "all", "none" or a list of indices; see `outcome` for what else says so. It is
     refused, not ignored, where the dataset has `next.success`.
     `action`: the feature that holds actions. `proprio`: features joined to proprioception, in this order.
-    `limits`: {action name: [low, high]}, in units; by default the extremes of the whole dataset.
+    `limits`: {action name: [low, high]}, or a pair for every dimension, in units; by default the extremes of the whole dataset.
     `units`: {name of an action or state value: unit}, "1" where none is given.
     `discrete`: {action name: number of distinct values} for switches such as a gripper.
     """
@@ -77,7 +81,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         cameras: Sequence[str] | None = None,
         action: str = ACTION,
         proprio: Sequence[str] | None = None,
-        limits: Mapping[str, Sequence[float]] | None = None,
+        limits: Limits | None = None,
         units: Mapping[str, str] | None = None,
         discrete: Mapping[str, int] | None = None,
         episodes: Sequence[int] | None = None,
@@ -97,12 +101,14 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         if proprio is None:
             proprio = [STATE] if STATE in self._layout.features else []
         self._state = [feature_of(self._layout, key, "proprio") for key in proprio]
+        warn_of_lost_names([self._action, *self._state], str(self.path))
         measured = ColumnRange(self._action, str(self.path))
         self._index(episodes, measured)
+        self._found = measured
         if self._extras is None:
             names = value_names(self._state)
             check_names(units or {}, [*value_names([self._action]), *names], f"{self.path}: units")
-            self.action_spec = action_spec(self._action, measured, limits or {}, units or {}, discrete or {}, str(self.path))
+            self.action_spec = action_spec(self._action, measured, limits, units or {}, discrete or {}, str(self.path))
             self.observation_spec = ObservationSpec(
                 cameras=self._shapes,
                 proprio_names=names,
@@ -177,6 +183,12 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
     def where(self, index: int) -> str:
         return self._named(self._numbers[index])
 
+    def says_success(self, index: int) -> bool:
+        return SUCCESS in self._layout.features
+
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return (self._found.low, self._found.high) if self._extras is None else None
+
     def _named(self, episode: int) -> str:
         return f"{self.path}, episode {episode}"
 
@@ -215,6 +227,7 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
             raise DatasetError(f"{where}: {FRAME} expected {row} in row {row}, found {frames[row]}; repair or remove the episode")
         times = numbers(table, TIME, 1, where)[:, 0].astype(np.float64)
         steps = np.diff(times)
+        self._check_rate(steps, where)
         if not (np.isfinite(times).all() and (steps > 0).all() and (steps < LONGEST_STEP / self._layout.fps).all()):
             row = int((~((steps > 0) & (steps < LONGEST_STEP / self._layout.fps))).argmax())
             raise DatasetError(
@@ -222,6 +235,14 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
                 f"{row + 1}; split the episode there, or leave it out (episodes=...)"
             )
         return times
+
+    def _check_rate(self, steps: np.ndarray, where: str) -> None:
+        middle = float(np.median(steps)) if len(steps) else np.nan
+        if middle > 0 and abs(middle * self._layout.fps - 1) > MAX_RATE_ERROR:
+            raise DatasetError(
+                f"{where}: timestamps expected 1/{self._layout.fps:g} s apart, as meta/info.json says fps {self._layout.fps:g}, "
+                f"found {middle:.4g} s ({1 / middle:.4g} Hz) at most steps; correct whichever is wrong"
+            )
 
     def _proprio(self, table: pa.Table, where: str) -> np.ndarray:
         rows = np.empty((len(table) + 1, len(self.observation_spec.proprio_names)), np.float32)
@@ -281,17 +302,27 @@ class LeRobotEpisodes(EpisodeReader[tuple[RowReader, RowReader]]):
         for name, feature in self._cameras.items():
             where = f"{self._named(episode)}, camera '{name}'"
             if feature.dtype == "video":
-                found = image_size(self._video(feature, episode, where)[0], where)
+                try:
+                    path, _ = self._video(feature, episode, where)
+                except DatasetError:  # lengths of videos are in seconds: at a wrong rate they fit no rows
+                    self._check_rate(self._first_steps(episode), self._named(episode))
+                    raise
+                found = image_size(path, where)
                 if found != self._shapes[name][:2]:
                     raise DatasetError(
                         f"{where}: meta/info.json says {self._shapes[name]}, its video has {found}; correct the feature's shape"
                     )
 
+    def _first_steps(self, episode: int) -> np.ndarray:
+        where = self._named(episode)
+        with row_reader([TIME]) as reader:
+            return np.diff(numbers(reader.read(self._rows[episode], where), TIME, 1, where)[:, 0].astype(np.float64))
+
     def _warn_of_demonstrations(self) -> None:
         if self._extras is None and self._success is None and not {REWARD, SUCCESS} & set(self._layout.features):
             warnings.warn(
                 f"{self.path}: has no rewards; every episode is taken for a successful demonstration. "
-                "Say so (success=all), or say otherwise: success=none or a list of episode indices",
+                "Say so (success:all), or say otherwise: success:none or a list of episode indices",
                 stacklevel=3,
             )
 

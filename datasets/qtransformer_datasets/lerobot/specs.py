@@ -1,15 +1,15 @@
 """The specs of a LeRobotDataset that carries none, from its features, its numbers and what the user adds by name."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from qtransformer.errors import ConfigError, DatasetError
-from qtransformer.suggest import nearest, suggest
+from qtransformer.errors import DatasetError
+from qtransformer.suggest import nearest
 from qtransformer.types import ActionSpec
+from qtransformer_datasets.episodes.limits import Limits, check_names, given_limits, typed_limits
 from qtransformer_datasets.episodes.wild_values import WildValue, WildValues, warn_of_stretched_limits
 from qtransformer_datasets.lerobot.episode_rows import EPISODE
 from qtransformer_datasets.lerobot.layout import Feature, Layout
@@ -87,25 +87,46 @@ def value_names(features: Sequence[Feature]) -> tuple[str, ...]:
     names: list[str] = []
     for feature in features:
         own = feature.names or ()
-        short = feature.key.rsplit(".", 1)[-1]
-        fits = len(own) == feature.width and len(set(own)) == len(own)
-        names += own if fits else [f"{short}_{i}" for i in range(feature.width)]
+        names += own if _fits(own, feature) else _numbered(feature)
     if len(set(names)) < len(names):  # two features name the same joints: their positions and their efforts
         names = [f"{f.key}.{name}" for f in features for name in value_names([f])]
     return tuple(names)
 
 
+def warn_of_lost_names(features: Sequence[Feature], where: str) -> None:
+    """Of names that are not one per value, nor one per axis."""
+    for feature in features:
+        own = feature.names
+        if own is None or _fits(own, feature) or len(own) == len(feature.shape):
+            continue
+        found = f"{len(own)}" if len(set(own)) == len(own) else f"{len(own)} of which some are the same"
+        warnings.warn(
+            f"{where}, meta/info.json: names of '{feature.key}' expected one for each of its {feature.width} values, found {found} "
+            f"({', '.join(own[:4])}{', ...' if len(own) > 4 else ''}), so they are called "
+            f"{_numbered(feature)[0]} and so on; correct the names",
+            stacklevel=3,
+        )
+
+
+def _fits(names: Sequence[str], feature: Feature) -> bool:
+    return len(names) == feature.width and len(set(names)) == len(names)
+
+
+def _numbered(feature: Feature) -> list[str]:
+    return [f"{feature.key.rsplit('.', 1)[-1]}_{i}" for i in range(feature.width)]
+
+
 def action_spec(
     feature: Feature,
     measured: ColumnRange,
-    limits: Mapping[str, Sequence[float]],
+    limits: Limits | None,
     units: Mapping[str, str],
     discrete: Mapping[str, int],
     where: str,
 ) -> ActionSpec:
     """Limits are the extremes of the data unless given: then no logged action lies outside. A constant dimension gets 1 around."""
     names = value_names([feature])
-    check_names(limits, names, f"{where}: limits")
+    given = given_limits(limits, names, where)
     check_names(discrete, names, f"{where}: discrete")
     low, high = dict(zip(names, measured.low, strict=True)), dict(zip(names, measured.high, strict=True))
     for name in names:
@@ -114,9 +135,9 @@ def action_spec(
         if low[name] == high[name]:
             margin = max(1.0, 1e-3 * abs(low[name]))
             low[name], high[name] = low[name] - margin, high[name] + margin
-    warn_of_stretched_limits(measured.wild, limits, lambda episode: f"{where}, episode {episode}", _repair)
-    for name, pair in limits.items():
-        low[name], high[name] = _pair(pair, f"{where}: limits of '{name}'")
+    warn_of_stretched_limits(measured.wild, given, lambda episode: f"{where}, episode {episode}", _repair)
+    low |= {name: pair[0] for name, pair in given.items()}
+    high |= {name: pair[1] for name, pair in given.items()}
     return ActionSpec(
         names=names,
         low=tuple(float(low[name]) for name in names),
@@ -127,20 +148,4 @@ def action_spec(
 
 
 def _repair(wild: WildValue) -> str:
-    limits = f"limits={{{wild.name}:[{wild.low:.4g},{wild.high:.4g}]}}"
-    return f"repair the step, or give limits beside it ({limits} clip_actions=true)"
-
-
-def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    known = list(known)
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"{where}: '{name}' does not exist; {suggest(name, known)}")
-
-
-def _pair(pair: Any, where: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, pair)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where} expected two numbers [low, high], found {pair!r}; correct the option") from error
-    return low, high
+    return f"repair the step, or give limits beside it ({typed_limits([wild.name], [wild.low], [wild.high])},clip_actions:true)"

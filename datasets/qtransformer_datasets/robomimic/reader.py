@@ -31,6 +31,7 @@ from qtransformer_datasets.episodes.hdf5_guard import (
     text_attribute,
     text_rows,
 )
+from qtransformer_datasets.episodes.limits import Limits, extremes
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding, success_of_rewards
 from qtransformer_datasets.episodes.unsaid import ask_for, check_rate, refuse_said
@@ -43,6 +44,7 @@ from qtransformer_datasets.robomimic.specs import (
 )
 
 Dones = Literal["terminated", "truncated"]
+_NO_DONES = "there are no `dones`, so every episode ends at its last step: say how"
 
 
 class HDF5Episodes(EpisodeReader[h5py.File]):
@@ -52,18 +54,20 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
 
     `dones`: what the file's `dones` mean. "terminated": the task ended there, and steps after it are dropped; a demo
     without any is truncated at its end, and so is one that ends without success: robomimic's conversion scripts set `dones` at
-    the end of every demo, too (done mode 2). "truncated": the demo was cut there by a time limit.
+    the end of every demo, too (done mode 2). "truncated": the demo was cut there by a time limit. Where a demo has no array of
+    that name, it ends at its last step, and this says how.
     `success`: which demos succeeded: "all", "none" or a list of their numbers. By default those in which a reward of 1 occurs,
     where rewards are 0 and 1; without rewards, those that `dones` terminated. Other rewards do not tell, so it must be said;
     and it is refused for a file that says it itself.
     `control_hz`: rate of control [Hz], where `env_args` has no `control_freq`.
+    `limits`: {action name: [low, high]}, or a pair for every dimension; the others keep robomimic's [-1, 1].
 
     These serve every file:
 
     `proprio`: low-dimensional keys of `obs`, in the order in which they are joined. By default all but `object`, which
     is the simulator's truth and not a robot's. Of files of `writer`: the names of their values, by default all.
     `filter_key`: read only the demos that are listed in /mask/<filter_key>, such as "train" or "valid".
-    `clip_actions`: move actions beyond [-1, 1] to the limit instead of refusing their episode; `info["clipped_actions"]` then
+    `clip_actions`: move actions beyond the limits onto them instead of refusing their episode; `info["clipped_actions"]` then
     says which share of the steps of each dimension that was.
     """
 
@@ -74,6 +78,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         dones: Dones | None = None,
         success: Successes | None = None,
         control_hz: float | None = None,
+        limits: Limits | None = None,
         proprio: Sequence[str] | str | None = None,
         filter_key: str | None = None,
         clip_actions: bool = False,
@@ -82,6 +87,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.dones: Dones | None = dones
         self.clip_actions = clip_actions
         self._kept: list[int] | None = None
+        self._is_scaled = True
         if dones not in (None, "terminated", "truncated"):
             raise ConfigError(f"{self.path}: dones expected terminated or truncated, found {dones!r}; choose one")
         with open_hdf5(self.path) as file:
@@ -98,14 +104,16 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
                 unsaid.append("control_hz")
             if dones is None and not _says_how_it_ended(first):
                 unsaid.append("dones")
-            ask_for(unsaid, self.path)
+            ask_for(unsaid, self.path, "" if has_child(first, "dones") else _NO_DONES)
             if told is not None and control_hz not in (None, told):
                 refuse_said("control_hz", control_hz, self.path, f"{told:g}")
             if dones is not None and all(_says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):
                 refuse_said("dones", dones, self.path, "of every demo how it ended")
             chosen = [proprio] if isinstance(proprio, str) else proprio
+            if limits is not None and not self.is_foreign:
+                refuse_said("limits", limits, self.path, "those of every dimension")
             if self.is_foreign:
-                self._infer(first, control_hz if told is None else told, chosen)
+                self._infer(first, control_hz if told is None else told, chosen, limits)
             elif chosen is not None:
                 self._choose_proprio(chosen)
             if success is not None and "success" in first.attrs:
@@ -165,11 +173,12 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         self.attributes = {"env_args": env_args}
         return told_control_hz(env_args)
 
-    def _infer(self, first: h5py.Group, control_hz: Any, proprio: Sequence[str] | None) -> None:
+    def _infer(self, first: h5py.Group, control_hz: Any, proprio: Sequence[str] | None, limits: Limits | None) -> None:
         where = f"{self.path}, {self.names[0]}"
         check_rate(control_hz, self.path)
         obs = child_group(first, "obs", where)
-        self.action_spec = infer_action_spec(child_dataset(first, "actions", where), where)
+        self.action_spec = infer_action_spec(child_dataset(first, "actions", where), limits, where)
+        self._is_scaled = limits is None
         self._proprio_keys = proprio_keys(obs, proprio, where)
         self.observation_spec, self._camera_keys = infer_observation_spec(obs, self._proprio_keys, float(control_hz), where)
 
@@ -189,6 +198,15 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
     def where(self, index: int) -> str:
         return f"{self.path}, {self.names[index]}"
 
+    def says_success(self, index: int) -> bool:
+        return index in self._telling
+
+    @cached_property
+    def _telling(self) -> set[int]:
+        """Demos that say whether they succeeded."""
+        with open_hdf5(self.path) as file:
+            return {index for index in range(len(self)) if "success" in self._demo(file, index).attrs}
+
     def _length(self, file: h5py.File, index: int) -> int:
         where = self.where(index)
         with hdf5_errors(where):
@@ -204,7 +222,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
 
     def _read_demo(self, demo: h5py.Group, index: int) -> Episode:
         where = self.where(index)
-        actions = _low_dim(child_dataset(demo, "actions", where), where)
+        actions = self._actions(demo, where)
         recorded = len(actions)
         if recorded == 0:
             raise DatasetError(f"{where}: expected at least one step, found none; remove the episode")
@@ -234,6 +252,20 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             info=_info(demo, where),
         )
 
+    def _actions(self, demo: h5py.Group, where: str) -> np.ndarray:
+        """float32 (T, n) in [-1, 1]. Those of another width stay as they are, for `check_episode` to refuse."""
+        actions = _low_dim(child_dataset(demo, "actions", where), where)
+        fits = actions.ndim == 2 and actions.shape[1] == len(self.action_spec)
+        return actions if self._is_scaled or not fits else self.action_spec.to_scaled(actions)
+
+    def _measured_extremes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self.is_foreign:
+            return None
+        with open_hdf5(self.path) as file:
+            wheres = (self.where(index) for index in range(len(self)))
+            parts = (_low_dim(child_dataset(self._demo(file, i), "actions", at), at) for i, at in enumerate(wheres))
+            return extremes(parts, len(self.action_spec))
+
     def _chosen(self, proprio: np.ndarray, where: str) -> np.ndarray:
         """The values that are kept. Of others than the file names, columns would be wrong ones."""
         if self._kept is None:
@@ -248,7 +280,9 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             return bool(demo.attrs["success"])
         if self._successes is not None:
             return _number(self.names[index]) in self._successes
-        return success_of_rewards(rewards, self.where(index)) if has_child(demo, "rewards") else terminated
+        if has_child(demo, "rewards"):
+            return success_of_rewards(rewards, self.where(index))
+        return terminated and has_child(demo, "dones")  # without either nothing tells, and all would be successes
 
 
 class _FrameReader:
@@ -330,7 +364,7 @@ def _ends(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> t
     if _says_how_it_ended(demo):
         return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
     if dones is None:
-        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: dones=terminated or truncated")
+        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: dones:terminated or dones:truncated")
     terminated = dones == "terminated" and bool(_dones(demo, recorded, where).any())
     return terminated, not terminated
 
@@ -346,12 +380,15 @@ def _last_step(demo: h5py.Group, recorded: int, dones: Dones | None, where: str)
     if dones == "truncated":
         raise DatasetError(
             f"{where}: dones read as a time limit is set at step {done[0]} of {last + 1}, before the end; "
-            "it probably means success: use dones=terminated"
+            "it probably means success: use dones:terminated"
         )
     return int(done[0])
 
 
 def _dones(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
+    """Of every step; robomimic itself trains without them (`dataset_keys`), so a file may have none: the end is one, then."""
+    if not has_child(demo, "dones"):
+        return _last_only(recorded, True)
     dones = child_dataset(demo, "dones", where)[()]
     if dones.shape != (recorded,):
         raise DatasetError(f"{where}: dones expected shape {(recorded,)}, found {dones.shape}; remove the episode")

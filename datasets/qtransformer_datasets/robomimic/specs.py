@@ -9,18 +9,21 @@ import numpy as np
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import ActionSpec, ObservationSpec
 from qtransformer_datasets.episodes.hdf5_guard import child_dataset, child_names
+from qtransformer_datasets.episodes.limits import Limits, given_limits
 
 SIMULATOR_TRUTH = ("object",)
 """Keys that only a simulator knows; a policy that reads them cannot run on a robot."""
 
 
-def infer_action_spec(actions: h5py.Dataset, where: str) -> ActionSpec:
-    """Dimensions a0, a1, ... in [-1, 1] without unit: robomimic's convention is not in the file."""
+def infer_action_spec(actions: h5py.Dataset, limits: Limits | None, where: str) -> ActionSpec:
+    """Dimensions a0, a1, ... without unit, in [-1, 1] where nothing else is given: robomimic's convention is not in the file."""
     if actions.ndim != 2 or not 0 < actions.shape[1] < 1000:
         raise DatasetError(f"{where}: actions expected shape (T, n), found {actions.shape}; this is not the format's layout")
     n = actions.shape[1]
     names = tuple(f"a{i}" for i in range(n))
-    return ActionSpec(names=names, low=(-1.0,) * n, high=(1.0,) * n, units=("1",) * n, discrete=(0,) * n)
+    given = given_limits(limits, names, where)
+    low, high = zip(*(given.get(name, (-1.0, 1.0)) for name in names), strict=True)
+    return ActionSpec(names=names, low=low, high=high, units=("1",) * n, discrete=(0,) * n)
 
 
 def proprio_keys(obs: h5py.Group, chosen: Sequence[str] | None, where: str) -> tuple[str, ...]:

@@ -33,8 +33,8 @@ def grouped(
     drawn = frames.success if filter == "success" else np.ones(len(frames), bool)
     if not drawn.any():
         raise DatasetError(
-            f"expected successful episodes to imitate, found none among {_episodes(frames)}; mark them "
-            "(dataset={path:...,success:true}, or `qtransformer data relabel`), or imitate all of them with bc_filter_success=false"
+            f"expected successful episodes to imitate, found none among {_episodes(frames)}; say "
+            "which did (dataset={path:...,success:[0,3]}, or `qtransformer data relabel`), or imitate all: bc_filter_success=false"
         )
     labels = _labels(frames, balance)
     if balance != "none" and len(np.unique(labels)) < 2:

@@ -77,7 +77,10 @@ def test_limits_are_the_extremes_of_all_episodes_and_options_go_by_name(tmp_path
         with pytest.raises(ConfigError, match=r"does not exist; did you mean gripper.pos"):
             LeRobotEpisodes(path, success="all", **options)
     narrow = LeRobotEpisodes(path, success="all", limits={"gripper.pos": [0, 1]})
-    with pytest.raises(DatasetError, match=r"outside: 'gripper.pos' .* of the steps.*clip_actions=True"):
+    with pytest.raises(
+        DatasetError,
+        match=r"'gripper.pos' in .* \(from .*, limits \[0, 1\]\); .*limits:{gripper.pos:\[.*clip_actions:true",
+    ):
         list(narrow)
 
 
@@ -108,7 +111,7 @@ def test_an_action_that_stretches_its_limits_is_told_with_what_helps(tmp_path, w
     limits = f"[{others.min():.4g},{others.max():.4g}]"
     assert f"{path}, episode 1, step 7: action 'shoulder.pos'" in message
     assert f"found {value:.4g}; limits reach to that" in message
-    assert f"limits={{shoulder.pos:{limits}}} clip_actions=true" in message
+    assert f"limits:{{shoulder.pos:{limits}}},clip_actions:true" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         helped = LeRobotEpisodes(path, success="all", limits={"shoulder.pos": json.loads(limits)}, clip_actions=True)
@@ -133,14 +136,24 @@ def test_a_constant_action_and_a_nan_leave_the_limits_sound(tmp_path, write, raw
         (None, ("action_0", "action_1")),
         ({"motors": ["a", "b"]}, ("a", "b")),
         ({"b": 1, "a": 0}, ("a", "b")),
+        ([["a", "b"]], ("a", "b")),
+        ({"motors": [["a"], ["b"]]}, ("a", "b")),
         (["axis"], ("action_0", "action_1")),
-        (["a", "a"], ("action_0", "action_1")),
+        ([[[[[["a", "b"]]]]]], ("action_0", "action_1")),
     ],
 )
 def test_names_come_in_many_forms(tmp_path, write, three, edit_info, names, expected):
     path = write(tmp_path / "set", three)
     edit_info(path, lambda info: info["features"]["action"].update(names=names))
     assert LeRobotEpisodes(path, success="all").action_spec.names == expected
+
+
+@pytest.mark.parametrize(("names", "found"), [(["a", "a"], "found 2 of which some are the same"), (["a", "b", "c"], "found 3")])
+def test_names_that_do_not_fit_are_told(tmp_path, write, three, edit_info, names, found):
+    path = write(tmp_path / "set", three)
+    edit_info(path, lambda info: info["features"]["action"].update(names=names))
+    with pytest.warns(UserWarning, match=f"names of 'action' expected one for each of its 2 values, {found} .*called action_0"):
+        assert LeRobotEpisodes(path, success="all").action_spec.names == ("action_0", "action_1")
 
 
 @pytest.mark.parametrize("spelling", ["task", "__index_level_0__"])
@@ -250,7 +263,7 @@ def test_success_is_refused_where_the_dataset_says_it(tmp_path, write, raw_episo
     raws = [raw_episode(0, 3, **{"next.success": scalar([0, 0, 1], bool)})]
     path = write(tmp_path / "set", raws, features=flag("next.success"))
     for said in ("none", "all", [0]):
-        with pytest.raises(DatasetError, match=r"set: success=.* is for datasets that do not say .*data relabel"):
+        with pytest.raises(DatasetError, match=r"set: success:.* is for datasets that do not say .*data relabel"):
             LeRobotEpisodes(path, success=said)
     assert LeRobotEpisodes(path).read(0).success
 
@@ -457,6 +470,14 @@ def test_broken_time_is_refused_where_it_breaks_and_can_be_left_out(tmp_path, wr
     with pytest.raises(DatasetError, match="episode 1: " + message):
         source.read(1)
     assert [len(e) for e in LeRobotEpisodes(path, success="all", episodes=[0, 2])] == [5, 4]
+
+
+@pytest.mark.parametrize("fps", [6, 9, 11, 30])
+def test_times_at_another_rate_than_the_declared_one_are_refused(tmp_path, write, three, edit_info, fps):
+    path = write(tmp_path / "set", three)
+    edit_info(path, lambda info: info.update(fps=fps))
+    with pytest.raises(DatasetError, match=rf"episode 0: timestamps expected 1/{fps} s .*fps {fps}, found 0\.1 s \(10 Hz\)"):
+        LeRobotEpisodes(path, success="all").read(0)
 
 
 def test_a_video_mapping_that_does_not_fit_the_rows_is_refused(tmp_path, write_v3, three, edit_table):

@@ -36,7 +36,7 @@ def test_foreign_proprio_can_be_chosen(tmp_path, write_foreign, foreign_demo):
 
 def test_the_meaning_of_dones_is_never_guessed(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()])
-    with pytest.raises(DatasetError, match=r"whether `dones` means .*: dones=terminated, or dataset={path:.*,dones:terminated}"):
+    with pytest.raises(DatasetError, match=r"whether `dones` means .*: dataset={path:.*,dones:terminated}, or .* dones=terminated"):
         HDF5Episodes(path)
     with pytest.raises(ConfigError, match="'done'"):
         HDF5Episodes(path, dones="done")  # pyright: ignore[reportArgumentType]
@@ -76,7 +76,7 @@ def test_dones_at_the_end_of_every_log_are_no_success(tmp_path, write_foreign, f
 @pytest.mark.parametrize("dones", ["terminated", "truncated"])
 def test_success_is_not_guessed_from_dense_rewards(tmp_path, write_foreign, foreign_demo, dones):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(4, seed) | {"rewards": np.full(4, 0.01)} for seed in range(3)])
-    with pytest.raises(DatasetError, match=r"f\.hdf5, demo_0: rewards other than 0 and 1 .*say so: success=all"):
+    with pytest.raises(DatasetError, match=r"f\.hdf5, demo_0: rewards other than 0 and 1 .*say so: success:all"):
         HDF5Episodes(path, dones=dones).read(0)
     for said, expected in {"all": [1, 1, 1], "none": [0, 0, 0]}.items():
         assert [episode.success for episode in HDF5Episodes(path, dones=dones, success=said)] == expected
@@ -95,9 +95,64 @@ def test_success_names_demos_by_their_number(tmp_path, write_foreign, foreign_de
         HDF5Episodes(path, dones="terminated", filter_key="some", success=[0])
 
 
+def test_a_demo_without_dones_ends_at_its_last_step(tmp_path, write_foreign, foreign_demo):
+    demos = [foreign_demo(4), foreign_demo(5, 1) | {"rewards": np.zeros(5)}]
+    for demo in demos:
+        del demo["dones"]
+    path = write_foreign(tmp_path / "f.hdf5", demos)
+    with pytest.raises(DatasetError, match=r"there are no `dones`, so every episode ends at its last step.*dones:terminated"):
+        HDF5Episodes(path)
+    for dones in ("terminated", "truncated"):
+        source = HDF5Episodes(path, dones=dones)
+        assert source.lengths == [4, 5]
+        won, lost = source
+        assert (won.success, won.terminated[-1]) == (True, dones == "terminated")
+        assert (lost.success, lost.terminated[-1], lost.truncated[-1]) == (False, False, True)
+        for demo in demos:
+            demo.pop("rewards", None)
+        bare = write_foreign(tmp_path / f"{dones}.hdf5", demos)
+        assert not any(episode.success for episode in HDF5Episodes(bare, dones=dones)), "nothing says that they succeeded"
+        assert [episode.success for episode in HDF5Episodes(bare, dones=dones, success=[1])] == [False, True]
+
+
+def test_actions_in_another_range_are_read_by_their_limits(tmp_path, write_foreign, foreign_demo):
+    """Absolute poses, say. The refusal names the values as they are logged, and the option that holds them."""
+    actions = np.array([[0.5, -3.12345], [0.25, 7.0]])
+    path = write_foreign(tmp_path / "f.hdf5", [foreign_demo(2) | {"actions": actions}, foreign_demo(2, 1)])
+    told = r"'a1' in 100\.0 % .* \(from -3\.123 to 7, limits \[-1, 1\]\); .*limits:{a1:\[-3\.124,7\]}, .*clip_actions:true"
+    with pytest.raises(DatasetError, match=told):
+        HDF5Episodes(path, dones="terminated").read(0)
+    source = HDF5Episodes(path, dones="terminated", limits={"a1": [-3.124, 7]})
+    assert (source.action_spec.low, source.action_spec.high) == ((-1.0, -3.124), (1.0, 7.0))
+    assert np.allclose(source.action_spec.to_units(source.read(0).actions), actions, atol=1e-6)
+    assert HDF5Episodes(path, dones="terminated", limits=[[-1, 1], [-3.124, 7]]).action_spec == source.action_spec
+    with pytest.raises(DatasetError, match=r"'a1' in 50\.0 % of the steps \(from -3\.123 to 7, limits \[-5, 5\]\)"):
+        HDF5Episodes(path, dones="terminated", limits={"a1": [-5, 5]}).read(0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "answer"),
+    [
+        ({"a2": [0, 1]}, "'a2' does not exist"),
+        ({"a1": [1, 0]}, r"limits of 'a1' expected finite numbers low < high, found \[1, 0\]"),
+        ({"a1": 3}, r"limits of 'a1' expected two numbers \[low, high\], found 3"),
+        ([[0, 1]], "limits expected one pair for each of 2 dimensions, found 1"),
+        ("wide", "limits expected one pair for each of 2 dimensions, found 'wide'"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(tmp_path, write_foreign, foreign_demo, limits, answer):
+    with pytest.raises(ConfigError, match=answer):
+        HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [foreign_demo()]), dones="terminated", limits=limits)
+
+
+def test_limits_that_our_files_say_are_not_said_again(write_file, make_episode):
+    with pytest.raises(DatasetError, match=r"limits:.* is for datasets that do not say the finite limits of its actions"):
+        HDF5Episodes(write_file([make_episode()]), limits={"dx": [-1, 1]})
+
+
 def test_success_is_refused_where_the_file_says_it(write_file, make_episode):
     path = write_file([make_episode()])
-    with pytest.raises(DatasetError, match=r"success=all is for datasets that do not say .*data relabel"):
+    with pytest.raises(DatasetError, match=r"success:all is for datasets that do not say .*data relabel"):
         HDF5Episodes(path, success="all")
 
 
@@ -112,18 +167,18 @@ def test_a_lost_final_observation_is_marked(tmp_path, write_foreign, foreign_dem
 
 def test_control_rate_is_asked_for(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()], {"env_name": "x", "env_kwargs": {}})
-    with pytest.raises(DatasetError, match=r"say so: control_hz=20, or dataset="):
+    with pytest.raises(DatasetError, match=r"say so: dataset={path:.*,control_hz:20}"):
         HDF5Episodes(path, dones="terminated")
     assert HDF5Episodes(path, dones="terminated", control_hz=5.0).observation_spec.control_hz == 5.0
     said = write_foreign(tmp_path / "said.hdf5", [foreign_demo()])
     assert HDF5Episodes(said, dones="terminated", control_hz=20).observation_spec.control_hz == 20.0
-    with pytest.raises(DatasetError, match=r"control_hz=5\.0 is for datasets that do not say .* this one says 20; leave it out"):
+    with pytest.raises(DatasetError, match=r"control_hz:5\.0 is for datasets that do not say .* this one says 20; leave it out"):
         HDF5Episodes(said, dones="terminated", control_hz=5.0)
 
 
 def test_all_that_is_unsaid_is_asked_for_at_once(tmp_path, write_foreign, foreign_demo):
     path = write_foreign(tmp_path / "f.hdf5", [foreign_demo()], {"env_name": "x"})
-    both = r"say so: control_hz=20 dones=terminated, or dataset={path:.*,control_hz:20,dones:terminated}"
+    both = r"say so: dataset={path:.*,control_hz:20,dones:terminated}, or .* control_hz=20 dones=terminated"
     with pytest.raises(DatasetError, match=both):
         HDF5Episodes(path)
     with pytest.raises(ConfigError, match="control_hz expected a number above 0, found 'fast'"):
@@ -132,9 +187,9 @@ def test_all_that_is_unsaid_is_asked_for_at_once(tmp_path, write_foreign, foreig
 
 def test_what_our_files_say_is_not_said_again(write_file, make_episode):
     path = write_file([make_episode()])
-    with pytest.raises(DatasetError, match=r"dones=terminated is for datasets that do not say .*leave it out"):
+    with pytest.raises(DatasetError, match=r"dones:terminated is for datasets that do not say .*leave it out"):
         HDF5Episodes(path, dones="terminated")
-    with pytest.raises(DatasetError, match=r"control_hz=4 .* this one says 10"):
+    with pytest.raises(DatasetError, match=r"control_hz:4 .* this one says 10"):
         HDF5Episodes(path, control_hz=4)
     assert HDF5Episodes(path, control_hz=10).observation_spec.control_hz == 10
 
@@ -164,8 +219,8 @@ BAD_ARRAYS = {
     "NaN action": ({"actions": np.array([[0, 0], [0, np.nan]])}, "actions.*NaN.*row 1"),
     "infinite action": ({"actions": np.array([[np.inf, 0], [0, 0]])}, "actions.*row 0"),
     "double beyond float32": ({"actions": np.array([[1e300, 0], [0, 0]])}, "actions.*infinity"),
-    "action out of range": ({"actions": np.array([[0, 0.5], [0, -1.5]])}, r"'a1' 50\.0 %"),
-    "action just out of range": ({"actions": np.array([[0, 0.5], [0, 1.0001]])}, r"'a1' 50\.0 %"),
+    "action out of range": ({"actions": np.array([[0, 0.5], [0, -1.5]])}, r"'a1' in 50\.0 %"),
+    "action just out of range": ({"actions": np.array([[0, 0.5], [0, 1.0001]])}, r"'a1' in 50\.0 %"),
     "NaN reward": ({"rewards": np.array([0, np.nan])}, "rewards.*NaN"),
     "NaN proprio": ({"obs/robot0_angle": np.array([np.nan, 0])}, "proprio.*NaN"),
     "short rewards": ({"rewards": np.zeros(1)}, "rewards"),
@@ -215,9 +270,9 @@ def test_a_demonstration_without_rewards_has_none(tmp_path, write_foreign, forei
 
 def test_missing_parts_are_named(tmp_path, write_foreign, foreign_demo):
     demo = foreign_demo()
-    del demo["dones"]
-    with pytest.raises(DatasetError, match="'dones'"):
-        HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [demo]), dones="terminated").read(0)
+    del demo["obs/robot0_angle"]
+    with pytest.raises(DatasetError, match="'robot0_angle'"):
+        HDF5Episodes(write_foreign(tmp_path / "f.hdf5", [foreign_demo(), demo]), dones="terminated").read(1)
     with pytest.raises(DatasetError, match="/data/demo_<i>"):
         HDF5Episodes(write_foreign(tmp_path / "g.hdf5", []))
     with h5py.File(tmp_path / "h.hdf5", "w") as file:

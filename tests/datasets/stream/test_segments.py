@@ -220,7 +220,7 @@ def test_bad_settings_are_said_at_once(make_dataset):
             dataset.segments(**(good | {name: value}))
     with pytest.raises(ConfigError, match="'best'"):
         dataset.segments(**good, filter="best")
-    with pytest.raises(DatasetError, match=r"none among 1; mark them .*success:true.* bc_filter_success=false"):
+    with pytest.raises(DatasetError, match=r"none among 1; say which did .*success:.* bc_filter_success=false"):
         dataset.segments(**good, filter="success")
 
 
