@@ -17,6 +17,22 @@ LEAST_MASS = 51e-4
 """Mass that `to_logits` leaves over all bins together, so that something can be learned of each."""
 
 
+class Constant:
+    """A tensor that stays as it is, with one copy for each device and type it is needed on: a copy made anew at every step would
+    keep a GPU waiting."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor, self._copies = tensor, dict[tuple[torch.device, torch.dtype], Tensor]()
+
+    def like(self, other: Tensor) -> Tensor:
+        """Where and of the type that `other` is."""
+        key = other.device, other.dtype
+        if key not in self._copies:
+            with torch.inference_mode(False):  # acting may come first, and learning cannot use what was made in its mode
+                self._copies[key] = self._tensor.to(other)
+        return self._copies[key]
+
+
 class ValueHead(ABC):
     """Maps returns in the attainable range [v_min, v_max] to outputs and back.
 
@@ -89,13 +105,15 @@ class CategoricalHead(ValueHead):
 
     def __init__(self, v_min: float, v_max: float, locations: Float[Tensor, "v"]) -> None:
         super().__init__(v_min, v_max, len(locations))
-        self.locations = locations
+        self.locations, self._locations = locations, Constant(locations)
 
     def activate(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
         return logits.softmax(-1)
 
     def to_value(self, probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
-        return probs @ self.locations.to(probs)
+        with torch.autocast(probs.device.type, enabled=False):  # bfloat16 cannot tell apart the values of one bin
+            probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
+            return probs @ self._locations.like(probs)
 
     def loss_to_probs(self, logits: Float[Tensor, "*b v"], target_probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
         return -(target_probs * F.log_softmax(logits, -1)).sum(-1)

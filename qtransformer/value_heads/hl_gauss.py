@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qtransformer.errors import ConfigError
-from qtransformer.value_heads.base import CategoricalHead
+from qtransformer.value_heads.base import CategoricalHead, Constant
 
 PADDING = 4.0
 """Support beyond each end of the attainable range, in sigmas.
@@ -37,11 +37,12 @@ class HLGauss(CategoricalHead):
         self.bin_width = (v_max - v_min) / free_bins
         self.sigma = sigma_ratio * self.bin_width
         low = v_min - PADDING * self.sigma
-        self.edges = (low + self.bin_width * torch.arange(num_bins + 1, dtype=torch.float64)).float()
-        super().__init__(v_min, v_max, (self.edges[1:] + self.edges[:-1]) / 2)
+        edges = (low + self.bin_width * torch.arange(num_bins + 1, dtype=torch.float64)).float()
+        super().__init__(v_min, v_max, (edges[1:] + edges[:-1]) / 2)
+        self._edges = Constant(edges)
 
     def to_probs(self, value: Float[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
         # Clamping first keeps the histogram inside the padded support, where the float32 form cannot become 0/0.
-        z = (self.edges.to(value) - self.clamp(value)[..., None]) / (self.sigma * math.sqrt(2.0))
+        z = (self._edges.like(value) - self.clamp(value)[..., None]) / (self.sigma * math.sqrt(2.0))
         cdf = torch.erf(z)
         return cdf.diff(dim=-1) / (cdf[..., -1:] - cdf[..., :1])

@@ -15,8 +15,9 @@ def two_hot(value: Float[Tensor, "*b"], locations: Float[Tensor, "v"]) -> Float[
     the other way round, which would not preserve the mean.)
     """
     width = (locations[-1] - locations[0]) / (len(locations) - 1)
-    position = (value[..., None] - locations) / width
-    return (1 - position.abs()).clamp_min(0)
+    # One position, of which neighbours take complementary shares: distances to locations that are each rounded would not sum to 1.
+    position = (value[..., None] - locations[0]) / width
+    return (1 - (position - torch.arange(len(locations), device=position.device)).abs()).clamp_min(0)
 
 
 class TwoHot(CategoricalHead):
@@ -28,4 +29,4 @@ class TwoHot(CategoricalHead):
         super().__init__(v_min, v_max, torch.linspace(v_min, v_max, num_bins))
 
     def to_probs(self, value: Float[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
-        return two_hot(self.clamp(value), self.locations.to(value))
+        return two_hot(self.clamp(value), self._locations.like(value))

@@ -91,7 +91,7 @@ PUBLIC = [
         "        probs = torch.zeros_like(cdf[..., 1:])\n"
         "        probs[..., 0], probs[..., -1] = 1 - upper, upper\n"
         "        return probs",
-        "value_heads/test_hl_gauss.py decode_of_encode",
+        "value_heads/test_base.py decode_of_encode and hl_gauss",
     ),
     Mutant(
         "6 one Monte-Carlo constant for all samples",
@@ -207,7 +207,7 @@ OURS = [
         "value_heads/hl_gauss.py",
         "PADDING = 4.0",
         "PADDING = 0.0",
-        "value_heads/test_hl_gauss.py decode_of_encode",
+        "value_heads/test_base.py decode_of_encode and hl_gauss",
     ),
     Mutant(
         "Two-Hot with swapped numerators",
