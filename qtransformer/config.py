@@ -54,7 +54,8 @@ class Bootstrap(Enum):
     chain = "chain"
     """The last dimension's value at the greedy chain of all dimensions: what the greedy policy would really do there."""
     logged = "logged"
-    """The last dimension's value at the logged action: judges the behaviour instead of improving on it (SARSA)."""
+    """The last dimension's value at the logged action: judges the behaviour instead of improving on it (SARSA). With
+    `Backup.n_step` alone."""
 
 
 class Floor(Enum):
@@ -253,6 +254,11 @@ class TargetConfig:
                 raise ConfigError(f"targets.{name}={getattr(self, name)} must lie between 0 and 1; {_default_of(self, name)}")
         if self.target_rate == 0:
             raise ConfigError("targets.target_rate=0 would bootstrap from the untrained network for ever; .05, say")
+        if self.bootstrap is Bootstrap.logged and self.backup is Backup.bellman:
+            raise ConfigError(
+                "targets.bootstrap=logged judges the behaviour, expected targets.backup=n_step with it, found bellman, which "
+                "maximises over all dimensions but the first; set backup=n_step, or bootstrap=chain or first to improve on it"
+            )
         if self.behavior_mask > 0 and self.behavior_weight == 0:
             raise ConfigError(
                 f"targets.behavior_mask={self.behavior_mask} asks a classifier that targets.behavior_weight=0 never trains; give "

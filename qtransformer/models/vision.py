@@ -136,12 +136,18 @@ class PlaceReadout(nn.Module):
         return self.project(places).unflatten(1, (self.num_tokens, -1))
 
 
+ENCODERS: dict[EncoderKind, type[ConvEncoder] | type[ResNet18Encoder]] = {
+    EncoderKind.conv: ConvEncoder,
+    EncoderKind.resnet18: ResNet18Encoder,
+}
+
+
 class ImageTokenizer(nn.Module):
     """One camera's images to tokens, each the sum of what TokenLearner attends to and of a readout of all places."""
 
     def __init__(self, kind: EncoderKind, width: int, embed_dim: int, num_tokens: int) -> None:
         super().__init__()
-        self.encoder = ConvEncoder(width) if kind is EncoderKind.conv else ResNet18Encoder(width)
+        self.encoder = ENCODERS[kind](width)
         self.norm = nn.LayerNorm(self.encoder.out_channels)
         self.token_learner = TokenLearner(self.encoder.out_channels, embed_dim, num_tokens)
         self.places = PlaceReadout(self.encoder.out_channels, embed_dim, num_tokens)

@@ -100,6 +100,7 @@ def test_what_does_not_belong_is_refused_with_its_place(data, message: str) -> N
         ({"targets": {"bootstrap_proposals": 0}}, "targets.bootstrap_proposals=0 must be at least 1"),
         ({"targets": {"proposals": 4, "behavior_mask": 0.0}}, "targets.proposals=4 needs the behaviour classifier"),
         ({"targets": {"target_rate": 0.0}}, "targets.target_rate=0 would bootstrap from the untrained network"),
+        ({"targets": {"bootstrap": "logged", "backup": "bellman"}}, "expected targets.backup=n_step with it, found bellman"),
         ({"targets": {"behavior_weight": -1.0}}, "targets.behavior_weight=-1.0 must be at least 0"),
         ({"targets": {"behavior_weight": 0.0}}, "targets.behavior_mask=0.3 asks a classifier that targets.behavior_weight=0 never"),
         ({"targets": {"conservative_weight": -1.0}}, "targets.conservative_weight=-1.0 must be at least 0"),

@@ -212,8 +212,8 @@ OURS = [
     Mutant(
         "Two-Hot with swapped numerators",
         "value_heads/two_hot.py",
-        "return (1 - position.abs()).clamp_min(0)",
-        "return position.abs() * (position.abs() < 1)",
+        "return (1 - (position - torch.arange(len(locations), device=position.device)).abs()).clamp_min(0)",
+        "d = (position - torch.arange(len(locations))).abs(); return d * (d < 1)",
         "value_heads/test_two_hot.py exactly or nearer",
     ),
     Mutant(
