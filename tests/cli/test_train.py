@@ -181,7 +181,7 @@ def test_a_truncated_file_is_refused(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("bad", "word"), [(np.nan, "finite"), (1.5, "[-1, 1]")])
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "finite"), (1.5, "limits [-0.05, 0.05]")])
 def test_bad_actions_are_refused(bad: float, word: str, tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "bad.hdf5")
     with h5py.File(path, "r+") as file:

@@ -220,7 +220,7 @@ def losses_by_hand(config: TrainConfig, online: QTransformer, target: QTransform
             (2, "bellman", "first", "none", 1),
             (1, "n_step", "chain", "sample", 4),
             (1, "n_step", "logged", "none", 1),
-            (2, "bellman", "logged", "none", 3),
+            (2, "n_step", "logged", "none", 3),
         ]
     ]
     + [

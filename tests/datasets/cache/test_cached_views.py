@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -40,6 +41,9 @@ def path(tmp_path, make_episode, action_spec) -> Path:
             episode = make_episode(2 + i, i, end=end, success=i % 3 > 0, observation_spec=SPEC, instruction=f"task {i % 2}")
             kept = i != 5
             writer.append(replace(episode, has_final_observation=kept, timestamps=np.arange(3.0 + i) if i == 1 else None))
+    with h5py.File(tmp_path / "demo.hdf5", "r+") as file:
+        for demo in file["data"].values():
+            del demo.attrs["success"]  # so that `success` contradicts nothing
     return tmp_path / "demo.hdf5"
 
 
