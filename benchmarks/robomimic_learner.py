@@ -24,7 +24,6 @@ from robomimic.config import config_factory
 from robomimic.models.base_nets import ConvBase
 from robomimic.utils.dataset import SequenceDataset
 from robomimic.utils.train_utils import run_epoch
-from robomimic_baselines import JOB, RESULT, digest
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -35,6 +34,7 @@ from qtransformer.evaluate import run_episode
 from qtransformer.files import write_json
 from qtransformer.types import ActionSpec, Episode, Observation
 from qtransformer_datasets import HDF5Episodes
+from robomimic_baselines import JOB, RESULT, digest
 
 EPOCH_STEPS = 20
 """Steps between two looks at the clock."""

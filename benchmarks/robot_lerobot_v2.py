@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from other_robot import ACTION, OBSERVATION, make_episode
 
+from other_robot import ACTION, OBSERVATION, make_episode
 from qtransformer.types import Episode
 
 DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"

@@ -1,13 +1,10 @@
 """What the tests of the command line share."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # `console` is a module of this folder; importlib mode adds none
-
-from console import TINY, qtransformer, write_dataset
+from tests.cli.console import TINY, qtransformer, write_dataset
 
 
 @pytest.fixture(scope="session")

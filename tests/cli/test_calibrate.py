@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from console import TINY, qtransformer
 
 from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
@@ -12,6 +11,7 @@ from qtransformer.cli import calibrate
 from qtransformer.cli.main import main
 from qtransformer.cli.settings import EvalSettings
 from qtransformer.evaluate import EpisodeResult, Evaluation
+from tests.cli.console import TINY, qtransformer
 
 pytest.importorskip("pybullet", reason="needs the simulator", exc_type=ImportError)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import h5py
 import pytest
-from console import kill_hard, qtransformer, start, wait_until
 
 from qtransformer.cli.main import main
+from tests.cli.console import kill_hard, qtransformer, start, wait_until
 
 pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
 

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from console import kill_hard, qtransformer, start, wait_until
 
 from qtransformer.cli.main import main
+from tests.cli.console import kill_hard, qtransformer, start, wait_until
 
 pytest.importorskip("pybullet", reason="PyBullet has wheels for Python 3.10 and 3.11 only")
 

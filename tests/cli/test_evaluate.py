@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from console import TINY, qtransformer
-from toy_env import ToyEnv
 
 from qtransformer.acting import ActingConfig
 from qtransformer.checkpoint import resolve_checkpoint
@@ -21,6 +19,8 @@ from qtransformer.errors import SpecMismatchError
 from qtransformer.evaluate import Evaluation
 from qtransformer.evaluate import evaluate as act_one_by_one
 from qtransformer.policy import Policy
+from tests.cli.console import TINY, qtransformer
+from tests.cli.toy_env import ToyEnv
 
 TOY = ["env=toy_env:ToyEnv", "device=cpu"]
 

@@ -1,17 +1,13 @@
 """The fit check itself: honest where a training does not fit, and passed by one that does."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import fit_check
 import other_robot
-
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer_datasets import HDF5Writer, open_episodes
 from qtransformer_datasets.episodes.check import check_episode

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from console import ACTION, write_dataset
 
 from qtransformer.checkpoint import resolve_checkpoint
 from qtransformer.cli.main import main
+from tests.cli.console import ACTION, write_dataset
 
 QUICK = ["device=cpu", "critic_steps=2", "fqe_steps=2"]
 WITHOUT_SIMULATOR = """

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import robomimic_baselines as baselines
-
 from qtransformer.cli.factories import SIMULATOR, EnvFactory
 from qtransformer.cli.main import main as qtransformer
 from qtransformer.errors import ConfigError, QTransformerError

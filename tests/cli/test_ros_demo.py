@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from console import TINY, qtransformer, write_dataset
 
 from qtransformer.cli import ros_demo
 from qtransformer.cli.main import main
@@ -15,6 +14,7 @@ from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.types import Episode
 from qtransformer_datasets import HDF5Episodes
 from qtransformer_ros.recorder.episode_counts import EpisodeCounts, EpisodeOutcome
+from tests.cli.console import TINY, qtransformer, write_dataset
 
 pytest.importorskip("pybullet", reason="needs the simulator", exc_type=ImportError)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from console import TINY, wait_until
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
@@ -29,6 +28,7 @@ from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, ex
 from qtransformer.config import TrainConfig
 from qtransformer.metrics import JsonLines
 from qtransformer_datasets.data_source import DataSource
+from tests.cli.console import TINY, wait_until
 
 DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
 SMALL = (*TINY[:-2], "steps=4", "log_every=2", "model.tokens_per_image=2")

@@ -9,16 +9,6 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from console import (
-    ACTION,
-    OBSERVATION,
-    TINY,
-    kill_hard,
-    qtransformer,
-    start,
-    wait_until,
-    write_dataset,
-)
 from safetensors.numpy import load_file
 
 from qtransformer.checkpoint import resolve_checkpoint
@@ -34,6 +24,16 @@ from qtransformer.run_guard import exclusive
 from qtransformer_datasets import EpisodeDataset
 from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.formats import open_episodes
+from tests.cli.console import (
+    ACTION,
+    OBSERVATION,
+    TINY,
+    kill_hard,
+    qtransformer,
+    start,
+    wait_until,
+    write_dataset,
+)
 
 
 def weights(run: Path, step: int) -> dict[str, np.ndarray]:

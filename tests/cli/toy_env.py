@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from console import ACTION, OBSERVATION
+
+from tests.cli.console import ACTION, OBSERVATION
 
 
 class Undescribed:

@@ -1,6 +1,5 @@
 """A small robot, its data and its network."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # `tabular` and `trainings` are modules of this folder; importlib mode adds none
 
 from qtransformer import Trainer
 from qtransformer.batch import Batch
@@ -19,6 +16,7 @@ from qtransformer.learner import QLearner
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets import EpisodeDataset
+from tests.small_network import SMALL
 
 ACTION_SPEC = ActionSpec(
     names=("dx", "gripper", "dy"), low=(-0.1, 0.0, -0.2), high=(0.1, 1.0, 0.3), units=("m", "1", "m"), discrete=(0, 2, 0)
@@ -26,21 +24,10 @@ ACTION_SPEC = ActionSpec(
 OBSERVATION_SPEC = ObservationSpec(
     cameras={"wrist": (20, 24, 3), "front": (24, 16, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=5.0
 )
-SMALL: dict[str, Any] = {
-    "device": "cpu",
+TRAINED: dict[str, Any] = SMALL | {
     "steps": 8,
     "log_every": 2,
     "save_every": 4,
-    "value": {"num_bins": 21},
-    "model": {
-        "encoder_width": 4,
-        "embed_dim": 16,
-        "num_heads": 2,
-        "ff_dim": 16,
-        "tokens_per_image": 2,
-        "action_bins": 5,
-        "head_dim": 8,
-    },
     "optim": {"batch_segments": 3, "segment_steps": 4, "warmup_steps": 2, "max_shift": 1, "precision": "float32"},
 }
 STATS = {"proprio_mean": [0.1, -0.2], "proprio_std": [0.9, 1.1]}
@@ -54,7 +41,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _make_config(**changes: Any) -> TrainConfig:
     """The small configuration with some settings changed: `make_config(algo="mc", model={"history": 6})`."""
-    return from_dict(TrainConfig, _merged(SMALL, changes))
+    return from_dict(TrainConfig, _merged(TRAINED, changes))
 
 
 def _make_network(config: TrainConfig, seed: int = 0) -> QTransformer:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tabular import DISCOUNT, MDP, Table, costly_mdp, learned_q, log_of, random_mdp, tabular_network
 from torch import Tensor, nn
 
 from qtransformer.batch import Batch
@@ -21,6 +20,7 @@ from qtransformer.models.q_transformer import QTransformer
 from qtransformer.targets import backup_from_next_dimension, backup_from_next_state, n_step, raise_to_floor
 from qtransformer.value_heads import ValueHead, make_value_head
 from qtransformer.value_heads.support import Support, count_beyond, find_support, initial_value, resolved, widened
+from tests.core.tabular import DISCOUNT, MDP, Table, costly_mdp, learned_q, log_of, random_mdp, tabular_network
 
 
 @torch.no_grad()

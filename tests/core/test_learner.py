@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainings import same, weights
 
 import qtransformer.learner as learner_module
 from qtransformer.action_tokenizer import take
@@ -21,6 +20,7 @@ from qtransformer.models.q_transformer import QTransformer
 from qtransformer.preprocess import images_to_float
 from qtransformer.value_heads.rebinning import projection
 from qtransformer.value_heads.support import Support
+from tests.core.trainings import same, weights
 
 CPU = torch.device("cpu")
 PLAIN = {"max_shift": 0, "color_jitter": 0.0, "proprio_noise": 0.0}

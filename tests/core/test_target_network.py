@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from trainings import same, weights
+
+from tests.core.trainings import same, weights
 
 
 def test_the_target_network_follows_by_its_rate(make_config, make_learner, make_batch) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import Spoilt
 
 from qtransformer import Policy, Trainer
 from qtransformer.batch import Batch
 from qtransformer.config import to_dict
 from qtransformer.errors import ConfigError, QTransformerError
 from qtransformer.metrics import read_jsonl
+from tests.core.trainings import Spoilt
 
 
 def test_metrics_are_logged_and_sent_to_every_sink(fit, make_config) -> None:

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import Killed, killed_at
 
 from qtransformer import Policy, Trainer
 from qtransformer.checkpoint import best_scores, set_best
 from qtransformer.errors import ConfigError
+from tests.core.trainings import Killed, killed_at
 
 
 @pytest.fixture

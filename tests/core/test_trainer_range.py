@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainings import Killed, everything, killed_at
 
 from qtransformer import Policy, Trainer
 from qtransformer.metrics import read_jsonl
 from qtransformer_datasets import EpisodeDataset
+from tests.core.trainings import Killed, everything, killed_at
 
 
 def rewarded(make_dataset, make_episode, scale: float = 1.0, cost: float = 0.0) -> EpisodeDataset:

@@ -9,13 +9,13 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from trainings import Killed, everything, killed_at
 
 from qtransformer import Trainer
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
 from qtransformer.files import write_manifest
 from qtransformer.metrics import read_jsonl
 from qtransformer.run_guard import is_held
+from tests.core.trainings import Killed, everything, killed_at
 
 
 @pytest.mark.parametrize("settings", [{"algo": "q"}, {"algo": "mc"}, {"algo": "bc"}, {"algo": "q", "cloning_steps": 6}], ids=str)

@@ -40,7 +40,6 @@ from qtransformer_datasets import create_writer, open_episodes, verify
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from robot_bag import write_bag
-
 from tests.episodes import make_episode
 
 CONTRACT = Path(__file__).with_name("contract.yaml")

@@ -14,6 +14,7 @@ from qtransformer.evaluate import EpisodeResult, Evaluation
 from qtransformer.intervals import wilson
 from qtransformer.policy import Policy
 from qtransformer.types import ActionSpec, ObservationSpec
+from tests.small_network import SMALL
 
 ACTION_SPEC = ActionSpec(
     names=("dx", "gripper", "dyaw"), low=(-0.1, 0.0, -0.5), high=(0.1, 1.0, 0.5), units=("m", "1", "rad"), discrete=(0, 2, 0)
@@ -21,19 +22,6 @@ ACTION_SPEC = ActionSpec(
 OBSERVATION_SPEC = ObservationSpec(
     cameras={"wrist": (12, 16, 3), "front": (10, 8, 3)}, proprio_names=("x", "y"), proprio_units=("m", "m"), control_hz=5.0
 )
-SMALL: dict[str, Any] = {
-    "device": "cpu",
-    "value": {"num_bins": 21},
-    "model": {
-        "encoder_width": 4,
-        "embed_dim": 16,
-        "num_heads": 2,
-        "ff_dim": 16,
-        "tokens_per_image": 2,
-        "action_bins": 5,
-        "head_dim": 8,
-    },
-}
 STEPS = 6
 torch.set_num_threads(1)  # tiny tensors, and other work on the machine
 

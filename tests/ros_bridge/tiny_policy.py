@@ -11,21 +11,9 @@ from qtransformer.checkpoint import Artefact, build_network, write_checkpoint
 from qtransformer.config import TrainConfig, from_dict
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 from qtransformer_ros.control.inference import blank_observation
+from tests.small_network import SMALL
 
-SMALL: dict[str, Any] = {
-    "device": "cpu",
-    "value": {"num_bins": 21},
-    "model": {
-        "encoder_width": 4,
-        "embed_dim": 16,
-        "num_heads": 2,
-        "ff_dim": 16,
-        "tokens_per_image": 2,
-        "action_bins": 5,
-        "head_dim": 8,
-        "history": 2,
-    },
-}
+REMEMBERING = SMALL | {"model": SMALL["model"] | {"history": 2}}
 CONTRACT = """
 control_hz: 10
 tolerance_s: 0.5
@@ -54,7 +42,7 @@ def write_contract(folder: Path, text: str = CONTRACT) -> Path:
 def write_policy(folder: Path, contract: Path, spoil: Callable[[Any], Any] | None = None, **changes: Any) -> Path:
     """A checkpoint of the contract's own specs; `spoil` damages the network after its golden sample was taken."""
     torch.manual_seed(0)
-    config = from_dict(TrainConfig, SMALL | changes)
+    config = from_dict(TrainConfig, REMEMBERING | changes)
     own = TopicContract.load(contract)
     action, seen = own.action_spec(), own.observation_spec()
     p = len(seen.proprio_names)

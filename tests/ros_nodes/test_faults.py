@@ -21,7 +21,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
 from qtransformer_ros.control.runtime_settings import RuntimeSettings
-from tests.ros_bridge.tiny_policy import SMALL, write_policy
+from tests.ros_bridge.tiny_policy import write_policy
 from tests.ros_nodes.arm_cell import (
     COMMAND_HZ,
     ESTOP_TIMEOUT_S,
@@ -40,6 +40,7 @@ from tests.ros_nodes.arm_cell import (
     write_turning_contract,
 )
 from tests.ros_nodes.harness import LATCHED, Graph
+from tests.small_network import SMALL
 
 PERIOD_S, WATCH_S = 1 / HZ, 1 / COMMAND_HZ
 UNMOVED_TIMEOUT_S = RuntimeSettings(control_hz=HZ).unmoved_timeout_s

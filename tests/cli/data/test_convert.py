@@ -5,11 +5,11 @@ from pathlib import Path
 
 import h5py
 import pytest
-from console import OBSERVATION, kill_hard, qtransformer, start, wait_until, write_dataset
 
 from qtransformer.types import Episode
 from qtransformer_datasets import formats, open_episodes
 from qtransformer_datasets.robomimic import writer as robomimic_writer
+from tests.cli.console import OBSERVATION, kill_hard, qtransformer, start, wait_until, write_dataset
 
 
 def test_convert_keeps_every_number(run, dataset: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from console import successes
 
 from qtransformer.cli.data.relabel import load_function
 from qtransformer_datasets import HDF5Writer, open_episodes
+from tests.cli.console import successes
 
 
 def test_relabel_by_flag_hand_and_function(run, dataset: Path, tmp_path: Path) -> None:

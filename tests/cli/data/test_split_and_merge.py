@@ -5,9 +5,9 @@ from pathlib import Path
 
 import h5py
 import pytest
-from console import OBSERVATION, successes, write_dataset
 
 from qtransformer_datasets import open_episodes
+from tests.cli.console import OBSERVATION, successes, write_dataset
 
 
 def test_split_writes_parts_once(run, dataset: Path, tmp_path: Path) -> None:

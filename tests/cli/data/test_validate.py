@@ -5,7 +5,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from console import qtransformer, write_dataset
+
+from tests.cli.console import qtransformer, write_dataset
 
 
 def test_validate_lists_all_of_all_and_fails(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tabular import DISCOUNT, MDP, learned_q, random_mdp, tabular_network
 
 from qtransformer.config import ValueConfig, ValueKind
 from qtransformer.log_evaluation.fitted_q import action_values, encode, epochs, evaluate_policy, q_of
 from qtransformer.models.q_transformer import QTransformer
 from qtransformer.types import Episode
 from qtransformer.value_heads import make_value_head
+from tests.core.tabular import DISCOUNT, MDP, learned_q, random_mdp, tabular_network
 
 
 def episodes_of(mdp: MDP, network: QTransformer) -> list[Episode]:

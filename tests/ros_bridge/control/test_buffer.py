@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_robot import MS, START_NS, HandClock, image, joint_state
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qtransformer_ros.control.buffer import LatestSamples, message_stamp_ns
+from tests.ros_bridge.hand_robot import MS, START_NS, HandClock, image, joint_state
 
 
 def samples(clock: HandClock, **options: Any) -> LatestSamples:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_robot import CAMERA, HZ, JOINTS, RUNNING, HandClock, Robot, is_held, joint_state, make
 
 from qtransformer_ros.arm.motion import JointMotion, Motion, PoseMotion, TwistMotion
 from qtransformer_ros.arm.safety import Measured
 from qtransformer_ros.control.motion_watch import MotionWatch
+from tests.ros_bridge.hand_robot import CAMERA, HZ, JOINTS, RUNNING, HandClock, Robot, is_held, joint_state, make
 
 HERE = Measured(joints={"a": 0.1, "b": 0.2}, position=np.full(3, 0.5), orientation=np.array([0.0, 0.0, 0.0, 1.0]))
 TURN = np.array([0.0, 0.0, np.sin(0.05), np.cos(0.05)])

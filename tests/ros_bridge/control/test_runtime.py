@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_robot import (
+
+from qtransformer.errors import ConfigError, SpecMismatchError
+from qtransformer_datasets.rosbag.contract_entries import StampSource, TextRule, VectorTopic
+from qtransformer_ros.arm.motion import Command, TwistMotion
+from qtransformer_ros.arm.safety_limits import OutOfBounds, SafetyLimits
+from qtransformer_ros.control.effects import Effects
+from qtransformer_ros.control.runtime import PolicyRuntime
+from qtransformer_ros.control.runtime_settings import BelowMinValue, RuntimeSettings
+from tests.ros_bridge.hand_robot import (
     CAMERA,
     CONTRACT,
     FAULT,
@@ -25,14 +33,6 @@ from hand_robot import (
     recover,
     to_joints,
 )
-
-from qtransformer.errors import ConfigError, SpecMismatchError
-from qtransformer_datasets.rosbag.contract_entries import StampSource, TextRule, VectorTopic
-from qtransformer_ros.arm.motion import Command, TwistMotion
-from qtransformer_ros.arm.safety_limits import OutOfBounds, SafetyLimits
-from qtransformer_ros.control.effects import Effects
-from qtransformer_ros.control.runtime import PolicyRuntime
-from qtransformer_ros.control.runtime_settings import BelowMinValue, RuntimeSettings
 
 NAN = math.nan
 

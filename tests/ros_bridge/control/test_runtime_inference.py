@@ -1,6 +1,7 @@
 """A network that is slow or late: nothing queues, nothing old is acted on."""
 
-from hand_robot import (
+from qtransformer_ros.control.effects import Effects
+from tests.ros_bridge.hand_robot import (
     CAMERA,
     JOINTS,
     RUNNING,
@@ -9,8 +10,6 @@ from hand_robot import (
     is_held,
     make,
 )
-
-from qtransformer_ros.control.effects import Effects
 
 
 def test_an_answer_that_is_late_is_a_miss_and_a_newer_request_replaces_it(robot: Robot) -> None:

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from hand_robot import (
+from qtransformer_ros.control.effects import Effects
+from tests.ros_bridge.hand_robot import (
     CAMERA,
     JOINTS,
     MS,
@@ -16,8 +17,6 @@ from hand_robot import (
     joint_state,
     make,
 )
-
-from qtransformer_ros.control.effects import Effects
 
 NAN = math.nan
 

@@ -1,7 +1,10 @@
 """Who stops a policy and who may start it again: people, other publishers, the robot itself."""
 
 import pytest
-from hand_robot import (
+
+from qtransformer_ros.control.effects import Effects
+from qtransformer_ros.control.run_state import RunState
+from tests.ros_bridge.hand_robot import (
     ESTOP,
     FAULT,
     HOLD,
@@ -13,9 +16,6 @@ from hand_robot import (
     make,
     recover,
 )
-
-from qtransformer_ros.control.effects import Effects
-from qtransformer_ros.control.run_state import RunState
 
 
 def test_an_estop_latches_at_once_and_only_a_person_starts_again(robot: Robot) -> None:

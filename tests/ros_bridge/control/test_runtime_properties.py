@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_robot import CAMERA, HZ, JOINTS, LIMITS, TOOL, Robot, image, joint_state, make, tool_pose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -16,6 +15,7 @@ from qtransformer_ros.arm.rotation import rotate
 from qtransformer_ros.arm.safety_limits import SafetyLimits
 from qtransformer_ros.control.effects import Effects, Request
 from qtransformer_ros.control.run_state import RunState
+from tests.ros_bridge.hand_robot import CAMERA, HZ, JOINTS, LIMITS, TOOL, Robot, image, joint_state, make, tool_pose
 
 NUMBER = st.one_of(st.floats(-2, 2), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e308, -1e308]))
 BOX = SafetyLimits(workspace_min=(0.4, 0.4, 0.4), workspace_max=(0.6, 0.6, 0.6), max_step_m=0.02, max_step_rad=0.1)

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_robot import (
+
+from qtransformer_datasets.rosbag.contract_entries import TickRule, VectorTopic
+from qtransformer_datasets.rosbag.reader import BagEpisodes
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, observation_digest
+from qtransformer_datasets.rosbag.topic_contract import TopicContract
+from qtransformer_ros.control.effects import Request
+from tests.ros_bridge.hand_robot import (
     CAMERA,
     CONTRACT,
     JOINTS,
@@ -23,15 +29,9 @@ from hand_robot import (
     joint_state,
     make,
 )
-from kuka_bags import Playback
-from kuka_bags import header as sent_header
-from kuka_bags import make as message_of
-
-from qtransformer_datasets.rosbag.contract_entries import TickRule, VectorTopic
-from qtransformer_datasets.rosbag.reader import BagEpisodes
-from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, observation_digest
-from qtransformer_datasets.rosbag.topic_contract import TopicContract
-from qtransformer_ros.control.effects import Request
+from tests.ros_bridge.kuka_bags import Playback
+from tests.ros_bridge.kuka_bags import header as sent_header
+from tests.ros_bridge.kuka_bags import make as message_of
 
 ARM, GRIPPER = f"{JOINTS} (a and 1 more)", f"{JOINTS} (g)"
 BOTH = replace(CONTRACT, proprio=(*CONTRACT.proprio, VectorTopic(topic=JOINTS, type="JointState", joints=("g",), units=("m",))))

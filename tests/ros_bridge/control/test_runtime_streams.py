@@ -7,7 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hand_robot import (
+
+from qtransformer_datasets.rosbag.contract_entries import CameraTopic
+from qtransformer_ros.control.effects import Effects
+from tests.ros_bridge.hand_robot import (
     CAMERA,
     CONTRACT,
     HOLD,
@@ -27,9 +30,6 @@ from hand_robot import (
     recover,
     tool_pose,
 )
-
-from qtransformer_datasets.rosbag.contract_entries import CameraTopic
-from qtransformer_ros.control.effects import Effects
 
 NAN = math.nan
 
