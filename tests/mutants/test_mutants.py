@@ -1,15 +1,15 @@
 """The defects of `make mutants` follow the code they damage; killing them is left to it."""
 
-import runpy
 from pathlib import Path
 
 import pytest
 
+from tests.mutants.defects import OURS, PUBLIC, Mutant
+
 ROOT = Path(__file__).parents[2]
-MUTANTS = runpy.run_path(str(Path(__file__).with_name("run.py")))
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS["PUBLIC"], *MUTANTS["OURS"]], ids=lambda mutant: mutant.defect)
-def test_a_defect_can_be_planted_in_one_place(mutant) -> None:
+@pytest.mark.parametrize("mutant", [*PUBLIC, *OURS], ids=lambda mutant: mutant.defect)
+def test_a_defect_can_be_planted_in_one_place(mutant: Mutant) -> None:
     assert (ROOT / "qtransformer" / mutant.file).read_text().count(mutant.old) == 1
     assert (ROOT / "tests" / "core" / mutant.tests.split()[0]).exists()
