@@ -25,12 +25,12 @@ from tests.episodes import OBSERVATION_SPEC
 TESTS = Path(__file__).parents[1]
 MATRIX = {
     "16 truncated, empty, not HDF5, LFS pointer": (
-        "datasets/robomimic/test_robomimic_reader.py::test_not_an_hdf5_file",
-        "datasets/robomimic/test_robomimic_reader.py::test_a_truncated_file_says_so",
+        "datasets/robomimic/test_robomimic_hostile.py::test_not_an_hdf5_file",
+        "datasets/robomimic/test_robomimic_hostile.py::test_a_truncated_file_says_so",
         "datasets/curation/test_verify.py::test_all_that_is_wrong_with_an_episode_is_told",
     ),
     "17 a bad chunk inside one demo": (
-        "datasets/robomimic/test_robomimic_reader.py::test_a_flipped_bit_in_an_image_is_found",
+        "datasets/robomimic/test_robomimic_hostile.py::test_a_flipped_bit_in_an_image_is_found",
         "datasets/test_faults.py::test_bad_episodes_are_skipped_on_request_and_counted",
     ),
     "18 a writer is killed": ("datasets/robomimic/test_robomimic_writer.py::test_kill_9_loses_at_most_the_demo_being_written",),
@@ -56,7 +56,7 @@ MATRIX = {
     ),
     "27 lengths differ, short episodes, unclear ends": (
         "datasets/robomimic/test_robomimic_reader.py::test_bad_values_name_file_and_episode",
-        "datasets/robomimic/test_robomimic_reader.py::test_the_meaning_of_dones_is_never_guessed",
+        "datasets/robomimic/test_robomimic_endings.py::test_the_meaning_of_dones_is_never_guessed",
         "datasets/test_minari_reader.py::test_bad_episodes_are_named",
         "datasets/test_minari_reader.py::test_termination_and_truncation_are_kept_apart",
     ),
@@ -74,15 +74,15 @@ MATRIX = {
     ),
     "34 a config that names code": ("core/test_checkpoint.py::test_a_hostile_config_builds_nothing",),
     "35 links, external storage, virtual datasets": (
-        "datasets/robomimic/test_robomimic_reader.py::test_other_files_are_not_read",
-        "datasets/robomimic/test_robomimic_reader.py::test_links_in_the_middle_of_a_path_are_not_followed",
+        "datasets/robomimic/test_robomimic_hostile.py::test_other_files_are_not_read",
+        "datasets/robomimic/test_robomimic_hostile.py::test_links_in_the_middle_of_a_path_are_not_followed",
         "datasets/test_minari_reader.py::test_links_are_not_followed",
         "datasets/test_faults.py::test_a_mask_is_guarded_like_everything_else",
     ),
     "36 bombs": (
-        "datasets/robomimic/test_robomimic_reader.py::test_shape_bombs_are_refused_before_allocation",
-        "datasets/robomimic/test_robomimic_reader.py::test_a_false_length_is_refused_before_allocation",
-        "datasets/robomimic/test_robomimic_reader.py::test_damaged_attributes_are_one_clear_error",
+        "datasets/robomimic/test_robomimic_hostile.py::test_shape_bombs_are_refused_before_allocation",
+        "datasets/robomimic/test_robomimic_hostile.py::test_a_false_length_is_refused_before_allocation",
+        "datasets/robomimic/test_robomimic_hostile.py::test_damaged_attributes_are_one_clear_error",
         "datasets/test_faults.py::test_a_decompression_bomb_is_refused_before_allocation",
         "datasets/test_faults.py::test_a_huge_attribute_is_refused_before_it_is_read",
     ),

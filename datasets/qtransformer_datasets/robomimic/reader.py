@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,6 +35,8 @@ from qtransformer_datasets.episodes.limits import Limits, extremes
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.successes import Successes, refuse_success, succeeding, success_of_rewards
 from qtransformer_datasets.episodes.unsaid import ask_for, check_rate, refuse_said
+from qtransformer_datasets.robomimic.endings import NO_DONES, Dones, ends, last_only, last_step, says_how_it_ended
+from qtransformer_datasets.robomimic.rows import FrameReader, low_dim
 from qtransformer_datasets.robomimic.specs import (
     check_proprio,
     infer_action_spec,
@@ -42,9 +44,6 @@ from qtransformer_datasets.robomimic.specs import (
     proprio_keys,
     told_control_hz,
 )
-
-Dones = Literal["terminated", "truncated"]
-_NO_DONES = "there are no `dones`, so every episode ends at its last step: say how"
 
 
 class HDF5Episodes(EpisodeReader[h5py.File]):
@@ -102,12 +101,12 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             unsaid = list[str]()
             if told is None and control_hz is None:
                 unsaid.append("control_hz")
-            if dones is None and not _says_how_it_ended(first):
+            if dones is None and not says_how_it_ended(first):
                 unsaid.append("dones")
-            ask_for(unsaid, self.path, "" if has_child(first, "dones") else _NO_DONES)
+            ask_for(unsaid, self.path, "" if has_child(first, "dones") else NO_DONES)
             if told is not None and control_hz not in (None, told):
                 refuse_said("control_hz", control_hz, self.path, f"{told:g}")
-            if dones is not None and all(_says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):
+            if dones is not None and all(says_how_it_ended(child_group(data, name, str(self.path))) for name in self.names):
                 refuse_said("dones", dones, self.path, "of every demo how it ended")
             chosen = [proprio] if isinstance(proprio, str) else proprio
             if limits is not None and not self.is_foreign:
@@ -214,7 +213,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             if not self.is_foreign:
                 return number_attribute(demo, "num_samples", where)
             recorded = child_dataset(demo, "actions", where).shape[0]
-            return _last_step(demo, recorded, self.dones, where) + 1
+            return last_step(demo, recorded, self.dones, where) + 1
 
     def _load(self, opened: h5py.File, index: int) -> Episode:
         with hdf5_errors(self.where(index)):
@@ -229,22 +228,22 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         declared = demo.attrs.get("num_samples", recorded)
         if declared != recorded:
             raise DatasetError(f"{where}: num_samples says {declared} steps, actions has {recorded}; remove the episode")
-        length = _last_step(demo, recorded, self.dones, where) + 1
+        length = last_step(demo, recorded, self.dones, where) + 1
         rewards = _rewards(demo, recorded, where)
         if rewards.shape != (recorded,):
             raise DatasetError(f"{where}: rewards expected shape {(recorded,)}, found {rewards.shape}; remove the episode")
-        terminated, truncated = _ends(demo, recorded, self.dones, where)
+        terminated, truncated = ends(demo, recorded, self.dones, where)
         success = self._success(demo, rewards[:length], terminated, index)
-        if terminated and not success and not _says_how_it_ended(demo):
+        if terminated and not success and not says_how_it_ended(demo):
             terminated, truncated = False, True  # `dones` also marks where a log ran out
-        frames = _FrameReader(demo, recorded, length, where)
+        frames = FrameReader(demo, recorded, length, where)
         return Episode(
             images={camera: frames.read(key, camera) for camera, key in self._camera_keys.items()},
             proprio=self._chosen(frames.read_joined(self._proprio_keys), where),
             actions=actions[:length],
             rewards=rewards[:length],
-            terminated=_last_only(length, terminated),
-            truncated=_last_only(length, truncated),
+            terminated=last_only(length, terminated),
+            truncated=last_only(length, truncated),
             timestamps=child_dataset(demo, "timestamps", where)[()] if has_child(demo, "timestamps") else None,
             instruction=text_attribute(demo, "instruction", where) if "instruction" in demo.attrs else "",
             success=success,
@@ -254,7 +253,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
 
     def _actions(self, demo: h5py.Group, where: str) -> np.ndarray:
         """float32 (T, n) in [-1, 1]. Those of another width stay as they are, for `check_episode` to refuse."""
-        actions = _low_dim(child_dataset(demo, "actions", where), where)
+        actions = low_dim(child_dataset(demo, "actions", where), where)
         fits = actions.ndim == 2 and actions.shape[1] == len(self.action_spec)
         return actions if self._is_scaled or not fits else self.action_spec.to_scaled(actions)
 
@@ -263,7 +262,7 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
             return None
         with open_hdf5(self.path) as file:
             wheres = (self.where(index) for index in range(len(self)))
-            parts = (_low_dim(child_dataset(self._demo(file, i), "actions", at), at) for i, at in enumerate(wheres))
+            parts = (low_dim(child_dataset(self._demo(file, i), "actions", at), at) for i, at in enumerate(wheres))
             return extremes(parts, len(self.action_spec))
 
     def _chosen(self, proprio: np.ndarray, where: str) -> np.ndarray:
@@ -283,48 +282,6 @@ class HDF5Episodes(EpisodeReader[h5py.File]):
         if has_child(demo, "rewards"):
             return success_of_rewards(rewards, self.where(index))
         return terminated and has_child(demo, "dones")  # without either nothing tells, and all would be successes
-
-
-class _FrameReader:
-    """Rows 0 to `length` of a demo's observations: the last from `obs` if steps follow, else from `next_obs`."""
-
-    def __init__(self, demo: h5py.Group, recorded: int, length: int, where: str) -> None:
-        self.obs = child_group(demo, "obs", where)
-        self.next_obs = child_group(demo, "next_obs", where) if has_child(demo, "next_obs") else None
-        self.recorded, self.length, self.where = recorded, length, where
-        self.has_final = length < recorded or self.next_obs is not None
-
-    def read(self, key: str, camera: str | None = None) -> np.ndarray:
-        source = child_dataset(self.obs, key, self.where)
-        if source.ndim == 0 or len(source) != self.recorded:
-            raise DatasetError(
-                f"{self.where}: obs/{key} expected {self.recorded} rows, one per action, found shape "
-                f"{source.shape}; remove the episode"
-            )
-        rows = np.empty((self.length + 1, *source.shape[1:]), source.dtype if camera else np.float32)
-        if self.length < self.recorded:
-            rows[:] = source[: self.length + 1]
-        else:
-            with np.errstate(over="ignore"):  # as in _low_dim
-                rows[:-1] = source[()]
-            rows[-1] = self._last_row(key, source.shape[1:]) if self.has_final else rows[-2]
-        return rows
-
-    def read_joined(self, keys: Sequence[str]) -> np.ndarray:
-        """Low-dimensional keys side by side, (length + 1, p) float32."""
-        if not keys:
-            return np.zeros((self.length + 1, 0), np.float32)
-        return np.concatenate([self.read(key).reshape(self.length + 1, -1) for key in keys], axis=1)
-
-    def _last_row(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
-        assert self.next_obs is not None
-        source = child_dataset(self.next_obs, key, self.where)
-        if source.ndim == 0 or len(source) not in (1, self.recorded) or source.shape[1:] != shape:
-            raise DatasetError(
-                f"{self.where}: next_obs/{key} expected 1 or {self.recorded} rows of shape {shape}, "
-                f"found {source.shape}; remove the episode"
-            )
-        return source[-1]
 
 
 def _demo_names(data: h5py.Group, path: Path) -> list[str]:
@@ -355,46 +312,6 @@ def _filtered(names: Sequence[str], file: h5py.File, key: str, where: str) -> li
     return [name for name in names if name in wanted]
 
 
-def _says_how_it_ended(demo: h5py.Group) -> bool:
-    return "terminated" in demo.attrs and "truncated" in demo.attrs
-
-
-def _ends(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> tuple[bool, bool]:
-    """Whether the (possibly shortened) episode's last step terminated, and whether it was truncated."""
-    if _says_how_it_ended(demo):
-        return bool(demo.attrs["terminated"]), bool(demo.attrs["truncated"])
-    if dones is None:
-        raise DatasetError(f"{where}: does not say how it ended; say what `dones` means: dones:terminated or dones:truncated")
-    terminated = dones == "terminated" and bool(_dones(demo, recorded, where).any())
-    return terminated, not terminated
-
-
-def _last_step(demo: h5py.Group, recorded: int, dones: Dones | None, where: str) -> int:
-    """Index of the step that ends the episode."""
-    last = recorded - 1
-    if _says_how_it_ended(demo):
-        return last
-    done = np.flatnonzero(_dones(demo, recorded, where))
-    if not len(done) or done[0] == last:
-        return last
-    if dones == "truncated":
-        raise DatasetError(
-            f"{where}: dones read as a time limit is set at step {done[0]} of {last + 1}, before the end; "
-            "it probably means success: use dones:terminated"
-        )
-    return int(done[0])
-
-
-def _dones(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
-    """Of every step; robomimic itself trains without them (`dataset_keys`), so a file may have none: the end is one, then."""
-    if not has_child(demo, "dones"):
-        return _last_only(recorded, True)
-    dones = child_dataset(demo, "dones", where)[()]
-    if dones.shape != (recorded,):
-        raise DatasetError(f"{where}: dones expected shape {(recorded,)}, found {dones.shape}; remove the episode")
-    return dones.astype(bool)
-
-
 def _info(demo: h5py.Group, where: str) -> dict[str, Any]:
     info = json_attribute(demo, "info", where) if "info" in demo.attrs else {}
     if not isinstance(info, dict):
@@ -406,17 +323,4 @@ def _rewards(demo: h5py.Group, recorded: int, where: str) -> np.ndarray:
     """Zeros for a demonstration that carries none: rewards may then follow from success (see `views.success_rewards`)."""
     if not has_child(demo, "rewards"):
         return np.zeros(recorded, np.float32)
-    return _low_dim(child_dataset(demo, "rewards", where), where)
-
-
-def _low_dim(dataset: h5py.Dataset, where: str) -> np.ndarray:
-    if dataset.ndim == 0:
-        raise DatasetError(f"{where}: {dataset.name} expected one row per step, found a single number; remove the episode")
-    with np.errstate(over="ignore"):  # a double too large for float32 becomes infinite, which check_episode reports
-        return dataset[()].astype(np.float32, copy=False)
-
-
-def _last_only(length: int, value: bool) -> np.ndarray:
-    flags = np.zeros(length, bool)
-    flags[-1] = value
-    return flags
+    return low_dim(child_dataset(demo, "rewards", where), where)
