@@ -16,11 +16,8 @@ from qtransformer_datasets.lerobot.layout import PathTemplate
 from qtransformer_datasets.lerobot.parquet_footer import declared_sizes
 from qtransformer_datasets.lerobot.parquet_guard import open_parquet, parquet_errors
 from qtransformer_datasets.lerobot.reader import LeRobotEpisodes
+from tests.datasets.lerobot.raw_datasets import CAMERA, DATA_FILE, EPISODES_FILE, VIDEO_FILE
 
-CAMERA = "observation.images.wrist"
-DATA_FILE = "data/chunk-000/file-000.parquet"
-VIDEO_FILE = f"videos/{CAMERA}/chunk-000/file-000.mp4"
-EPISODES_FILE = "meta/episodes/chunk-000/file-000.parquet"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
 
 
