@@ -62,8 +62,8 @@ def collect(settings: CollectSettings, attributes: dict[str, Any]) -> None:
         for done, episode in enumerate(parallel_map(worker, missing, settings.workers), start=1):
             writer.append(episode)
             successes += episode.success
-            bar.update()
             bar.set_postfix(success=f"{successes / done:.2f}", refresh=False)
+            bar.update()
 
 
 def provenance(settings: CollectSettings) -> dict[str, Any]:

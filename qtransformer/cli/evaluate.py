@@ -93,8 +93,8 @@ def evaluate_in_parallel(settings: EvalSettings, env: EnvFactory, policy: Policy
     with tqdm(total=len(seeds), desc=f"evaluate {label or settings.actor.value}", unit="episode") as bar:
         for result in parallel_map(worker, seeds, settings.workers):
             results.append(result)
-            bar.update()
             bar.set_postfix(success=f"{sum(r.success for r in results) / len(results):.2f}", refresh=False)
+            bar.update()
     return Evaluation(results=tuple(results), seconds=perf_counter() - began)
 
 
@@ -134,7 +134,7 @@ def _logged_env(settings: EvalSettings) -> dict[str, Any]:
 
 
 def fitting_env(settings: EvalSettings, policy: Policy | None) -> EnvFactory:
-    """The same, once it is known to be one that the policy was made for; with a warning where its scenes are guessed."""
+    """The environment to act in, known to be one that the policy was made for; with a warning where its scenes are guessed."""
     env = env_factory(settings, policy)
     _check_fit(env, policy, settings.run)
     if policy and not (settings.env or settings.env_kwargs or _logged_env(settings)):

@@ -82,8 +82,7 @@ def check_rewards(dataset: EpisodeDataset, sources: Sequence[DataSource], opened
         raise ConfigError(
             f"{', '.join(sources[i].path for i in winning)}: holds successes, but no step carries a reward, so beside the other "
             f"data they would count as failures; clone with algo=bc, or derive rewards: "
-            f"{sources[winning[0]].typed(rewards='success')} "
-            "makes every success worth 1 at its end"
+            f"{sources[winning[0]].typed(rewards='success')} makes every success worth 1 at its end"
         )
 
 

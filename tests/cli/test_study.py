@@ -1,6 +1,5 @@
 """Studies: a grid that is run once, cell by cell, in real processes."""
 
-import json
 import os
 import shutil
 import signal
@@ -15,124 +14,13 @@ import pytest
 
 from qtransformer.cli.compose import UsageError
 from qtransformer.cli.main import main
-from qtransformer.cli.run_config import RunConfig
 from qtransformer.cli.settings import StudySettings
-from qtransformer.cli.side_by_side import Training
-from qtransformer.cli.studies import cells, grids, record, results
-from qtransformer.cli.studies.cells import WITHOUT_CONSEQUENCE, Cell, cells_of, flat
-from qtransformer.cli.studies.grids import STUDIES, Arm, Data, Study
-from qtransformer.cli.studies.probing import as_trained_on
-from qtransformer.cli.studies.record import curve_rows, training_seconds
-from qtransformer.cli.studies.schedule import Folders, Schedule, claimed
+from qtransformer.cli.studies import cells, results
+from qtransformer.cli.studies.cells import cells_of
+from qtransformer.cli.studies.grids import STUDIES, Arm, Study
 from qtransformer.cli.study import Plan, chosen_seeds, core_minutes, devices, expected_training_seconds
-from qtransformer.config import TrainConfig
-from qtransformer.metrics import JsonLines
-from qtransformer_datasets.data_source import DataSource
-from tests.cli.console import TINY, wait_until
-
-DATA = Data("expert", 3, ("image_size=16", "num_objects=1"))
-SMALL = (*TINY[:-2], "steps=4", "log_every=2", "model.tokens_per_image=2")
-Q = Arm("q", "Q-learning", SMALL, DATA, seeds=2)
-BC = Arm("bc", "cloning", (*SMALL, "algo=bc", "bc_filter_success=false"), DATA, seeds=1)
-TINY_STUDY = Study("tiny", "Is anything learned?", (Q, BC), (("q", "bc"),))
-CELL = Cell(DATA, SMALL, 0, "test", 2, 100)
-
-
-def test_a_cell_is_what_its_result_follows_from() -> None:
-    same = [
-        replace(CELL, overrides=(*SMALL, "threads=2", "save_every=7", "keep_checkpoints=2", "device=cuda")),
-        replace(CELL, overrides=tuple(reversed(SMALL))),
-        replace(CELL, overrides=(*SMALL, "algo=q")),  # the default, said
-    ]
-    trained_otherwise = [
-        replace(CELL, seed=1),
-        replace(CELL, data=replace(DATA, episodes=7)),
-        replace(CELL, data=replace(DATA, recipe="demo")),
-        replace(CELL, data=replace(DATA, collect=())),
-        replace(CELL, data=replace(DATA, reading=("reward_noise=0.1",))),
-        replace(CELL, data=replace(DATA, reading=("reward_noise=0.2",))),
-    ]
-    judged_otherwise = [replace(CELL, split="validation"), replace(CELL, episodes=3), replace(CELL, first_scene=101)]
-    different = [CELL, *trained_otherwise, *judged_otherwise]
-    assert {cell.identity for cell in same} == {CELL.identity}
-    assert len({cell.identity for cell in different}) == len(different)
-    assert {cell.run_name for cell in [*same, *judged_otherwise]} == {CELL.run_name}
-    assert len({cell.run_name for cell in [CELL, *trained_otherwise]}) == 1 + len(trained_otherwise)
-
-
-def test_every_setting_of_a_training_tells_cells_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, identities = CELL.config, {CELL.identity}
-    for name, value in flat(config).items():
-        group, _, key = name.rpartition(".")
-        changed = json.loads(json.dumps(config))
-        (changed[group] if group else changed)[key] = [value, "changed"]
-        monkeypatch.setattr(Cell, "config", changed)
-        assert (CELL.identity in identities) == (name in WITHOUT_CONSEQUENCE), name
-        identities.add(CELL.identity)
-
-
-def test_names_of_study_and_arm_do_not_tell_cells_apart() -> None:
-    renamed = replace(Q, name="other", label="another label", seeds=5)
-    assert [c.identity for c in cells_of(Q, [0, 1], 2, 100)] == [c.identity for c in cells_of(renamed, [0, 1], 2, 100)]
-    ours = {c.identity for c in cells_of(grids.ABLATIONS.arms[0], None, 300, 0)}
-    assert ours <= {c.identity for c in cells_of(grids.BASELINES.arms[0], None, 300, 0)}
-
-
-def test_a_setting_added_later_leaves_cells_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "ADDED_LATER", {"optim.mirror": [], "cloning_steps": 0})
-    before = {k: v for k, v in CELL.config.items() if k != "cloning_steps"}
-    del before["optim"]["mirror"]
-    now = CELL.identity
-    assert replace(CELL, overrides=(*SMALL, "optim.mirror=[dx]")).identity != now
-    monkeypatch.setattr(cells, "ADDED_LATER", {})
-    monkeypatch.setattr(Cell, "config", before)
-    assert CELL.identity == now, "as it was when neither setting was there"
-
-
-def test_what_an_algorithm_does_not_read_leaves_its_cells_as_they_were() -> None:
-    cloned, regressed = (replace(CELL, overrides=(*SMALL, f"algo={algo}")) for algo in ("bc", "mc"))
-
-    def changed(cell: Cell, setting: str) -> bool:
-        return replace(cell, overrides=(*cell.overrides, "targets.behavior_mask=0.1", setting)).identity != (
-            replace(cell, overrides=(*cell.overrides, "targets.behavior_mask=0.1")).identity
-        )
-
-    assert [changed(cell, "targets.proposals=8") for cell in (cloned, regressed, CELL)] == [False, True, True]
-    assert [changed(cell, "targets.bootstrap_proposals=2") for cell in (cloned, regressed, CELL)] == [False, False, True]
-
-
-def test_a_trainings_command_says_what_its_preset_means(tmp_path: Path) -> None:
-    """A preset may change before a training begins, or before somebody repeats it."""
-    for arm in (grids.BASELINES.arms[0], Q):
-        cell = next(cells_of(arm, [0], 300, 0))
-        words = [word for word in cell.train_arguments(tmp_path, "cpu") if not word.startswith("dataset=")]
-        assert not any(word.startswith("preset=") for word in words)
-        assert replace(cell, overrides=tuple(words)).identity == cell.identity
-
-
-def test_committed_cells_are_what_their_overrides_say() -> None:
-    known = results.read_cells(Path(__file__).parents[2] / "docs" / "studies")
-    assert known
-    arms = {str(arm.data): arm.data for study in STUDIES.values() for arm in study.arms}
-    for row in known.values():
-        data, _, seed = row["data"].rpartition(", seed ")
-        scenes = (row["split"], int(row["episodes"]), int(row["first_scene"]))
-        cell = Cell(arms[data], tuple(row["overrides"].split()), int(seed), *scenes)
-        assert cell.identity == row["cell"]
-        assert row["overrides"] in row["command"]
-
-
-def test_every_arm_of_every_study_composes_and_none_is_there_twice() -> None:
-    for study in STUDIES.values():
-        identities = [cell.identity for arm in study.arms for cell in cells_of(arm, [0], 300, 0)]
-        assert len(identities) == len(set(identities)), study.name
-        assert len({arm.name for arm in study.arms}) == len(study.arms)
-        assert {name for pair in study.pairs for name in pair} <= {arm.name for arm in study.arms}
-
-
-def test_what_a_training_is_told_says_all_that_differs_from_the_defaults() -> None:
-    cell = next(cells_of(grids.ABLATIONS.arms[0], [0], 300, 0))
-    assert replace(cell, overrides=tuple(cell.differences.split())).identity == cell.identity, "a preset may change; this does not"
+from tests.cli.console import wait_until
+from tests.cli.studies.tiny_study import BC, CELL, DATA, SMALL, TINY_STUDY, Q
 
 
 def planned(known: dict[str, Any], arms: tuple[Arm, ...] = TINY_STUDY.arms) -> Plan:
@@ -184,118 +72,6 @@ def test_minutes_of_a_core_are_those_of_cells_that_ran_on_one() -> None:
 def test_a_study_runs_on_cores_or_on_all_gpus(device: str) -> None:
     with pytest.raises(UsageError, match=f"device={device} is not known"):
         devices(StudySettings(name="tiny", device=device))
-
-
-def test_rows_of_many_writers_all_arrive(tmp_path: Path) -> None:
-    path = tmp_path / "curves.csv"
-    code = (
-        "import sys; from pathlib import Path; from qtransformer.cli.studies.results import append, CURVE_FIELDS\n"
-        f"for i in range(40): append(Path({str(path)!r}), CURVE_FIELDS, [dict(cell=sys.argv[1], step=i, q_start='a, \"b\"' * 200)])"
-    )
-    writers = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "abc"]
-    assert [writer.wait() for writer in writers] == [0, 0, 0]
-    curves = results.read_curves(tmp_path)
-    assert {name: [int(row["step"]) for row in rows] for name, rows in curves.items()} == {name: list(range(40)) for name in "abc"}
-    assert {row["q_start"] for rows in curves.values() for row in rows} == {'a, "b"' * 200}
-
-
-def point(cell: str, step: int, q_start: str = "0.5") -> dict[str, object]:
-    return {"cell": cell, "step": step, "q_start": q_start}
-
-
-@pytest.mark.parametrize("torn", ["b,2", "b,2,,0.5,,,,0.1", "b,2,,0.5,,,", 'b,2,,"a, ', ""])
-def test_a_line_cut_off_by_a_kill_is_passed_over_and_swallows_nothing(torn: str, tmp_path: Path) -> None:
-    path = tmp_path / results.CURVES
-    results.append(path, results.CURVE_FIELDS, [point("a", 1)])
-    with path.open("a") as file:
-        file.write(torn)
-    assert list(results.read_curves(tmp_path)) == ["a"]
-    results.append(path, results.CURVE_FIELDS, [point("c", 3)])
-    assert list(results.read_curves(tmp_path)) == ["a", "c"]
-    assert torn == "" or torn not in path.read_text()
-
-
-def test_a_curve_told_twice_counts_once_and_is_in_order(tmp_path: Path) -> None:
-    for rows in ([point("a", 2), point("a", 1)], [point("a", 2, "0.7")]):
-        results.append(tmp_path / results.CURVES, results.CURVE_FIELDS, rows)
-    assert [(row["step"], row["q_start"]) for row in results.read_curves(tmp_path)["a"]] == [("1", "0.5"), ("2", "0.7")]
-
-
-def test_another_table_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "cells.csv").write_text("cell,success\na,1\n")
-    assert main(["study", "stitching", f"out={tmp_path}", "dry_run=true"]) == 1
-    assert "expected the columns" in capsys.readouterr().err
-
-
-def test_seconds_of_training_are_those_of_its_steps() -> None:
-    config = {"optim": {"batch_segments": 16, "segment_steps": 8}}
-    lines = [
-        {"step": 50, "samples_per_second": 640.0},
-        {"step": 50, "validation_success": 0.1},
-        {"step": 100, "samples_per_second": 1280.0},
-    ]
-    assert training_seconds(lines, config) == pytest.approx(50 * 128 / 640 + 50 * 128 / 1280)
-
-
-@pytest.mark.parametrize("steps", [3, 39, 40, 41, 200, 1000])
-def test_curves_are_thinned_but_for_validations(steps: int, tmp_path: Path) -> None:
-    log, validated = JsonLines(tmp_path / "metrics.jsonl"), [max(1, steps * i // 5) for i in range(1, 6)]
-    for step in range(1, steps + 1):
-        log(step, {"q_start": 0.1, "unheard_of": 1.0})
-        if step in validated:
-            log(step, {"validation_success": 0.25})
-    rows = curve_rows("x", tmp_path)
-    assert len(rows) == min(steps, 40)
-    assert [row["step"] for row in rows] == sorted({int(str(row["step"])) for row in rows})
-    assert [row["step"] for row in rows if "validation_success" in row] == sorted(set(validated))
-    assert rows[-1]["step"] == steps
-    assert set(rows[-1]) == {"cell", "step", "q_start", "validation_success"}
-
-
-def test_a_claim_outlives_its_process_with_a_child_that_holds_it(tmp_path: Path) -> None:
-    claim = claimed(tmp_path / "cell.lock")
-    assert claim is not None
-    assert claimed(tmp_path / "cell.lock") is None
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(claim,))
-    os.close(claim)
-    assert claimed(tmp_path / "cell.lock") is None
-    child.communicate(b"\n")
-    again = claimed(tmp_path / "cell.lock")
-    assert again is not None
-    os.close(again)
-
-
-def test_a_cell_whose_episodes_are_gone_collects_them_before_it_looks_at_its_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
-    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(["collects"]))
-    run = schedule.training(CELL).run
-    RunConfig(datasets=[DataSource(path=str(tmp_path / "data" / CELL.data_file))], train=TrainConfig()).save(run)
-    assert next(schedule._stages(CELL, "cpu", 0)) == "collects"
-
-
-def test_a_cell_that_another_version_goes_on_with_names_the_one_it_began_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judged: list[str] = []
-    monkeypatch.setattr(Schedule, "_collect", lambda *_: iter(()))
-    monkeypatch.setattr(Schedule, "_judge", lambda self, cell, training, device, version, claim: iter([judged.append(version)]))
-    monkeypatch.setattr(Training, "is_complete", lambda training: True)
-    for version in ("first", "second"):
-        monkeypatch.setattr(record, "commit", lambda version=version: version)
-        schedule = Schedule(Folders(*(tmp_path / name for name in ("out", "runs", "data"))), ["cpu"], TINY_STUDY)
-        list(schedule._stages(CELL, "cpu", 0))
-    assert judged == ["first", "first"]
-
-
-def test_a_cell_is_probed_on_rewards_as_it_was_trained_on(dataset: Path, tmp_path: Path) -> None:
-    said = {"path": str(tmp_path / "own.hdf5"), "reward_scale": 3.0, "step_reward": -1.0}
-    RunConfig(datasets=[DataSource.parse(said)], train=TrainConfig()).save(tmp_path)
-    checkpoint = tmp_path / "checkpoints" / "step_0000004"
-    logged = DataSource(path=str(dataset)).open()
-    for read, episode in zip(as_trained_on(str(dataset), str(checkpoint)), logged, strict=True):
-        assert np.array_equal(read.rewards, 3 * episode.rewards - 1)
 
 
 @pytest.fixture

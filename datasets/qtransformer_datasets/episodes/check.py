@@ -12,8 +12,6 @@ ACTION_TOLERANCE = 1e-6
 """Rounding allowed beyond [-1, 1] in scaled actions."""
 LONGEST_PAUSE = 5.0
 """In periods, of control or of the episode's own steps (the longer counts): what lies further apart has a hole between."""
-
-
 MOST_TOLD = 8
 """Entries of a specification's part up to which all are told."""
 
