@@ -61,8 +61,8 @@ class HeldOut(NamedTuple):
     bins: Int[Tensor, "k n"]
     q_values: Float[Tensor, "k n"]
     """Of the logged bin of every dimension."""
-    log_policy: Float[Tensor, "k n"]
-    """The behaviour classifier's log-probability of it [nat]; NaN where none is learned."""
+    log_policy: Float[Tensor, "k n"] | None
+    """The behaviour classifier's log-probability of it [nat]; None where none is learned."""
     target: Float[Tensor, "k n"]
     """Expected value of the training target; NaN for `algo=bc`, which has none."""
     valid: Bool[Tensor, "k"]
@@ -178,15 +178,16 @@ class QLearner:
         bins = self._logged_bins(seen.batch)
         hidden = self._hidden(seen, bins)
         output = self.network.output_heads(hidden)
-        log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
-        if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
-            log_policy = torch.full_like(log_policy, torch.nan)
+        log_policy = None
+        if self.config.learns_behavior:
+            existing = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf)
+            log_policy = take(existing.log_softmax(-1), bins)
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
             told = self._targets(seen, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
             target, valid = self.head.to_value(told.probs), told.valid
-        return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
+        return HeldOut(bins, take(output.q_values, bins), log_policy, target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
         return batch.of_steps(self.network.tokenizer.encode(batch.actions))
