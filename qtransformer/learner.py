@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import assert_never
 
 from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, augment
@@ -91,8 +92,18 @@ class QLearner:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self._encoder = FrameEncoder(config.optim.precision, device)
-        self._bootstrap = TargetNetwork(network, config.targets, self._encoder) if config.algo is Algo.q else None
+        self._bootstrap = self._target_network_to_copy()
         self.optimizer = make_optimizer(network, config.optim)
+
+    def _target_network_to_copy(self) -> TargetNetwork | None:
+        """None where nothing is bootstrapped."""
+        match self.config.algo:
+            case Algo.q:
+                return TargetNetwork(self.network, self.config.targets, self._encoder)
+            case Algo.mc | Algo.bc:
+                return None
+            case unknown:
+                assert_never(unknown)
 
     @property
     def head(self) -> ValueHead:
@@ -113,8 +124,9 @@ class QLearner:
         return self.config.model.history - 1
 
     def update(self, batch: Batch, step: int) -> Metrics:
-        """One gradient step on a batch. A pure function of weights, optimiser state, batch and `step`.
+        """One gradient step on a batch: weights, optimiser, target network and range of values move in place.
 
+        How they move follows from where they are, the settings, batch and `step` alone: draws are seeded by `step`.
         A loss or gradient that is not finite leaves weights and optimiser untouched; `Metrics.skipped` tells.
         """
         watch = Stopwatch(self.device, step)
@@ -272,6 +284,8 @@ class QLearner:
                 return self._return_bound(batch, bins)
             case Floor.learned:
                 return self.head.q_values(self._floor_logits(hidden, bins))
+            case unknown:
+                assert_never(unknown)
 
     def _targets(
         self,
@@ -310,15 +324,20 @@ class QLearner:
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-        if self.config.targets.backup is Backup.n_step:
-            probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
-            uncertain = (discounts > 0)[:, None].expand_as(floor)
-        else:
-            assert self._bootstrap is not None
-            output, allowed = self._bootstrap.values(contexts, bins)
-            probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
-            uncertain = torch.ones_like(floor, dtype=torch.bool)
-            uncertain[:, -1] = discounts > 0
+        match self.config.targets.backup:
+            case Backup.n_step:
+                probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
+                uncertain = (discounts > 0)[:, None].expand_as(floor)
+            case Backup.bellman:
+                assert self._bootstrap is not None
+                output, allowed = self._bootstrap.values(contexts, bins)
+                probs = backup_from_next_dimension(
+                    self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed
+                )
+                uncertain = torch.ones_like(floor, dtype=torch.bool)
+                uncertain[:, -1] = discounts > 0
+            case unknown:
+                assert_never(unknown)
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
         return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
 
