@@ -92,10 +92,10 @@ class QLearner:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self._encoder = FrameEncoder(config.optim.precision, device)
-        self._bootstrap = self._target_network_to_copy()
+        self._bootstrap = self._make_target_network()
         self.optimizer = make_optimizer(network, config.optim)
 
-    def _target_network_to_copy(self) -> TargetNetwork | None:
+    def _make_target_network(self) -> TargetNetwork | None:
         """None where nothing is bootstrapped."""
         match self.config.algo:
             case Algo.q:
