@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -105,6 +106,11 @@ class QLearner:
             case unknown:
                 assert_never(unknown)
 
+    @cached_property
+    def _proprio_std(self) -> Float[Tensor, "p"]:
+        """On the CPU, of the network that the first update finds: read at each, it would wait for a GPU to end the one before."""
+        return self.network.proprio_std.cpu()
+
     @property
     def head(self) -> ValueHead:
         return self.network.value_head
@@ -133,9 +139,11 @@ class QLearner:
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed(draws_seed(self.config.seed, step))
         with watch.section("data"):
-            # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
-            seen = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator).to(self.device)
-            batch, bins = seen.batch, self._logged_bins(seen.batch)
+            # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU, and to ask
+            # whether actions are finite would wait for it.
+            seen = augment(batch, self.config.optim, self._proprio_std, self._mirrored, generator)
+            bins, seen = self._logged_bins(seen.batch).to(self.device), seen.to(self.device)
+            batch = seen.batch
         with watch.section("forward"):
             hidden = self._hidden(seen, bins)
         targets = None
