@@ -40,8 +40,8 @@ class ActingConfig:
             )
         if config.targets.behavior_mask == 0 and (self.proposals or self.behavior_mask):
             raise ConfigError(
-                f"{said}: asks a behaviour classifier that this policy has not learned, for it was trained with "
-                "targets.behavior_mask=0; leave it out, or train with a mask, targets.behavior_mask=.01 say"
+                f"{said}: asks a behaviour classifier that this policy has not learned beside its values, for it was trained "
+                "with targets.behavior_mask=0; leave it out, or train with a mask, targets.behavior_mask=.01 say"
             )
         try:
             return replace(config.targets, **asked)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from qtransformer.config import Algo, TrainConfig, ValueConfig
+from qtransformer.config import TrainConfig, ValueConfig
 from qtransformer.errors import ConfigError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec, rename_hint
 
@@ -28,9 +28,8 @@ def refuse_several_processes() -> None:
 
 def refuse_nothing_to_imitate(config: TrainConfig, success_rate: float) -> None:
     """Without a success, a classifier that learns from successes alone would stay as it was drawn, and proposals with it."""
-    clones = config.algo is Algo.bc or config.cloning_steps > 0
-    of_successes = config.targets.behavior_success_only and (clones or config.targets.behavior_mask > 0)
-    if success_rate == 0 and (of_successes or (clones and config.bc_filter_success)):
+    of_successes = config.targets.behavior_success_only and config.learns_behavior
+    if success_rate == 0 and (of_successes or (config.clones_at(0) and config.bc_filter_success)):
         raise ConfigError(
             "what to imitate is learned from successful episodes alone, and no episode of these data is marked successful; mark "
             "them (`success=` of the dataset, `qtransformer data relabel`), or set targets.behavior_success_only=false and "

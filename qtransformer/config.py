@@ -81,7 +81,8 @@ class Conservative(Enum):
 
 
 class Precision(Enum):
-    """What images are encoded in while learning; acting is in float32 always."""
+    """What frames (images, proprioception, instruction) become tokens in while learning; all that follows, and all of acting, is
+    in float32."""
 
     auto = "auto"
     """bfloat16 where the processor or GPU computes in it, else float32."""
@@ -287,7 +288,7 @@ class OptimConfig:
     clip_norm: float = 1.0
     """Gradient norm above which a step is scaled down."""
     precision: Precision = Precision.auto
-    """What images are encoded in while learning: bfloat16 makes a step about 1.3 times faster where hardware has it."""
+    """What frames are encoded in while learning: bfloat16 makes a step about 1.3 times faster where hardware has it."""
     batch_segments: int = 16
     """Segments per batch."""
     segment_steps: int = 8
@@ -373,6 +374,12 @@ class TrainConfig:
     def clones_at(self, step: int) -> bool:
         """Whether gradient step `step` (from 0) imitates and leaves values alone."""
         return self.algo is Algo.bc or step < self.cloning_steps
+
+    @property
+    def learns_behavior(self) -> bool:
+        """Whether the behaviour classifier is trained at any step. One that is in `cloning_steps` alone reads a trunk that moves on
+        afterwards; how well, its likelihood tells."""
+        return self.clones_at(0) or self.targets.behavior_mask > 0
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from typing_extensions import assert_never
 
 from qtransformer.augmentation import Augmented, as_seen
 from qtransformer.batch import Batch
@@ -16,7 +17,7 @@ class FrameEncoder:
 
     def __init__(self, precision: Precision, device: torch.device) -> None:
         self.device = device
-        self.in_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and computes_in_bfloat16(device))
+        self.in_bfloat16 = _in_bfloat16(precision, device)
 
     def windows_of_steps(self, network: QTransformer, seen: Augmented) -> Float[Tensor, "k s e"]:
         """History windows of all steps of the batch's segments, k of them."""
@@ -53,6 +54,18 @@ class FrameEncoder:
     ) -> Float[Tensor, "b f s e"]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             return network.encode_frames(images, proprio, instruction, remembered).float()
+
+
+def _in_bfloat16(precision: Precision, device: torch.device) -> bool:
+    match precision:
+        case Precision.auto:
+            return computes_in_bfloat16(device)
+        case Precision.float32:
+            return False
+        case Precision.bfloat16:
+            return True
+        case unknown:
+            assert_never(unknown)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import assert_never
 
 from qtransformer.action_tokenizer import take
 from qtransformer.augmentation import Augmented, augment
@@ -61,8 +63,8 @@ class HeldOut(NamedTuple):
     bins: Int[Tensor, "k n"]
     q_values: Float[Tensor, "k n"]
     """Of the logged bin of every dimension."""
-    log_policy: Float[Tensor, "k n"]
-    """The behaviour classifier's log-probability of it [nat]; NaN where none is learned."""
+    log_policy: Float[Tensor, "k n"] | None
+    """The behaviour classifier's log-probability of it [nat]; None where none is learned."""
     target: Float[Tensor, "k n"]
     """Expected value of the training target; NaN for `algo=bc`, which has none."""
     valid: Bool[Tensor, "k"]
@@ -91,8 +93,23 @@ class QLearner:
         self.config, self.network, self.device, self._mirrored = config, network, device, list(mirrored)
         self.growth = SupportGrowth(support) if support and config.algo is Algo.q else None
         self._encoder = FrameEncoder(config.optim.precision, device)
-        self._bootstrap = TargetNetwork(network, config.targets, self._encoder) if config.algo is Algo.q else None
+        self._bootstrap = self._make_target_network()
         self.optimizer = make_optimizer(network, config.optim)
+
+    def _make_target_network(self) -> TargetNetwork | None:
+        """None where nothing is bootstrapped."""
+        match self.config.algo:
+            case Algo.q:
+                return TargetNetwork(self.network, self.config.targets, self._encoder)
+            case Algo.mc | Algo.bc:
+                return None
+            case unknown:
+                assert_never(unknown)
+
+    @cached_property
+    def _proprio_std(self) -> Float[Tensor, "p"]:
+        """On the CPU, of the network that the first update finds: read at each, it would wait for a GPU to end the one before."""
+        return self.network.proprio_std.cpu()
 
     @property
     def head(self) -> ValueHead:
@@ -113,17 +130,20 @@ class QLearner:
         return self.config.model.history - 1
 
     def update(self, batch: Batch, step: int) -> Metrics:
-        """One gradient step on a batch. A pure function of weights, optimiser state, batch and `step`.
+        """One gradient step on a batch: weights, optimiser, target network and range of values move in place.
 
+        How they move follows from where they are, the settings, batch and `step` alone: draws are seeded by `step`.
         A loss or gradient that is not finite leaves weights and optimiser untouched; `Metrics.skipped` tells.
         """
         watch = Stopwatch(self.device, step)
         metrics = Metrics(watch.seconds)
         generator = torch.Generator().manual_seed(draws_seed(self.config.seed, step))
         with watch.section("data"):
-            # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU.
-            seen = augment(batch, self.config.optim, self.network.proprio_std.cpu(), self._mirrored, generator).to(self.device)
-            batch, bins = seen.batch, self._logged_bins(seen.batch)
+            # Before the transfer: shifting images is hundreds of small copies, each of which would be a kernel on a GPU, and to ask
+            # whether actions are finite would wait for it.
+            seen = augment(batch, self.config.optim, self._proprio_std, self._mirrored, generator)
+            bins, seen = self._logged_bins(seen.batch).to(self.device), seen.to(self.device)
+            batch = seen.batch
         with watch.section("forward"):
             hidden = self._hidden(seen, bins)
         targets = None
@@ -178,15 +198,16 @@ class QLearner:
         bins = self._logged_bins(seen.batch)
         hidden = self._hidden(seen, bins)
         output = self.network.output_heads(hidden)
-        log_policy = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf).log_softmax(-1)
-        if self.config.algo is not Algo.bc and self.config.targets.behavior_mask <= 0:
-            log_policy = torch.full_like(log_policy, torch.nan)
+        log_policy = None
+        if self.config.learns_behavior:
+            existing = output.policy_logits.masked_fill(~self.network.bin_exists, -torch.inf)
+            log_policy = take(existing.log_softmax(-1), bins)
         if self.config.algo is Algo.bc:
             target, valid = torch.full(bins.shape, torch.nan, device=bins.device), torch.zeros_like(bins[:, 0], dtype=torch.bool)
         else:
             told = self._targets(seen, hidden, bins, Metrics({}), torch.Generator().manual_seed(self.config.seed))
             target, valid = self.head.to_value(told.probs), told.valid
-        return HeldOut(bins, take(output.q_values, bins), take(log_policy, bins), target, valid)
+        return HeldOut(bins, take(output.q_values, bins), log_policy, target, valid)
 
     def _logged_bins(self, batch: Batch) -> Int[Tensor, "k n"]:
         return batch.of_steps(self.network.tokenizer.encode(batch.actions))
@@ -271,6 +292,8 @@ class QLearner:
                 return self._return_bound(batch, bins)
             case Floor.learned:
                 return self.head.q_values(self._floor_logits(hidden, bins))
+            case unknown:
+                assert_never(unknown)
 
     def _targets(
         self,
@@ -309,15 +332,20 @@ class QLearner:
     ) -> tuple[Float[Tensor, "k n v"], Bool[Tensor, "k n"]]:
         """Target representation of every dimension, and where the bootstrap is above the floor."""
         rewards, discounts = ahead.rewards.flatten(), ahead.discounts.flatten()
-        if self.config.targets.backup is Backup.n_step:
-            probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
-            uncertain = (discounts > 0)[:, None].expand_as(floor)
-        else:
-            assert self._bootstrap is not None
-            output, allowed = self._bootstrap.values(contexts, bins)
-            probs = backup_from_next_dimension(self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed)
-            uncertain = torch.ones_like(floor, dtype=torch.bool)
-            uncertain[:, -1] = discounts > 0
+        match self.config.targets.backup:
+            case Backup.n_step:
+                probs = backup_from_next_state(self.head, rewards, discounts, next_probs, bins.shape[1])
+                uncertain = (discounts > 0)[:, None].expand_as(floor)
+            case Backup.bellman:
+                assert self._bootstrap is not None
+                output, allowed = self._bootstrap.values(contexts, bins)
+                probs = backup_from_next_dimension(
+                    self.head, rewards, discounts, next_probs, output.q_values, output.q_logits, allowed
+                )
+                uncertain = torch.ones_like(floor, dtype=torch.bool)
+                uncertain[:, -1] = discounts > 0
+            case unknown:
+                assert_never(unknown)
         # An outcome that is known needs no floor, and a learned one would raise every failure to the average outcome.
         return raise_to_floor(self.head, probs, floor.masked_fill(~uncertain, -torch.inf))
 

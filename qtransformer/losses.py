@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from typing_extensions import assert_never
 
 from qtransformer.config import Conservative
 from qtransformer.value_heads import ValueHead
@@ -52,6 +53,8 @@ def conservative_loss(
         case Conservative.logsumexp:
             everywhere = torch.cat([q_values.masked_fill(~unseen, -torch.inf), q_data[..., None]], -1) / head.span
             return everywhere.logsumexp(-1) - q_data / head.span
+        case unknown:
+            assert_never(unknown)
     return (penalty * unseen).sum(-1) / unseen.sum(-1)
 
 

@@ -16,9 +16,18 @@ from qtransformer.distrust import plausible_specs, refuse_strange_statistics
 from qtransformer.errors import CheckpointError, ConfigError, SpecMismatchError
 from qtransformer.types import ActionSpec, ObservationSpec
 
-KEPT_SETTINGS = ("algo", "seed", "model", "value")
-"""What a run keeps to its end: another seed would draw other batches from the middle on, and weights and optimiser mean nothing to
-another network, value head or algorithm. All else (steps, save_every, threads, a learning rate) may change."""
+MAY_CHANGE = (
+    *("steps", "log_every", "save_every", "keep_checkpoints", "eval_episodes"),
+    *("device", "threads", "optim.precision", "data.cache", "data.memory_gb"),
+    *("optim.learning_rate", "optim.warmup_steps", "optim.clip_norm", "optim.batch_segments"),
+    *("init", "targets.surprise"),
+)
+"""Settings a run may go on with otherwise: how long it takes and what is told of it, where it is computed, how large its steps are
+(`warn_of_other_order` tells of other batches), and what learning does not read: where the weights came from before there was a
+checkpoint, and surprise, which acts. All others say what is learned, or from which draws, so that a setting that is new is kept."""
+
+EVERY_VERSION_HAS = ("algo", "seed", "value", "model", "targets", "optim")
+"""Settings that no checkpoint lacks; others came later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +71,7 @@ class ResumePoint:
     """Statistics by which its network normalises."""
     dataset_fingerprint: str
     settings: dict[str, Any]
-    """Of the training, as `config.to_dict` gives them; early checkpoints lack those that came later."""
+    """Those of the training that it keeps, by their full names; early checkpoints lack those that came later."""
     action_spec: ActionSpec
     observation_spec: ObservationSpec
 
@@ -85,7 +94,7 @@ class ResumePoint:
                 state=state,
                 stats={key: list(stats[key]) for key in normalisation.KEYS},
                 dataset_fingerprint=str(metadata["dataset_fingerprint"]),
-                settings=dict(_flat({name: settings[name] for name in KEPT_SETTINGS})),
+                settings=_kept(settings),
                 action_spec=action_spec,
                 observation_spec=observation_spec,
             )
@@ -100,7 +109,9 @@ class ResumePoint:
         told = [
             f"{name} was {was}, is {asked[name]}"
             for name, was in self.settings.items()
-            if asked.get(name) not in (None, was)  # what is left to the data (null) fits what was found in them
+            if name in asked  # one that exists no longer is read by nothing
+            and asked[name] != was
+            and not (name.startswith("value.") and asked[name] is None)  # left to the data, and was found in them
         ]
         if told:
             raise ConfigError(
@@ -128,6 +139,17 @@ class ResumePoint:
                 f"samples changes and some {told}; resume with {before} to go on as if never stopped",
                 stacklevel=2,
             )
+
+
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run keeps to its end.
+
+    Raises:
+        KeyError: one is missing that every version of a checkpoint has.
+    """
+    if missing := set(EVERY_VERSION_HAS).difference(settings):
+        raise KeyError(", ".join(sorted(missing)))
+    return {name: value for name, value in _flat(settings) if name not in MAY_CHANGE}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import assert_never
 
 from qtransformer.augmentation import Augmented
 from qtransformer.batch import Batch
@@ -50,9 +51,13 @@ class TargetNetwork:
     def encode(self, seen: Augmented, ahead: NStep) -> Contexts:
         """The states that are bootstrapped from and, where each dimension backs up from the next one, the steps' own."""
         batch = seen.batch
-        states = _states_ahead(batch, ahead)
-        if self._config.backup is Backup.bellman:
-            states = torch.cat([states, _of_steps(batch)])
+        match self._config.backup:
+            case Backup.n_step:
+                states = _states_ahead(batch, ahead)
+            case Backup.bellman:
+                states = torch.cat([_states_ahead(batch, ahead), _of_steps(batch)])
+            case unknown:
+                assert_never(unknown)
         states = states.unique()
         return Contexts(batch, states, self._encoder.windows_of(self.network, seen, states))
 
@@ -77,14 +82,19 @@ class TargetNetwork:
     def _state_values(self, contexts: Contexts, states: Int[Tensor, "k"], generator: torch.Generator) -> Float[Tensor, "k v"]:
         """Representation of the value of states: of what the policy would do there, if `targets.bootstrap` says nothing else."""
         context = contexts.of(states)
-        if self._config.bootstrap is Bootstrap.logged:
-            return self.network.value_probs(context, self.network.tokenizer.encode(contexts.batch.actions).flatten(0, 1)[states])
-        if self._config.bootstrap is Bootstrap.first:
-            return self.network.greedy(context, self._mask, dims=1).chosen_probs[:, -1]
-        if self._config.proposals and self._config.mask_bootstrap:
-            proposals = self._config.bootstrap_proposals or self._config.proposals
-            return self.network.propose(context, proposals, self._mask, generator)[1]
-        return self.network.greedy(context, self._mask).chosen_probs[:, -1]
+        match self._config.bootstrap:
+            case Bootstrap.logged:
+                bins = self.network.tokenizer.encode(contexts.batch.actions).flatten(0, 1)[states]
+                return self.network.value_probs(context, bins)
+            case Bootstrap.first:
+                return self.network.greedy(context, self._mask, dims=1).chosen_probs[:, -1]
+            case Bootstrap.chain if self._config.proposals and self._config.mask_bootstrap:
+                proposals = self._config.bootstrap_proposals or self._config.proposals
+                return self.network.propose(context, proposals, self._mask, generator)[1]
+            case Bootstrap.chain:
+                return self.network.greedy(context, self._mask).chosen_probs[:, -1]
+            case unknown:
+                assert_never(unknown)
 
 
 @torch.no_grad()

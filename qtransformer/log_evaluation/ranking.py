@@ -1,4 +1,4 @@
-"""How well one ranking agrees with another, and with what certainty."""
+"""How alike two rankings are, and with what certainty."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 
-class Agreement(NamedTuple):
+class RankCorrelation(NamedTuple):
     """Spearman's rank correlation with its 95% bootstrap interval."""
 
     rho: float
@@ -30,7 +30,7 @@ def spearman(a: Float[np.ndarray, "k"], b: Float[np.ndarray, "k"]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def agreement(score: Float[np.ndarray, "m"], outcomes: Shaped[np.ndarray, "m e"], draws: int = 2000) -> Agreement:
+def rank_correlation(score: Float[np.ndarray, "m"], outcomes: Shaped[np.ndarray, "m e"], draws: int = 2000) -> RankCorrelation:
     """Spearman between a score of m checkpoints and their success over e episodes that all of them played.
 
     The interval covers both what other checkpoints and what other episodes would have said: each draw takes checkpoints and
@@ -42,4 +42,4 @@ def agreement(score: Float[np.ndarray, "m"], outcomes: Shaped[np.ndarray, "m e"]
         rows, columns = rng.integers(m, size=m), rng.integers(e, size=e)
         found.append(spearman(score[rows], outcomes[rows][:, columns].mean(1)))
     low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (np.nan, np.nan)
-    return Agreement(spearman(score, outcomes.mean(1)), float(low), float(high))
+    return RankCorrelation(spearman(score, outcomes.mean(1)), float(low), float(high))

@@ -48,8 +48,8 @@ class Replay:
     """Steps whose next frame was logged."""
     q_logged: Float[np.ndarray, "k n"]
     """Value of the logged bin of every dimension."""
-    log_policy: Float[np.ndarray, "k n"]
-    """The behaviour classifier's log-probability of the logged bin [nat]; NaN where none was learned."""
+    log_policy: Float[np.ndarray, "k n"] | None = None
+    """The behaviour classifier's log-probability of the logged bin [nat]; None where none was learned."""
     target: Float[np.ndarray, "k n"]
     """The checkpoint's own training target, with itself as the target network."""
     has_target: Bool[np.ndarray, "k"]
@@ -105,10 +105,11 @@ def _replay_stream(policy: Policy, learner: QLearner, batch: Batch) -> dict[str,
         "bellman": head.clamp(batch.rewards[0, steps] + ahead),
         "has_bellman": batch.has_action[0, steps] & ~batch.lost_final[0, steps],
         "q_logged": q_logged,
-        "log_policy": held_out.log_policy,
         "target": held_out.target,
         "has_target": held_out.valid,
     }
+    if held_out.log_policy is not None:
+        tensors["log_policy"] = held_out.log_policy
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 

@@ -1,6 +1,7 @@
 """Scores of a checkpoint from a log alone, as pure functions; formulas, sources and what they are worth: docs/log_evaluation.md.
 
-Arrays in, numbers out. A score is NaN where it does not exist: a cloned policy has no values, a log may hold no failures.
+Arrays in, numbers out. A score is NaN where it does not exist: a cloned policy has no values, not every
+training has a behaviour classifier, a log may hold no failures.
 """
 
 import numpy as np
@@ -28,7 +29,7 @@ def replay_scores(replay: Replay, v_min: float, v_max: float) -> dict[str, float
     episode_q = episode_means(q, replay.episode[acted])
     episode_success = replay.success[replay.first]
     matches = (replay.greedy == replay.logged)[acted].mean(-1)
-    likelihood = replay.log_policy[acted].mean(-1)
+    likelihood = np.full(acted.sum(), np.nan) if replay.log_policy is None else replay.log_policy[acted].mean(-1)
     return {
         "td_error": td_error(replay),
         "calibration_error": expected_calibration_error(q, returns, v_min, v_max),

@@ -19,6 +19,7 @@ from qtransformer.policy import PolicyDecision
 from qtransformer.report.canvas import Box, Canvas, rgb
 from qtransformer.report.palette import BAD, GOOD, METHOD_COLORS, OURS
 from qtransformer.types import ActionSpec
+from qtransformer.value_heads import CategoricalHead
 
 WIDTH, HEIGHT = 960, 540
 MARGIN = 16
@@ -55,8 +56,8 @@ class ValueScale:
         if network is None:
             return cls(0.0, 1.0, None, None)
         head = network.value_head
-        locations = getattr(head, "locations", None)
-        return cls(head.v_min, head.v_max, None if locations is None else locations.cpu().numpy(), network.tokenizer.num_bins)
+        locations = head.locations.tensor.cpu().numpy() if isinstance(head, CategoricalHead) else None
+        return cls(head.v_min, head.v_max, locations, network.tokenizer.num_bins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

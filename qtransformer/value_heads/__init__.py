@@ -1,5 +1,7 @@
 """Value heads: four ways to learn a return, behind one interface (`base.ValueHead`), and the range they cover (`support`)."""
 
+from typing_extensions import assert_never
+
 from qtransformer.config import ValueConfig, ValueKind
 from qtransformer.value_heads.base import CategoricalHead, ValueHead
 from qtransformer.value_heads.c51 import C51
@@ -23,3 +25,5 @@ def make_value_head(config: ValueConfig) -> ValueHead:
             return C51(v_min, v_max, config.num_bins)
         case ValueKind.mse:
             return MSE(v_min, v_max)
+        case unknown:
+            assert_never(unknown)

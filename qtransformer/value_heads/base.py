@@ -22,14 +22,14 @@ class Constant:
     keep a GPU waiting."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor, self._copies = tensor, dict[tuple[torch.device, torch.dtype], Tensor]()
+        self.tensor, self._copies = tensor, dict[tuple[torch.device, torch.dtype], Tensor]()
 
     def like(self, other: Tensor) -> Tensor:
         """Where and of the type that `other` is."""
         key = other.device, other.dtype
         if key not in self._copies:
             with torch.inference_mode(False):  # acting may come first, and learning cannot use what was made in its mode
-                self._copies[key] = self._tensor.to(other)
+                self._copies[key] = self.tensor.to(other)
         return self._copies[key]
 
 
@@ -105,7 +105,7 @@ class CategoricalHead(ValueHead):
 
     def __init__(self, v_min: float, v_max: float, locations: Float[Tensor, "v"]) -> None:
         super().__init__(v_min, v_max, len(locations))
-        self.locations, self._locations = locations, Constant(locations)
+        self.locations = Constant(locations)
 
     def activate(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
         return logits.softmax(-1)
@@ -113,7 +113,7 @@ class CategoricalHead(ValueHead):
     def to_value(self, probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
         with torch.autocast(probs.device.type, enabled=False):  # bfloat16 cannot tell apart the values of one bin
             probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
-            return probs @ self._locations.like(probs)
+            return probs @ self.locations.like(probs)
 
     def loss_to_probs(self, logits: Float[Tensor, "*b v"], target_probs: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
         return -(target_probs * F.log_softmax(logits, -1)).sum(-1)

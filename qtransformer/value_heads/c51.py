@@ -16,6 +16,6 @@ class C51(TwoHot):
         self, rewards: Float[Tensor, "*b"], discounts: Float[Tensor, "*b"], next_probs: Float[Tensor, "*b v"]
     ) -> Float[Tensor, "*b v"]:
         """The distribution of `reward + discount * Z`, projected onto the support; discount 0 where there is no future."""
-        atoms = self._locations.like(next_probs)
+        atoms = self.locations.like(next_probs)
         moved = self.clamp(rewards[..., None] + discounts[..., None] * atoms)
         return (next_probs[..., None] * two_hot(moved, atoms)).sum(-2)

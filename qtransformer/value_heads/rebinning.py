@@ -27,8 +27,8 @@ def projection(old: ValueHead, new: ValueHead) -> Float[Tensor, "v w"]:
     of every distribution that lies within them. A scalar stays what it is."""
     if not (isinstance(old, CategoricalHead) and isinstance(new, CategoricalHead)):
         return torch.ones(1, 1)
-    within = old.locations.clamp(new.locations[0], new.locations[-1])
-    return two_hot(within.double(), new.locations.double()).float()
+    before, after = old.locations.tensor, new.locations.tensor
+    return two_hot(before.clamp(after[0], after[-1]).double(), after.double()).float()
 
 
 def rebin(

@@ -29,4 +29,4 @@ class TwoHot(CategoricalHead):
         super().__init__(v_min, v_max, torch.linspace(v_min, v_max, num_bins))
 
     def to_probs(self, value: Float[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
-        return two_hot(self.clamp(value), self._locations.like(value))
+        return two_hot(self.clamp(value), self.locations.like(value))

@@ -52,6 +52,17 @@ def test_every_parameter_with_a_task_moves_and_no_other(settings, resting, make_
         assert torch.equal(parameter, before[name]) == name.startswith(resting), name
 
 
+@pytest.mark.parametrize(
+    ("group", "name"), [("", "algo"), ("value", "kind"), ("targets", "backup"), ("targets", "bootstrap"), ("targets", "floor")]
+)
+def test_a_choice_that_nothing_handles_passes_for_no_other(group: str, name: str, make_config, make_learner, make_batch) -> None:
+    """As one would be that was added to its enum alone."""
+    config = make_config()
+    setattr(getattr(config, group) if group else config, name, "new")
+    with pytest.raises(AssertionError, match=r"unreachable.*'new'"):
+        make_learner(config).update(make_batch(), 0)
+
+
 @pytest.mark.parametrize("algo", ["mc", "bc"])
 def test_baselines_keep_no_target_network(algo: str, make_config, make_learner) -> None:
     assert make_learner(make_config(algo=algo)).target_network is None

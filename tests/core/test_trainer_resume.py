@@ -136,6 +136,17 @@ def test_resuming_on_other_data_is_refused(fit, make_config, make_dataset, make_
         ({"model": {"num_heads": 4}}, r"model\.num_heads was 2, is 4;"),  # the weights would fit, and mean something else
         ({"value": {"kind": "c51"}}, r"value\.kind was hl_gauss, is c51;"),
         ({"value": {"v_max": 2.0}}, r"value\.v_max was 1\.0, is 2\.0;"),
+        ({"cloning_steps": 2}, r"cloning_steps was 0, is 2;"),
+        ({"bc_filter_success": False}, r"bc_filter_success was True, is False;"),
+        ({"data": {"balance": "success"}}, r"data\.balance was none, is success;"),
+        ({"optim": {"mirror": ["dx"]}}, r"optim\.mirror was \[\], is \['dx'\];"),
+        ({"optim": {"weight_decay": 0.0}}, r"optim\.weight_decay was 0\.0001, is 0\.0;"),
+        ({"targets": {"backup": "bellman"}}, r"targets\.backup was n_step, is bellman;"),
+        (
+            {"targets": {"bootstrap": "first", "floor": "sample"}},
+            r"bootstrap was chain, is first; targets\.floor was learned, is sample;",
+        ),
+        ({"targets": {"bootstrap_proposals": 2}}, r"targets\.bootstrap_proposals was None, is 2;"),
     ],
     ids=str,
 )
@@ -148,6 +159,19 @@ def test_resuming_with_settings_that_a_run_keeps_to_its_end_is_refused(changes, 
     assert not (run / "checkpoints" / "step_0000012").exists()
 
 
+def test_resuming_under_another_discount_is_refused(fit, make_config, make_dataset) -> None:
+    fit(make_config())
+    with pytest.raises(ConfigError, match=r"targets\.discount was 0\.98, is 0\.9; resume with what it was"):
+        fit(make_config(steps=12, targets={"discount": 0.9}), data=make_dataset(discount=0.9), resume=True)
+
+
+def test_a_number_of_proposals_is_not_left_open_on_resuming(fit, make_config) -> None:
+    """Null means as many as act; it is not an end of the range of values, which the data tell again."""
+    fit(make_config(targets={"proposals": 4, "bootstrap_proposals": 2}))
+    with pytest.raises(ConfigError, match=r"targets\.bootstrap_proposals was 2, is None;"):
+        fit(make_config(steps=12, targets={"proposals": 4}), resume=True)
+
+
 def test_resuming_at_another_control_rate_says_so(fit, make_config, make_dataset, observation_spec) -> None:
     fit(make_config())
     faster = make_dataset(observation_spec=replace(observation_spec, control_hz=10.0))
@@ -157,8 +181,8 @@ def test_resuming_at_another_control_rate_says_so(fit, make_config, make_dataset
 
 def test_what_does_not_touch_what_was_learned_may_change_on_resuming(fit, make_config) -> None:
     fit(make_config())
-    changes = {"steps": 12, "save_every": 2, "log_every": 1, "keep_checkpoints": 2, "threads": 1, "optim": {"learning_rate": 1e-4}}
-    run = fit(make_config(**changes), resume=True)
+    changes = {"steps": 12, "save_every": 2, "log_every": 1, "keep_checkpoints": 2, "threads": 1, "data": {"memory_gb": 1.0}}
+    run = fit(make_config(**changes, optim={"learning_rate": 1e-4, "warmup_steps": 1, "clip_norm": 0.5}), resume=True)
     assert [line["step"] for line in read_jsonl(run / "metrics.jsonl")] == [2, 4, 6, 8, 9, 10, 11, 12]
 
 
@@ -206,6 +230,7 @@ def test_a_run_is_described_under_its_lock_and_once(dataset, make_config, tmp_pa
     ("file", "content"),
     [
         ("config.json", "{}"),
+        ("config.json", '{"algo": "q", "seed": 0, "model": {}, "value": {}}'),
         ("config.json", "[]"),
         ("spec.json", '{"action": 3}'),
         ("metadata.json", "{}"),

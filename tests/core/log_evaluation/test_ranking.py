@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qtransformer.log_evaluation.ranking import agreement, ranks, spearman
+from qtransformer.log_evaluation.ranking import rank_correlation, ranks, spearman
 
 
 def test_ties_share_their_mean_rank() -> None:
@@ -19,7 +19,7 @@ def test_an_interval_narrows_with_episodes_and_checkpoints() -> None:
 
     def width(checkpoints: int, episodes: int) -> float:
         rate = np.linspace(0.4, 0.6, checkpoints)
-        found = agreement(rate, rng.random((checkpoints, episodes)) < rate[:, None], draws=300)
+        found = rank_correlation(rate, rng.random((checkpoints, episodes)) < rate[:, None], draws=300)
         return found.high - found.low
 
     assert width(30, 200) < width(30, 8)
@@ -29,7 +29,7 @@ def test_an_interval_narrows_with_episodes_and_checkpoints() -> None:
 def test_other_episodes_could_have_ranked_otherwise() -> None:
     """The score is the success itself, so whichever checkpoints are drawn agree: only the draw of episodes can disagree."""
     outcomes = np.random.default_rng(2).random((12, 20)) < 0.5
-    found = agreement(outcomes.mean(1), outcomes, draws=300)
+    found = rank_correlation(outcomes.mean(1), outcomes, draws=300)
     assert found.rho == pytest.approx(1.0)
     assert found.low < 0.9
 
@@ -37,10 +37,10 @@ def test_other_episodes_could_have_ranked_otherwise() -> None:
 def test_a_score_that_says_nothing_has_an_interval_around_zero() -> None:
     rng = np.random.default_rng(1)
     outcomes = rng.random((40, 100)) < np.linspace(0.2, 0.8, 40)[:, None]
-    found = agreement(rng.random(40), outcomes, draws=300)
+    found = rank_correlation(rng.random(40), outcomes, draws=300)
     assert found.low < 0 < found.high
 
 
 def test_it_prints_in_one_line() -> None:
     outcomes = np.array([[False, False], [True, False], [True, True]])
-    assert str(agreement(np.array([1.0, 2.0, 3.0]), outcomes, draws=50)).startswith("1.00 [")
+    assert str(rank_correlation(np.array([1.0, 2.0, 3.0]), outcomes, draws=50)).startswith("1.00 [")

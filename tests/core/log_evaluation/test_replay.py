@@ -9,7 +9,10 @@ import torch
 from qtransformer.learner import QLearner
 from qtransformer.log_evaluation import replay as replay_module
 from qtransformer.log_evaluation.replay import replay, stream
+from qtransformer.log_evaluation.scores import replay_scores
 from qtransformer.policy import Policy
+
+NO_MASK = {"behavior_mask": 0.0}
 
 
 @pytest.fixture
@@ -111,9 +114,21 @@ def test_temporal_targets_bootstrap_from_the_checkpoint_itself(make_policy, make
 
 
 def test_where_no_classifier_was_learned_there_is_no_likelihood(make_policy, episodes) -> None:
-    assert np.isnan(replay(make_policy(targets={"behavior_mask": 0.0}), episodes).log_policy).all()
-    likelihood = replay(make_policy(algo="bc"), episodes).log_policy
-    assert (likelihood < 0).all()
+    found = replay(make_policy(targets=NO_MASK), episodes)
+    assert found.log_policy is None
+    assert np.isnan(replay_scores(found, 0.0, 1.0)["likelihood_gap"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"algo": "bc", "targets": NO_MASK}, {"cloning_steps": 2, "targets": NO_MASK}], ids=str)
+def test_every_classifier_that_was_learned_tells_its_likelihood(changes, make_policy, episodes) -> None:
+    """A training that clones before it learns values has one without a mask, too."""
+    policy = make_policy(**changes)
+    found = replay(policy, episodes)
+    assert found.log_policy is not None
+    assert (found.log_policy < 0).all()
+    assert replay_scores(found, 0.0, 1.0)["likelihood_success"] == pytest.approx(
+        found.log_policy[found.has_action & found.success].mean(), rel=1e-5
+    )
 
 
 def test_a_step_that_lost_its_final_observation_has_no_target(make_policy, make_episode) -> None:

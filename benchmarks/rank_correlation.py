@@ -1,6 +1,6 @@
 """How well scores from logs alone rank checkpoints, against success in the simulator.
 
-    python benchmarks/rank_agreement.py --data held_out.hdf5 --runs runs/a runs/b [--critic-data train.hdf5] [--out rank_agreement]
+    python benchmarks/rank_correlation.py --data held_out.hdf5 --runs runs/a runs/b [--critic-data train.hdf5] [--out OUT]
 
 Every checkpoint of every run is judged from the log (as `qtransformer eval dataset=...` does) and acts the same validation scenes.
 Both results are kept under --cache by the checkpoint's manifest, so an interrupted measurement goes on and a new run costs only
@@ -28,14 +28,14 @@ from qtransformer.evaluate import Evaluation, evaluate
 from qtransformer.files import write_json
 from qtransformer.log_evaluation import CriticConfig
 from qtransformer.log_evaluation.judging import LOWER_IS_BETTER, LogJudge, checkpoints_of, judge_all
-from qtransformer.log_evaluation.ranking import Agreement, agreement
+from qtransformer.log_evaluation.ranking import RankCorrelation, rank_correlation
 from qtransformer.policy import Policy
 from qtransformer_datasets import EpisodeDataset
 
 PLOTTED = ("likelihood_gap", "fqe")
 """The score that chooses, and the one that theory would have choose."""
 MIN_CHECKPOINTS = 4
-"""Below these no agreement is worth printing."""
+"""Below these no correlation is worth printing."""
 
 
 class Judged(NamedTuple):
@@ -84,8 +84,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=200, help="simulated validation episodes per checkpoint")
     parser.add_argument("--fqe-steps", type=int, default=200)
     parser.add_argument("--critic-steps", type=int, default=1200)
-    parser.add_argument("--cache", type=Path, default=Path("rank_agreement_cache"))
-    parser.add_argument("--out", type=Path, default=Path("rank_agreement"))
+    parser.add_argument("--cache", type=Path, default=Path("rank_correlation_cache"))
+    parser.add_argument("--out", type=Path, default=Path("rank_correlation"))
     return parser.parse_args()
 
 
@@ -142,13 +142,13 @@ def oriented(name: str, values: np.ndarray) -> np.ndarray:
     return -values if name in LOWER_IS_BETTER else values
 
 
-def agreement_of(judged: list[Judged], name: str) -> tuple[Agreement, int] | None:
-    """Agreement of a score with success over the checkpoints that have it."""
+def correlation_of(judged: list[Judged], name: str) -> tuple[RankCorrelation, int] | None:
+    """Rank correlation of a score with success over the checkpoints that have it."""
     having = [j for j in judged if math.isfinite(j.scores.get(name, math.nan))]
     if len(having) < MIN_CHECKPOINTS:
         return None
     values = oriented(name, np.array([j.scores[name] for j in having]))
-    return agreement(values, np.stack([j.outcomes for j in having])), len(having)
+    return rank_correlation(values, np.stack([j.outcomes for j in having])), len(having)
 
 
 def within_runs(judged: list[Judged], name: str) -> tuple[int, int]:
@@ -176,7 +176,8 @@ def write_csv(judged: list[Judged], path: Path) -> None:
 
 
 def markdown(judged: list[Judged]) -> str:
-    """One line for each score: agreement over all checkpoints, cloned and value-based ones apart, order within runs, and regret."""
+    """One line for each score: rank correlation over all checkpoints, cloned and value-based ones apart, order within runs,
+    and regret."""
     cloned, valued = [j for j in judged if j.algo == "bc"], [j for j in judged if j.algo != "bc"]
     runs = len({j.checkpoint.parent for j in judged})
     lines = [
@@ -187,16 +188,16 @@ def markdown(judged: list[Judged]) -> str:
     ]
     rows = []
     for name in judged[0].scores:
-        overall = agreement_of(judged, name)
+        overall = correlation_of(judged, name)
         if overall is None:
             continue
-        cells = [_cell(overall), _cell(agreement_of(cloned, name)), _cell(agreement_of(valued, name))]
+        cells = [_cell(overall), _cell(correlation_of(cloned, name)), _cell(correlation_of(valued, name))]
         right, total = within_runs(judged, name)
         rows.append((-overall[0].rho, f"| `{name}` | {' | '.join(cells)} | {right} of {total} | {regret(judged, name):.2f} |"))
     return "\n".join([*lines, *(row for _, row in sorted(rows))]) + "\n"
 
 
-def _cell(found: tuple[Agreement, int] | None) -> str:
+def _cell(found: tuple[RankCorrelation, int] | None) -> str:
     return f"{found[0]} (n={found[1]})" if found else "-"
 
 
@@ -217,7 +218,7 @@ def plot(judged: list[Judged], path: Path) -> None:
             axes.scatter(
                 [j.scores[name] for j in chosen], [j.outcomes.mean() for j in chosen], marker=marker, label=algo, alpha=0.8
             )
-        found = agreement_of(judged, name)
+        found = correlation_of(judged, name)
         axes.set(xlabel=f"{name} (from the log alone)", ylabel="simulated success", title=f"Spearman {found[0] if found else '-'}")
         axes.legend()
     figure.savefig(path, dpi=110)
