@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
-from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
+from qtransformer_datasets.episodes.check import ACTION_TOLERANCE, problems_of
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stretched_limits
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES
+from qtransformer_datasets.rosbag.contract_fit import index_bag
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.index import index_bag
 from qtransformer_datasets.rosbag.plans import Plan, Planner
 from qtransformer_datasets.rosbag.report import BagReport
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
@@ -133,7 +133,7 @@ class BagEpisodes(EpisodeReader[None]):
         except DatasetError as error:
             if not partial:
                 raise
-            plans, report = [], BagReport(path, problems=(str(error),))
+            plans, report = [], BagReport(path, problems=tuple(problems_of(error)))
         self._plans += plans
         self._reports.append(report)
 
