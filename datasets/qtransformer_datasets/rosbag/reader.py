@@ -1,6 +1,7 @@
 """Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
 
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stret
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES
 from qtransformer_datasets.rosbag.contract_fit import index_bag
 from qtransformer_datasets.rosbag.decoder import decode
+from qtransformer_datasets.rosbag.losses import first_of, warn_of_losses
 from qtransformer_datasets.rosbag.plans import Plan, Planner
 from qtransformer_datasets.rosbag.report import BagReport
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
@@ -35,7 +37,9 @@ class BagEpisodes(EpisodeReader[None]):
     `contract`: what the topics mean, or the YAML file that says so.
     `on_gap`: "error" refuses a bag in which a topic falls silent beyond its tolerance, or a clock jumps back; "split"
     makes episodes of what lies between. All but the last piece are then truncated, and the outcome belongs to the last.
-    `partial`: keep what is readable of broken bags, and leave out those that cannot be used; `reports` say which and why.
+    `partial`: keep what is readable of broken bags, and leave out those that cannot be used, with a warning that tells why.
+    `on_bad_episode`: "skip" leaves out whole bags that cannot be used, broken or not of the contract, with the same warning.
+    `reports` say of both which bags and why.
     `outcome`: how episodes ended that do not say so themselves.
     `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
     `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them; `info["clipped_actions"]` then
@@ -49,6 +53,7 @@ class BagEpisodes(EpisodeReader[None]):
         contract: TopicContract | str | os.PathLike[str] | None = None,
         on_gap: OnGap = "error",
         partial: bool = False,
+        on_bad_episode: Literal["stop", "skip"] = "stop",
         outcome: OutcomeLabel | None = None,
         limits_from_data: bool = False,
         clip_actions: bool = False,
@@ -65,11 +70,12 @@ class BagEpisodes(EpisodeReader[None]):
         self.clip_actions = clip_actions
         self._planner = Planner(self.contract, splits=on_gap == "split", otherwise=outcome)
         self._reports, self._plans = list[BagReport](), list[Plan]()
+        self._skips = on_bad_episode == "skip"
         for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
             self._take(bag, partial)
         if not self._plans:
-            problems = "; ".join(problem for report in self._reports for problem in report.problems)
-            raise DatasetError(f"{self.path}: no episode can be read: {problems}")
+            raise DatasetError(f"{self.path}: no episode can be read: {first_of(self.problems)}")
+        warn_of_losses(self.path, self._reports)
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())
         self.action_spec = self.contract.action_spec(self._found_limits() if limits_from_data else None)
@@ -84,7 +90,7 @@ class BagEpisodes(EpisodeReader[None]):
 
     @property
     def problems(self) -> list[str]:
-        """What `partial` passed over."""
+        """What `partial` and `on_bad_episode` passed over."""
         return [problem for report in self._reports for problem in report.problems]
 
     @property
@@ -124,14 +130,14 @@ class BagEpisodes(EpisodeReader[None]):
         return episode
 
     def _take(self, path: Path, partial: bool) -> None:
-        """Plan a bag's episodes and report on it."""
+        """Plan a bag's episodes and report on it. Of one that cannot be used, report alone, or raise."""
         try:
             index = index_bag(path, self.contract, partial)
             plans, report = self._planner.plan(index, len(self._plans))
             if report.problems and not partial:
                 raise DatasetError(report.problems[0])
         except DatasetError as error:
-            if not partial:
+            if not (partial or self._skips):
                 raise
             plans, report = [], BagReport(path, problems=tuple(problems_of(error)))
         self._plans += plans
@@ -184,11 +190,24 @@ class BagEpisodes(EpisodeReader[None]):
         sizes = self._plans[0].index.image_sizes
         return {name: sizes[camera.topic] for name, camera in self.contract.cameras.items() if camera.size is None}
 
+    def _commanded(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The number and the actions of every episode that can be read; the others are skipped on reading, where that is asked."""
+        for number, plan in enumerate(self._plans):
+            try:
+                actions = decode(plan.index, plan.piece, self.contract, None).actions
+            except DatasetError:
+                if not self._skips:
+                    raise
+                continue
+            yield number, actions
+
     def _found_limits(self) -> list[tuple[float, float]]:
         parts, wild = list[np.ndarray](), WildValues(self.contract.action_names)
-        for number, plan in enumerate(self._plans):
-            parts.append(decode(plan.index, plan.piece, self.contract, None).actions)
-            wild.include_episode(parts[-1], number)
+        for number, actions in self._commanded():
+            parts.append(actions)
+            wild.include_episode(actions, number)
+        if not parts:
+            raise DatasetError(f"{self.path}: no episode can be read to take limits from; `qtransformer data validate` tells why")
         given = [name for name, own in zip(self.contract.action_names, self.contract.limits(), strict=True) if own is not None]
         warn_of_stretched_limits(wild, given, self.where, lambda _: "give limits in the contract, and clip_actions=true")
         actions = np.concatenate(parts)
