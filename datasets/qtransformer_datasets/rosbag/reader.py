@@ -21,6 +21,7 @@ from qtransformer_datasets.rosbag.losses import first_of, warn_of_losses
 from qtransformer_datasets.rosbag.plans import Plan, Planner
 from qtransformer_datasets.rosbag.report import BagReport
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
+from qtransformer_datasets.rosbag.slow_topics import warn_of_slow_topics
 from qtransformer_datasets.rosbag.storage import find_bags
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -76,6 +77,7 @@ class BagEpisodes(EpisodeReader[None]):
         if not self._plans:
             raise DatasetError(f"{self.path}: no episode can be read: {first_of(self.problems)}")
         warn_of_losses(self.path, self._reports)
+        warn_of_slow_topics(self.path, self.contract, self._plans, self._reports)
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())
         self.action_spec = self.contract.action_spec(self._found_limits() if limits_from_data else None)
