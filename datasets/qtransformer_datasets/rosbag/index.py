@@ -9,10 +9,7 @@ from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.arrivals import Arrivals, TopicPart, TopicTimes
 from qtransformer_datasets.rosbag.consumed_ticks import TickReport
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, StampSource, VectorTopic
-from qtransformer_datasets.rosbag.message_types import (
-    BY_ROS_NAME,
-    SERVICE_EVENT_SUFFIX,
-)
+from qtransformer_datasets.rosbag.message_types import BY_ROS_NAME, SERVICE_EVENT_SUFFIX
 from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, stamp_ns, word_of
 from qtransformer_datasets.rosbag.shared_joints import Names
 from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, typestore
