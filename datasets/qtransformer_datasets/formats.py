@@ -143,17 +143,20 @@ def open_episodes(
         path: file or directory.
         format: name in `FORMATS`, or "auto".
         on_bad_episode: "stop" raises a DatasetError when an episode is read that is damaged or wrong; "skip" reads every episode
-            once at the start, and leaves those out with a warning that counts them.
+            once at the start, and leaves those out with a warning that counts them. A reader whose dataset may be many files, each
+            of which may be bad as a whole, takes it as an option of its own.
         options: of that format's reader; one it does not have is refused by name.
     """
     if on_bad_episode not in ("stop", "skip"):
         raise ConfigError(f"on_bad_episode expected 'stop' or 'skip', found {on_bad_episode!r}")
     kind = format_of(path, format)
-    refuse_unknown(options, reader_options(kind), f"{path}: {kind.name}")
-    source: LoggedEpisodes = kind.load(kind.reader)(path, **options)
+    known, asked = reader_options(kind), {"on_bad_episode": on_bad_episode}
+    refuse_unknown(options, known, f"{path}: {kind.name}")
+    of_reader = {name: value for name, value in asked.items() if name in known}
+    source: LoggedEpisodes = kind.load(kind.reader)(path, **options, **of_reader)
     if on_bad_episode == "skip":
         source = ReadableEpisodes(source, keep_bytes=machine_memory() // 16)
-    source.opening = Opening(kind.name, {"on_bad_episode": on_bad_episode, **options}, kind.slow)
+    source.opening = Opening(kind.name, {**asked, **options}, kind.slow)
     return source
 
 

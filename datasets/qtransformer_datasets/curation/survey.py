@@ -94,7 +94,7 @@ def open_anyway(source: DataSource, problems: list[str]) -> LoggedEpisodes | Non
     except ConfigError:
         raise
     except QTransformerError as error:
-        problems.append(str(error))
+        problems += problems_of(error)
         unsaid = error.options if isinstance(error, UnsaidError) else ()
     if not unsaid or not set(unsaid) <= set(STAND_INS):
         return None
@@ -102,7 +102,7 @@ def open_anyway(source: DataSource, problems: list[str]) -> LoggedEpisodes | Non
     try:
         episodes = replace(source, options={**source.options, **stand_ins}).open()
     except QTransformerError as error:
-        problems.append(str(error))
+        problems += problems_of(error)
         return None
     shown = " ".join(f"{name}={value}" for name, value in stand_ins.items())
     problems.append(f"shown as if {shown}, wherever it does not say so itself")

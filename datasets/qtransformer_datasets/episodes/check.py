@@ -16,17 +16,18 @@ MOST_TOLD = 8
 """Entries of a specification's part up to which all are told."""
 
 
-class EpisodeError(DatasetError):
-    """What is wrong with an episode: the message is the first of `problems`, which `data validate` lists in full."""
+class ProblemsError(DatasetError):
+    """Several things that are wrong, a sentence each in `problems`, which `data validate` and `data inspect` list in full."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__(problems[0])
+    def __init__(self, problems: list[str], message: str = "") -> None:
+        """`message`: by default the first problem."""
+        super().__init__(message or problems[0])
         self.problems = problems
 
 
 def problems_of(error: QTransformerError) -> list[str]:
     """All that an error tells."""
-    return error.problems if isinstance(error, EpisodeError) else [str(error)]
+    return error.problems if isinstance(error, ProblemsError) else [str(error)]
 
 
 def check_episode(
@@ -36,13 +37,13 @@ def check_episode(
     where: str,
     widening: Callable[[Sequence[str]], str] = lambda names: "",
 ) -> None:
-    """Raise an EpisodeError, each problem starting with `where` (file and episode), unless all is well.
+    """Raise a ProblemsError, each problem starting with `where` (file and episode), unless all is well.
 
     Every part of the episode is looked at, and the first thing wrong with each is told. `widening` is the option by which limits
     of these actions would hold all of the dataset; empty where there is none.
     """
     if len(episode) == 0:
-        raise EpisodeError([f"{where}: expected at least one step, found none; remove the episode"])
+        raise ProblemsError([f"{where}: expected at least one step, found none; remove the episode"])
     checks: list[Callable[[], None]] = [
         lambda: _check_actions(episode, action_spec, where, widening),
         lambda: _check_numbers(episode.rewards, (len(episode),), "rewards", where),
@@ -54,7 +55,7 @@ def check_episode(
     ]
     problems = [message for check in checks if (message := _complaint(check))]
     if problems:
-        raise EpisodeError(problems)
+        raise ProblemsError(problems)
 
 
 def check_same_specs(expected: tuple[ActionSpec, ObservationSpec], found: tuple[ActionSpec, ObservationSpec], where: str) -> None:

@@ -3,28 +3,19 @@
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from qtransformer.errors import DatasetError
-from qtransformer.suggest import suggest
 from qtransformer_datasets.rosbag.arrivals import Arrivals, TopicPart, TopicTimes
 from qtransformer_datasets.rosbag.consumed_ticks import TickReport
 from qtransformer_datasets.rosbag.contract_entries import CameraTopic, StampSource, VectorTopic
-from qtransformer_datasets.rosbag.message_types import (
-    BY_ROS_NAME,
-    CAMERA_TYPES,
-    CONSUMED_TYPE,
-    REWARD_TYPES,
-    SERVICE_EVENT_SUFFIX,
-    VECTOR_TYPES,
-    WORD_TYPES,
-)
-from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, encode_image, stamp_ns, word_of
-from qtransformer_datasets.rosbag.shared_joints import Names, SharedJoints
-from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, open_bag, salvaged, typestore
+from qtransformer_datasets.rosbag.message_types import BY_ROS_NAME, SERVICE_EVENT_SUFFIX
+from qtransformer_datasets.rosbag.ros_messages import DIGEST_KEY, stamp_ns, word_of
+from qtransformer_datasets.rosbag.shared_joints import Names
+from qtransformer_datasets.rosbag.storage import Bag, RawMessage, bag_errors, typestore
 from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
+from qtransformer_datasets.rosbag.trials import Trials
 
 Source = TypeVar("Source", bound=CameraTopic | VectorTopic)
 
@@ -46,7 +37,9 @@ class BagIndex:
     rewards: list[tuple[int, float]]
     """(receipt [ns], reward) of each message."""
     image_sizes: dict[str, tuple[int, int]]
-    """(height, width) of the first image of each camera that the contract does not resize, by topic."""
+    """(height, width) of the first readable image of each camera that the contract does not resize, by topic."""
+    misfits: list[tuple[str, str]]
+    """(topic, why) of every entry of the contract that can read none of the messages of its topic (`trials`)."""
     decisions: list[TickReport]
     """Of a policy that reports what it saw."""
 
@@ -59,17 +52,6 @@ def _is_read(source: CameraTopic | VectorTopic, part: TopicPart) -> bool:
     if isinstance(source, CameraTopic) or not part.joints:
         return part.topic == source.topic
     return part.topic == source.topic and not set(part.joints).isdisjoint(source.joints)
-
-
-def index_bag(path: Path, contract: TopicContract, partial: bool = False) -> BagIndex:
-    """Open and scan a bag. Raises DatasetError for one that is broken, or lacks a topic of the contract."""
-    bag = open_bag(path, partial)
-    try:
-        return _index(bag, contract, partial)
-    except DatasetError as error:
-        if not partial or bag.is_salvage:
-            raise
-        return _index(salvaged(bag, str(error)), contract, partial)
 
 
 def timed_messages(
@@ -93,16 +75,6 @@ def deserialize(bag: Bag, message: RawMessage) -> Any:
         return typestore().deserialize_cdr(memoryview(message.data), bag.types[message.topic])
 
 
-def _index(bag: Bag, contract: TopicContract, partial: bool) -> BagIndex:
-    check_topics(bag, contract, partial)
-    index = IndexBuilder(bag, contract)
-    for message, time in timed_messages(bag, index.wanted, contract.clock):
-        index.add(message, time)
-    built = index.build()
-    _check_counts(built, contract, partial)
-    return built
-
-
 class IndexBuilder:
     """The index of a bag that is being read, or recorded, message by message."""
 
@@ -114,8 +86,7 @@ class IndexBuilder:
         self._words: dict[str, list[tuple[int, str]]] = {topic: [] for topic in contract.event_topics()}
         self._reward = contract.reward.topic if contract.reward else ""
         self._ticks = contract.ticks.topic if contract.ticks else ""
-        self._native = {camera.topic: camera for camera in contract.cameras.values() if camera.size is None}
-        self._sizes, self._rewards = dict[str, tuple[int, int]](), list[tuple[int, float]]()
+        self._trials, self._rewards = Trials(needed), list[tuple[int, float]]()
         self._decisions = list[TickReport]()
 
     @property
@@ -128,8 +99,8 @@ class IndexBuilder:
         topic = message.topic
         if topic in self._arrivals:
             self._arrivals[topic].add(self.bag, message, time)
-            if topic in self._native and topic not in self._sizes:
-                self._sizes[topic] = _image_size(self.bag, message, self._native[topic])
+            if self._trials.awaits(topic, self.bag.types[topic]):
+                self._try(message)
         if topic in self._words:
             self._words[topic].append((message.receive_ns, _word(self.bag, message)))
         if topic == self._reward:
@@ -137,11 +108,20 @@ class IndexBuilder:
         if topic == self._ticks:
             self._decisions.append(_tick_report(self.bag, message))
 
+    def _try(self, message: RawMessage) -> None:
+        try:
+            content = deserialize(self.bag, message)
+        except DatasetError as error:
+            self._trials.refuse(message.topic, str(error).removeprefix(f"{self.bag.path}: {message.topic}: "))
+        else:
+            self._trials.include(message.topic, content)
+
     def build(self) -> BagIndex:
         topics = {topic: own.times() for topic, own in self._arrivals.items()}
         parts = {part.name: part for topic, own in self._arrivals.items() for part in own.parts(self._shared.get(topic, ()))}
         names = {topic: self._arrivals[topic].names() for topic in self._shared}
-        return BagIndex(self.bag, topics, parts, names, self._words, self._rewards, self._sizes, self._decisions)
+        sizes, misfits = self._trials.image_sizes, self._trials.misfits()
+        return BagIndex(self.bag, topics, parts, names, self._words, self._rewards, sizes, misfits, self._decisions)
 
 
 def _stamp(bag: Bag, message: RawMessage) -> int:
@@ -151,12 +131,6 @@ def _stamp(bag: Bag, message: RawMessage) -> int:
     except (struct.error, IndexError) as error:
         raise DatasetError(f"{bag.path}: {message.topic} has a message too short for its header; the bag is damaged") from error
     return seconds * NANOSECONDS + nanoseconds
-
-
-def _image_size(bag: Bag, message: RawMessage, camera: CameraTopic) -> tuple[int, int]:
-    with bag_errors(f"{bag.path}: {message.topic}"):
-        height, width, _ = encode_image(camera, deserialize(bag, message)).shape
-        return height, width
 
 
 def _word(bag: Bag, message: RawMessage) -> str:
@@ -178,64 +152,3 @@ def _tick_report(bag: Bag, message: RawMessage) -> TickReport:
         ) from error
     stamps = {topic if topic.startswith("/") else f"/{topic}": stamp for topic, stamp in values}
     return TickReport(message.receive_ns, stamp_ns(content.header.stamp), stamps, digest)
-
-
-def check_topics(bag: Bag, contract: TopicContract, partial: bool = False) -> None:
-    """Every topic of the contract is there and of its type. Of a broken bag what is announced may be lost."""
-    sources = (*contract.observed, *contract.commanded)
-    expected = {source.topic: {(CAMERA_TYPES | VECTOR_TYPES)[source.type].name} for source in sources}
-    if contract.reward:
-        expected[contract.reward.topic] = {kind.name for kind in REWARD_TYPES.values()}
-    if contract.ticks:
-        expected[contract.ticks.topic] = {CONSUMED_TYPE.name}
-    words = {kind.name for kind in WORD_TYPES.values()}
-    announced = {*contract.event_topics(), *([contract.reward.topic] if contract.reward else [])}
-    optional = announced if partial else set[str]()
-    missing = [topic for topic in (*expected, *contract.event_topics()) if topic not in bag.types and topic not in optional]
-    if missing:
-        hint = suggest(missing[0], list(bag.types)) if bag.types else "the bag has no topic at all"
-        raise DatasetError(f"{bag.path}: has no topic {', '.join(missing)}; {hint}: correct the contract, or leave this bag out")
-    for topic, kinds in expected.items():
-        if bag.types.get(topic, min(kinds)) not in kinds:
-            raise DatasetError(f"{bag.path}: {topic} expected {' or '.join(kinds)}, found {bag.types[topic]}; correct the contract")
-    for topic in bag.types.keys() & set(contract.event_topics()):
-        if bag.types[topic] not in words and not bag.types[topic].endswith(SERVICE_EVENT_SUFFIX):
-            raise DatasetError(f"{bag.path}: {topic} expected words ({', '.join(words)}), found {bag.types[topic]}")
-
-
-def check_joints(index: BagIndex, contract: TopicContract) -> None:
-    """Every joint of a shared topic is told, by one publisher."""
-    for topic, joints in contract.shared_joints().items():
-        shared, names = SharedJoints(topic, joints), index.names[topic]
-        try:
-            _take_all(shared, names)
-        except DatasetError as error:
-            raise DatasetError(f"{index.bag.path}: {topic}: {error}") from error
-        if shared.untold:
-            hint = suggest(shared.untold[0], sorted({name for own in names for name in own}))
-            raise DatasetError(
-                f"{index.bag.path}: {topic} expected the joints {', '.join(shared.untold)}, which none of its "
-                f"{len(index.topics[topic])} messages names; {hint}: correct the contract, or record who tells them, too"
-            )
-
-
-def _take_all(shared: SharedJoints, names: dict[Names, tuple[int, int]]) -> None:
-    """As they came. One that has ended gives way to one that tells the same: its publisher came to name joints besides that nobody
-    needs, or stopped doing so."""
-    for own, (first, _) in names.items():
-        for rival in shared.rivals(own):
-            if names[rival][1] < first and shared.told(rival) == shared.told(own):
-                shared.drop(rival)
-        shared.take(own)
-
-
-def _check_counts(index: BagIndex, contract: TopicContract, partial: bool) -> None:
-    bag, found = index.bag, {topic: len(own) for topic, own in index.topics.items()}
-    if contract.ticks:
-        found[contract.ticks.topic] = len(index.decisions)
-    empty = [topic for topic, count in found.items() if not count]
-    if empty:
-        raise DatasetError(f"{bag.path}: no message on {', '.join(empty)}; leave this bag out, or correct the contract")
-    fewer = [f"{t} {n} of {bag.declared[t]}" for t, n in found.items() if n < bag.declared.get(t, 0)]
-    if fewer and not partial:
-        raise DatasetError(f"{bag.path}: messages are lost ({', '.join(fewer)}); copy it again, or use partial=True")

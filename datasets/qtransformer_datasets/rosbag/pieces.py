@@ -9,7 +9,7 @@ from qtransformer.errors import DatasetError
 from qtransformer_datasets.rosbag.arrivals import TopicPart
 from qtransformer_datasets.rosbag.consumed_ticks import Samples, UnseenSample, follow
 from qtransformer_datasets.rosbag.contract_entries import ActionTopic, CameraTopic, EpisodeRule, VectorTopic
-from qtransformer_datasets.rosbag.index import BagIndex, check_joints
+from qtransformer_datasets.rosbag.index import BagIndex
 from qtransformer_datasets.rosbag.message_types import STREAMED_TYPES
 from qtransformer_datasets.rosbag.tick_sync import FOREVER, NANOSECONDS, Gap, Stream, Ticks, Window, synchronise
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -47,9 +47,8 @@ def windows(index: BagIndex, rule: EpisodeRule | None) -> list[Window]:
 def pieces(index: BagIndex, window: Window, contract: TopicContract) -> tuple[list[Piece], list[Gap]]:
     """What of a window can be read, and the gaps that keep it from being one piece.
 
-    Raises DatasetError: joints that are told twice or never, or a policy's report of a sample that is not there.
+    Raises DatasetError: a policy's report of a sample that is not there.
     """
-    check_joints(index, contract)
     return _consumed_pieces(index, window, contract) if contract.ticks else _clocked_pieces(index, window, contract)
 
 

@@ -1,8 +1,8 @@
 """Episodes from rosbag2 bags (MCAP, sqlite3), with no ROS installed: a topic contract says which topics become what."""
 
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +11,19 @@ from tqdm import tqdm
 
 from qtransformer.errors import ConfigError, DatasetError
 from qtransformer.types import Episode
-from qtransformer_datasets.episodes.check import ACTION_TOLERANCE
+from qtransformer_datasets.episodes.check import ACTION_TOLERANCE, problems_of
 from qtransformer_datasets.episodes.reader import EpisodeReader
 from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stretched_limits
-from qtransformer_datasets.rosbag.contract_entries import OUTCOMES, TextRule
+from qtransformer_datasets.rosbag.contract_entries import OUTCOMES
+from qtransformer_datasets.rosbag.contract_fit import index_bag
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.index import BagIndex, index_bag
-from qtransformer_datasets.rosbag.pieces import Piece, pieces, windows
-from qtransformer_datasets.rosbag.report import BagReport, report_bag
+from qtransformer_datasets.rosbag.losses import first_of, warn_of_losses
+from qtransformer_datasets.rosbag.plans import Plan, Planner
+from qtransformer_datasets.rosbag.report import BagReport
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
+from qtransformer_datasets.rosbag.slow_topics import warn_of_slow_topics
 from qtransformer_datasets.rosbag.storage import find_bags
-from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS, Gap, Window
+from qtransformer_datasets.rosbag.tick_sync import NANOSECONDS
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
 
 OnGap = Literal["error", "split"]
@@ -36,7 +38,9 @@ class BagEpisodes(EpisodeReader[None]):
     `contract`: what the topics mean, or the YAML file that says so.
     `on_gap`: "error" refuses a bag in which a topic falls silent beyond its tolerance, or a clock jumps back; "split"
     makes episodes of what lies between. All but the last piece are then truncated, and the outcome belongs to the last.
-    `partial`: keep what is readable of broken bags, and leave out those that cannot be used; `reports` say which and why.
+    `partial`: keep what is readable of broken bags, and leave out those that cannot be used, with a warning that tells why.
+    `on_bad_episode`: "skip" leaves out whole bags that cannot be used, broken or not of the contract, with the same warning.
+    `reports` say of both which bags and why.
     `outcome`: how episodes ended that do not say so themselves.
     `limits_from_data`: take limits of actions that the contract leaves open from the smallest and largest value found.
     `clip_actions`: move actions beyond the contract's limits onto them, rather than refuse them; `info["clipped_actions"]` then
@@ -50,6 +54,7 @@ class BagEpisodes(EpisodeReader[None]):
         contract: TopicContract | str | os.PathLike[str] | None = None,
         on_gap: OnGap = "error",
         partial: bool = False,
+        on_bad_episode: Literal["stop", "skip"] = "stop",
         outcome: OutcomeLabel | None = None,
         limits_from_data: bool = False,
         clip_actions: bool = False,
@@ -63,13 +68,16 @@ class BagEpisodes(EpisodeReader[None]):
             raise DatasetError(f"{self.path}: a bag does not say what its topics mean; say so: contract=FILE.yaml")
         loaded = contract if isinstance(contract, TopicContract) else TopicContract.load(contract)
         self.contract = loaded.resolved()
-        self.clip_actions, self._outcome = clip_actions, outcome
-        self._reports, self._plans = list[BagReport](), list[_Plan]()
+        self.clip_actions = clip_actions
+        self._planner = Planner(self.contract, splits=on_gap == "split", otherwise=outcome)
+        self._reports, self._plans = list[BagReport](), list[Plan]()
+        self._skips = on_bad_episode == "skip"
         for bag in tqdm(find_bags(self.path), desc="scanning", unit="bag", disable=None):
-            self._take(bag, on_gap, partial)
+            self._take(bag, partial)
         if not self._plans:
-            problems = "; ".join(problem for report in self._reports for problem in report.problems)
-            raise DatasetError(f"{self.path}: no episode can be read: {problems}")
+            raise DatasetError(f"{self.path}: no episode can be read: {first_of(self.problems)}")
+        warn_of_losses(self.path, self._reports)
+        warn_of_slow_topics(self.path, self.contract, self._plans, self._reports)
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())
         self.action_spec = self.contract.action_spec(self._found_limits() if limits_from_data else None)
@@ -84,7 +92,7 @@ class BagEpisodes(EpisodeReader[None]):
 
     @property
     def problems(self) -> list[str]:
-        """What `partial` passed over."""
+        """What `partial` and `on_bad_episode` passed over."""
         return [problem for report in self._reports for problem in report.problems]
 
     @property
@@ -97,6 +105,9 @@ class BagEpisodes(EpisodeReader[None]):
 
     def where(self, index: int) -> str:
         return self._plans[index].where
+
+    def says_success(self, index: int) -> bool:
+        return self._plans[index].says_outcome
 
     def _load(self, opened: None, index: int) -> Episode:
         plan = self._plans[index]
@@ -120,62 +131,21 @@ class BagEpisodes(EpisodeReader[None]):
         _check_digests(episode, plan)
         return episode
 
-    def _take(self, path: Path, on_gap: OnGap, partial: bool) -> None:
-        """Plan a bag's episodes and report on it."""
+    def _take(self, path: Path, partial: bool) -> None:
+        """Plan a bag's episodes and report on it. Of one that cannot be used, report alone, or raise."""
         try:
             index = index_bag(path, self.contract, partial)
-            plans, report = self._plans_of(index, on_gap)
+            plans, report = self._planner.plan(index, len(self._plans))
             if report.problems and not partial:
                 raise DatasetError(report.problems[0])
         except DatasetError as error:
-            if not partial:
+            if not (partial or self._skips):
                 raise
-            plans, report = [], BagReport(path, problems=(str(error),))
+            plans, report = [], BagReport(path, problems=tuple(problems_of(error)))
         self._plans += plans
         self._reports.append(report)
 
-    def _plans_of(self, index: BagIndex, on_gap: OnGap) -> tuple[list["_Plan"], BagReport]:
-        path, found, gaps, problems = index.bag.path, list[_Plan](), list[Gap](), list(index.bag.damage)
-        marked = windows(index, self.contract.episodes)
-        for window in marked:
-            own, holes = pieces(index, window, self.contract)
-            if holes and on_gap == "error":
-                gaps_text = report_bag(index, holes).gaps_text()
-                raise DatasetError(f"{path}: {gaps_text}; raise tolerance_s in the contract, or use on_gap='split'")
-            if not own:
-                ranges = report_bag(index).ranges_text()
-                problems.append(f"{path}: at no tick every topic has a sample within its tolerance: {ranges}")
-            gaps += holes
-            found += [self._plan(index, piece, len(self._plans) + len(found) + i) for i, piece in enumerate(own)]
-        if not marked:
-            problems.append(f"{path}: no episode starts; check the contract's `episodes`")
-        return found, report_bag(index, gaps, len(found), tuple(problems))
-
-    def _plan(self, index: BagIndex, piece: Piece, number: int) -> "_Plan":
-        where = f"{index.bag.path}, episode {number}"
-        outcome = self._outcome_of(index, piece, where) if piece.is_end else "split"
-        return _Plan(index, piece, outcome, _instruction(index, piece.window, self.contract.instruction, where), where)
-
-    def _outcome_of(self, index: BagIndex, piece: Piece, where: str) -> str:
-        rule, words = self.contract.outcome, list[str]()
-        if rule is not None and rule.topic:
-            said = index.words[rule.topic]
-            words = [word for time, word in said if piece.window.start <= time < piece.window.until]
-        elif rule is not None and rule.custom_data in index.bag.custom_data:
-            words = [index.bag.custom_data[rule.custom_data]]
-        known = [outcome for word in words if rule and (outcome := rule.outcome(word))]
-        if known:
-            return known[-1]
-        if index.bag.is_salvage:
-            return "cut"
-        if self._outcome is not None:
-            return self._outcome
-        raise DatasetError(
-            f"{where}: does not say how it ended (words {sorted(set(words))}); give the contract an `outcome`, "
-            "or say it for all such episodes: outcome='success', 'failure' or 'timeout'"
-        )
-
-    def _rewards(self, plan: "_Plan") -> np.ndarray:
+    def _rewards(self, plan: Plan) -> np.ndarray:
         """What came in (tick, next tick]; the last step takes all until the window's end.
 
         By receipt, as a reward has no header and the ticks may run on the stamps of a simulated clock.
@@ -192,7 +162,7 @@ class BagEpisodes(EpisodeReader[None]):
                 rewards[step] += value
         return rewards.astype(np.float32)
 
-    def _received(self, plan: "_Plan") -> np.ndarray:
+    def _received(self, plan: Plan) -> np.ndarray:
         """The ticks by receipt [ns], int64 (T + 1,): as long after the receipt of their newest sample as after its own time."""
         observed = plan.index.readings(self.contract.observed)
         samples = [(part, own) for (_, part), own in zip(observed, plan.piece.ticks.samples, strict=False)]  # commands follow
@@ -222,11 +192,24 @@ class BagEpisodes(EpisodeReader[None]):
         sizes = self._plans[0].index.image_sizes
         return {name: sizes[camera.topic] for name, camera in self.contract.cameras.items() if camera.size is None}
 
+    def _commanded(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The number and the actions of every episode that can be read; the others are skipped on reading, where that is asked."""
+        for number, plan in enumerate(self._plans):
+            try:
+                actions = decode(plan.index, plan.piece, self.contract, None).actions
+            except DatasetError:
+                if not self._skips:
+                    raise
+                continue
+            yield number, actions
+
     def _found_limits(self) -> list[tuple[float, float]]:
         parts, wild = list[np.ndarray](), WildValues(self.contract.action_names)
-        for number, plan in enumerate(self._plans):
-            parts.append(decode(plan.index, plan.piece, self.contract, None).actions)
-            wild.include_episode(parts[-1], number)
+        for number, actions in self._commanded():
+            parts.append(actions)
+            wild.include_episode(actions, number)
+        if not parts:
+            raise DatasetError(f"{self.path}: no episode can be read to take limits from; `qtransformer data validate` tells why")
         given = [name for name, own in zip(self.contract.action_names, self.contract.limits(), strict=True) if own is not None]
         warn_of_stretched_limits(wild, given, self.where, lambda _: "give limits in the contract, and clip_actions=true")
         actions = np.concatenate(parts)
@@ -237,31 +220,7 @@ class BagEpisodes(EpisodeReader[None]):
         return limits
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """All that is known of an episode before its payload is read."""
-
-    index: BagIndex
-    piece: Piece
-    outcome: str
-    """One of `OUTCOMES`; "split" for a piece that a gap ended, "cut" where a broken bag ends: both are truncated."""
-    instruction: str
-    where: str
-
-
-def _instruction(index: BagIndex, window: Window, rule: TextRule | None, where: str) -> str:
-    """Of a topic the last text up to the window's end: it may have been given before the episode began."""
-    if rule is None:
-        return ""
-    said = [word for time, word in index.words.get(rule.topic, []) if time <= window.stop]
-    text = rule.text or index.bag.custom_data.get(rule.custom_data, "") or (said[-1] if said else "")
-    if not text:
-        source = rule.topic or f"custom_data '{rule.custom_data}'"
-        raise DatasetError(f"{where}: {source} gives no instruction; set `instruction: {{text: ...}}` in the contract")
-    return text
-
-
-def _check_digests(episode: Episode, plan: _Plan) -> None:
+def _check_digests(episode: Episode, plan: Plan) -> None:
     """Raise unless the observations are, to the last bit, those that the policy says it decided on."""
     for t, digest in enumerate(plan.piece.ticks.digests):
         images = {name: rows[t] for name, rows in episode.images.items()}

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from qtransformer.errors import DatasetError
-from qtransformer_datasets.rosbag.index import BagIndex, check_topics
+from qtransformer_datasets.rosbag.contract_fit import fit_problems
+from qtransformer_datasets.rosbag.index import BagIndex
 from qtransformer_datasets.rosbag.pieces import pieces, windows
 from qtransformer_datasets.rosbag.report import BagReport, report_bag
 from qtransformer_datasets.rosbag.tick_sync import Gap
@@ -71,11 +72,9 @@ def audit(
     if missing:
         problems.append(f"no message on {', '.join(missing)}")
     else:
-        try:
-            check_topics(index.bag, contract)
-            steps = _cut(index, contract, gaps, problems)
-        except DatasetError as error:
-            problems.append(str(error).removeprefix(f"{index.bag.path}: "))
+        unfit = fit_problems(index, contract)
+        problems += unfit
+        steps = 0 if unfit else _cut(index, contract, gaps, problems)
     report = report_bag(index, gaps, int(steps > 0), tuple(problems))
     if gaps:
         problems.append(report.gaps_text())

@@ -1,6 +1,30 @@
 """What an episode was for, how it ended and what it was worth: instructions, outcomes and rewards of bags."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtransformer.errors import DatasetError
+from qtransformer_datasets.data_source import DataSource
 from qtransformer_datasets.rosbag.reader import BagEpisodes
+
+
+@pytest.fixture
+def ended(robot, write_bag) -> Callable[[str], Path]:
+    """A bag whose /outcome says a word."""
+
+    def write(word: str) -> Path:
+        sent = robot.demonstration()
+        sent[-1].fields = {"data": word}
+        return write_bag(sent)
+
+    return write
+
+
+def opened(path: Path, contract: Path, **options: Any) -> Any:
+    return DataSource.parse({"path": str(path), "contract": str(contract), **options}).open()
 
 
 def test_words_may_come_with_the_bag(robot, write_bag, contract_file) -> None:
@@ -52,3 +76,28 @@ def test_rewards_are_placed_by_receipt_whatever_the_clock_of_the_stamps(robot, w
     first, second = BagEpisodes(write_bag(sent), contract=contract_file(text=stamped))
     assert first.rewards.tolist() == [0, 2, 0, 4]
     assert second.rewards.tolist() == [0, 16, 0, 32]
+
+
+@pytest.mark.parametrize("options", [{}, {"outcome": "success"}], ids=["as logged", "an outcome for those that say none"])
+@pytest.mark.parametrize(
+    ("word", "success", "found"),
+    [("failure", True, "failed"), ("timeout", True, "failed"), ("success", False, "succeeded")],
+)
+def test_success_does_not_pass_over_what_a_bag_says(ended, contract_file, word, success, found, options) -> None:
+    path = ended(word)
+    said = f"episode 0: success:{str(success).lower()} contradicts the data, which say that it {found}; leave it out"
+    with pytest.raises(DatasetError, match=said) as caught:
+        opened(path, contract_file(), success=success, **options).read(0)
+    assert str(path) in str(caught.value)
+
+
+def test_success_speaks_for_bags_that_do_not_say_how_they_ended(ended, contract_file) -> None:
+    source = opened(ended("hello"), contract_file(), success=True, outcome="failure")
+    assert source.read(0).success
+    assert not source.says_success(0)
+
+
+def test_success_agrees_with_bags_that_say_the_same(ended, contract_file) -> None:
+    source = opened(ended("success"), contract_file(), success=True)
+    assert source.read(0).success
+    assert source.says_success(0)
