@@ -79,7 +79,7 @@ def successes(path: Path) -> list[bool]:
 
 
 def loses(episode: Episode) -> bool:
-    """A label for `data relabel function=console:loses`: the opposite of what the log says."""
+    """A label for `data relabel function=tests.cli.console:loses`: the opposite of what the log says."""
     return not episode.success
 
 

@@ -22,7 +22,7 @@ from qtransformer.policy import Policy
 from tests.cli.console import TINY, qtransformer
 from tests.cli.toy_env import ToyEnv
 
-TOY = ["env=toy_env:ToyEnv", "device=cpu"]
+TOY = ["env=tests.cli.toy_env:ToyEnv", "device=cpu"]
 
 
 def evaluate(path: Path, *arguments: str) -> dict:
@@ -127,11 +127,15 @@ def test_objects_of_the_data_are_not_called_held_out(logged: str, split: str, sa
     ("arguments", "code", "answer"),
     [
         (["env_kwargs={camera: front}", *TOY], 1, "cameras: expected {'wrist'"),
-        (["env_kwargs={stepz: 3}", *TOY], 1, "toy_env:ToyEnv has no argument 'stepz'; "),
+        (["env_kwargs={stepz: 3}", *TOY], 1, "tests.cli.toy_env:ToyEnv has no argument 'stepz'; "),
         (["env_kwargs={blind: true}", "workers=1", *TOY], 1, "finite values"),
-        (["env=toy_env:Undescribed"], 1, "env=toy_env:Undescribed: expected a Gymnasium environment with `action_spec`"),
-        (["env=toy_env:Nothing"], 2, "package.module:function"),
-        (["env=toy_env"], 2, "package.module:function"),
+        (
+            ["env=tests.cli.toy_env:Undescribed"],
+            1,
+            "env=tests.cli.toy_env:Undescribed: expected a Gymnasium environment with `action_spec`",
+        ),
+        (["env=tests.cli.toy_env:Nothing"], 2, "package.module:function"),
+        (["env=tests.cli.toy_env"], 2, "package.module:function"),
         (["actor=exprt"], 2, "did you mean expert?"),
         (["actor=expert", *TOY], 1, "actor=expert knows only"),
         (["actor=expert", "acting.proposals=4", *TOY], 2, "acting: actor=expert has no such settings"),
@@ -164,7 +168,7 @@ def test_a_setting_of_logs_alone_is_refused_without_them(said: str, capsys: pyte
         "split=train",
         "videos=1",
         "workers=1",
-        "env=toy_env:ToyEnv",
+        "env=tests.cli.toy_env:ToyEnv",
         "env_kwargs={num_objects: 5}",
         "acting.proposals=4",
     ],

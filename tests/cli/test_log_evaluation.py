@@ -96,5 +96,5 @@ def test_what_cannot_be_judged_is_refused(
 
 
 def test_several_runs_act_one_at_a_time(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", f"run=[{trained},{trained}]", "env=toy_env:ToyEnv"]) == 2
+    assert main(["eval", f"run=[{trained},{trained}]", "env=tests.cli.toy_env:ToyEnv"]) == 2
     assert "judged together only from logs" in capsys.readouterr().err

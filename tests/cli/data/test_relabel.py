@@ -17,7 +17,7 @@ def test_relabel_by_flag_hand_and_function(run, dataset: Path, tmp_path: Path) -
     (tmp_path / "l.csv").write_text("episode,success\n0,false\n1,true\n")
     assert run("relabel", str(dataset), f"out={tmp_path}/b.hdf5", f"labels={tmp_path}/l.csv")[0] == 0
     assert successes(tmp_path / "b.hdf5") == [False, True, True, False, True, False, True, False]
-    assert run("relabel", str(dataset), f"out={tmp_path}/c.hdf5", "function=console:loses")[0] == 0
+    assert run("relabel", str(dataset), f"out={tmp_path}/c.hdf5", "function=tests.cli.console:loses")[0] == 0
     assert successes(tmp_path / "c.hdf5") == [False, True] * 4
 
 
@@ -27,8 +27,8 @@ def test_relabel_by_flag_hand_and_function(run, dataset: Path, tmp_path: Path) -
         ([], "needs success=..., labels=..., function=... or rewards=success"),
         (["success=true", "function=a:b"], "takes one of success, labels, function, found success, function"),
         (["function=nowhere:f"], "cannot be found"),
-        (["function=console"], "cannot be found"),
-        (["function=console:COMMAND"], "expected a function, found list"),
+        (["function=tests.cli.console"], "cannot be found"),
+        (["function=tests.cli.console:COMMAND"], "expected a function, found list"),
         (["success=maybe"], "success: expected"),
     ],
 )
@@ -95,4 +95,4 @@ def test_a_stopped_relabel_goes_on_only_with_the_same_source(run, stopped_relabe
 
 
 def test_functions_are_found_by_name() -> None:
-    assert load_function("console:loses").__name__ == "loses"
+    assert load_function("tests.cli.console:loses").__name__ == "loses"
