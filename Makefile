@@ -41,7 +41,7 @@ test-ros: .venv-ros/.installed .venv-ros-jazzy/.installed  ## the nodes as real 
 	@for venv in .venv-ros .venv-ros-jazzy; do $$venv/bin/python -m pytest tests/ros_nodes || exit 1; done
 
 mutants: setup  ## plant known defects one at a time; a test must notice each
-	@$(PYTHON) tests/mutants/run.py
+	@$(PYTHON) -m tests.mutants.run
 
 fuzz: setup  ## 2,000 damaged datasets: every reader says so, in the project's own words
 	@$(PYTHON) tests/fuzz/run.py

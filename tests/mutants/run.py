@@ -1,7 +1,7 @@
 """Plant known defects in a copy of the package, one at a time; a test of behaviour must fail for each: `make mutants`.
 
-    python tests/mutants/run.py            the eight defects of public re-implementations, and ours
-    python tests/mutants/run.py reward     only defects whose name holds the word
+    python -m tests.mutants.run            the eight defects of public re-implementations, and ours
+    python -m tests.mutants.run reward     only defects whose name holds the word
 
 A patch must apply exactly once, the mutant must import, and what fails must be an assertion: an import, shape or type error is
 no kill.
@@ -15,7 +15,9 @@ import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from defects import OURS, PUBLIC, Mutant
+from tests.mutants.defects.mutant import Mutant
+from tests.mutants.defects.ours import OURS
+from tests.mutants.defects.public import PUBLIC
 
 ROOT = Path(__file__).parents[2]
 ASSERTIONS = ("AssertionError", "assert ", "Failed: DID NOT RAISE", "Failed: DID NOT WARN")

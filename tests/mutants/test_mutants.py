@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.defects import OURS, PUBLIC, Mutant
+from tests.mutants.defects.mutant import Mutant
+from tests.mutants.defects.ours import OURS
+from tests.mutants.defects.public import PUBLIC
 
 ROOT = Path(__file__).parents[2]
 

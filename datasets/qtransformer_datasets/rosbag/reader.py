@@ -17,7 +17,7 @@ from qtransformer_datasets.episodes.wild_values import WildValues, warn_of_stret
 from qtransformer_datasets.rosbag.contract_entries import OUTCOMES
 from qtransformer_datasets.rosbag.contract_fit import index_bag
 from qtransformer_datasets.rosbag.decoder import decode
-from qtransformer_datasets.rosbag.losses import first_of, warn_of_losses
+from qtransformer_datasets.rosbag.lost_bags import first_of, warn_of_lost_bags
 from qtransformer_datasets.rosbag.plans import Plan, Planner
 from qtransformer_datasets.rosbag.report import BagReport
 from qtransformer_datasets.rosbag.ros_messages import observation_digest
@@ -76,7 +76,7 @@ class BagEpisodes(EpisodeReader[None]):
             self._take(bag, partial)
         if not self._plans:
             raise DatasetError(f"{self.path}: no episode can be read: {first_of(self.problems)}")
-        warn_of_losses(self.path, self._reports)
+        warn_of_lost_bags(self.path, self._reports)
         warn_of_slow_topics(self.path, self.contract, self._plans, self._reports)
         self.attributes = {"format": "rosbag2", "contract": self.contract.to_dict()}
         self.observation_spec = self.contract.observation_spec(self._native_sizes())

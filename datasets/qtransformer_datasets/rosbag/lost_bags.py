@@ -10,7 +10,7 @@ MAX_TOLD = 3
 """Reasons told before the rest is only counted."""
 
 
-def warn_of_losses(path: Path, reports: Sequence[BagReport]) -> None:
+def warn_of_lost_bags(path: Path, reports: Sequence[BagReport]) -> None:
     """One warning for a dataset: how many bags it lacks, wholly or in part, which, and why."""
     lost = [report for report in reports if not report.episodes]
     torn = [report for report in reports if report.episodes and report.problems]

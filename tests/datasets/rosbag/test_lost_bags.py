@@ -12,7 +12,7 @@ import pytest
 from qtransformer.errors import DatasetError
 from qtransformer_datasets import EpisodeDataset, open_episodes
 from qtransformer_datasets.data_source import DataSource
-from qtransformer_datasets.rosbag.losses import MAX_TOLD
+from qtransformer_datasets.rosbag.lost_bags import MAX_TOLD
 
 
 def cut(path: Path) -> None:
