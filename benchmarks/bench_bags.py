@@ -1,6 +1,6 @@
 """How fast bags become episodes: one of about 300 MB, read through BagEpisodes, beside a plain read of the same file.
 
-    .venv/bin/python benchmarks/bench_bags.py [megabytes]
+    .venv/bin/python benchmarks/bench_bags.py [megabytes=300]
 
 Two raw 640 x 480 rgb8 cameras at 30 Hz, seven joints at 100 Hz with a command for each state; ticks at 10 Hz, images resized
 to 84 x 84. Opening scans the bag once for its times, reading goes over it a second time: both count. A run is repeated
@@ -18,6 +18,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+import command_line
 from qtransformer_datasets.rosbag.reader import BagEpisodes
 from qtransformer_datasets.rosbag.strict_yaml import parse
 from qtransformer_datasets.rosbag.topic_contract import TopicContract
@@ -91,4 +92,4 @@ def main(megabytes: float = 300.0) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    sys.exit(command_line.run(main))

@@ -1,6 +1,6 @@
 """How fast episodes are written, read, cached and drawn; robomimic's loader and a plain copy beside ours, in one run.
 
-    python benchmarks/bench_loader.py [frames] [noise] [python of an environment with robomimic]
+    python benchmarks/bench_loader.py [frames=4000] [noise=0] [peer=PYTHON of an environment with robomimic]
 
 Two cameras of 84 x 84, history 2, 128 transitions a batch. A sample is what Q-learning needs of one transition: the window of two
 frames before and after the action, as uint8 tensors. Ours come as 16 segments of 8 steps, which share frames, from memory and from
@@ -26,6 +26,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
+
+import command_line
 
 ROOT = Path(__file__).parents[1]
 PEER_PYTHON = ROOT / ".venv-robomimic" / "bin" / "python"
@@ -259,5 +261,4 @@ if __name__ == "__main__":
     if "--side" in sys.argv:
         serve(sys.argv[2], Path(sys.argv[3]))
         sys.exit()
-    kinds: Any = (int, float, str)
-    sys.exit(main(*(kind(word) for kind, word in zip(kinds, sys.argv[1:], strict=False))))
+    sys.exit(command_line.run(main))

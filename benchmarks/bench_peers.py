@@ -1,6 +1,6 @@
 """Our Q-learning step and greedy action beside the public q-transformer 0.5.0's, in one run on one core: `make peers` first.
 
-    .venv/bin/python benchmarks/bench_peers.py [seconds per measurement]
+    .venv/bin/python benchmarks/bench_peers.py [seconds=10, of a measurement]
 
 One camera of 64 x 64, one frame of history, 5 action dimensions of 256 bins, 32 transitions a batch, about 1.3 million
 parameters on both sides. A step is all that learning needs of a batch already in memory: online forward and backward, a fresh
@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import command_line
 
 ROOT = Path(__file__).parents[1]
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -187,4 +189,4 @@ if __name__ == "__main__":
     if "--side" in sys.argv:
         print(json.dumps(measure(sys.argv[2], float(sys.argv[3]))))
         sys.exit()
-    sys.exit(main(*(float(x) for x in sys.argv[1:])))
+    sys.exit(command_line.run(main))

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import yaml
 
+import command_line
 from qtransformer.checkpoint import read_checkpoint, resolve_checkpoint, write_checkpoint
 from qtransformer.policy import Policy
 from qtransformer.types import Episode
@@ -61,12 +62,10 @@ class Seen:
     status: dict[str, str] = field(default_factory=dict)
 
 
-def main() -> int:
-    options = dict(a.split("=", 1) for a in sys.argv[1:])
-    seconds = float(options.get("seconds", "60"))
-    episode = next(e for e in open_episodes(options.get("data", "data/demo.hdf5")) if e.success and len(e) >= 8)
+def main(run: str = "runs/demo", data: str = "data/demo.hdf5", seconds: float = 60.0) -> int:
+    episode = next(e for e in open_episodes(data) if e.success and len(e) >= 8)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = at_ten_hertz(options.get("run", "runs/demo"), Path(folder) / "checkpoints")
+        checkpoint = at_ten_hertz(run, Path(folder) / "checkpoints")
         bare = bare_model(checkpoint, episode)
         seen = play(checkpoint, contract_at_ten_hertz(Path(folder)), episode, seconds, Path(folder))
     return report(bare, seen, seconds)
@@ -285,4 +284,4 @@ def report(bare: np.ndarray, seen: Seen, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(main))

@@ -1,33 +1,29 @@
 """How much of the simulator's time is unavoidable: environment steps against bare rendering and physics of the same scenes.
 
-    python benchmarks/bench_sim.py [--episodes 40] [--size 64]
+    python benchmarks/bench_sim.py [episodes=40] [size=64]
 
 The scripted expert plays; its own thinking is left out of the clock. Each scene is rendered once more with nothing around it,
 and the episodes are repeated to time their physics sub-steps alone. "share" is bare time over the time of an environment step.
 """
 
-import argparse
+import sys
 import time
 
 import numpy as np
 
+import command_line
 from qtransformer_sim import CAMERAS, ScriptedExpert, make_env
 from qtransformer_sim.camera import render
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=40)
-    parser.add_argument("--size", type=int, default=64, help="image height and width [pixel]")
-    options = parser.parse_args()
-
-    env = make_env(cameras={"wrist": (options.size, options.size)})
+def main(episodes: int = 40, size: int = 64) -> None:
+    env = make_env(cameras={"wrist": (size, size)})
     expert = ScriptedExpert(env)
     for seed in range(200):  # reads most of the meshes once, which a long collection does only at its beginning
         env.reset(seed=seed)
     clock = {"reset": 0.0, "step": 0.0, "render": 0.0, "physics": 0.0}
     steps = 0
-    for seed in range(options.episodes):
+    for seed in range(episodes):
         started = time.perf_counter()
         observation, _ = env.reset(seed=seed)
         clock["reset"] += time.perf_counter() - started
@@ -40,9 +36,9 @@ def main() -> None:
             clock["step"] += time.perf_counter() - started
             done = terminated or truncated
             steps += 1
-            clock["render"] += bare_render(env, options.size)
-    replay_physics(env, options.episodes, clock)
-    report(clock, steps, options.episodes)
+            clock["render"] += bare_render(env, size)
+    replay_physics(env, episodes, clock)
+    report(clock, steps, episodes)
     env.close()
 
 
@@ -93,4 +89,4 @@ def report(clock: dict[str, float], steps: int, episodes: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(main))

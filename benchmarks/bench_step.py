@@ -1,6 +1,6 @@
 """Where a gradient step's time goes, and what greedy actions cost: the default network and one with 256 bins.
 
-    .venv/bin/python benchmarks/bench_step.py [threads] [steps]
+    .venv/bin/python benchmarks/bench_step.py [threads=1] [steps=15]
 
 `data` is augmentation and tokenising of a batch that is in memory already; reading it is `bench_loader.py`'s.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import command_line
 from qtransformer import Policy
 from qtransformer.batch import Batch
 from qtransformer.checkpoint import build_network
@@ -89,4 +90,4 @@ def main(threads: int = 1, steps: int = 15) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(x) for x in sys.argv[1:]))
+    sys.exit(command_line.run(main))

@@ -1,7 +1,7 @@
 """What a range of values too wide costs HL-Gauss, and whether another sigma or number of bins pays for it.
 
 A small network regresses uncertain discounted successes, whose expectation is known; printed is the root mean square error of the
-decoded value against it, in ranges of the data, mean over seeds. Run: python benchmarks/bench_support.py [seeds]
+decoded value against it, in ranges of the data, mean over seeds. Run: python benchmarks/bench_support.py [seeds=3]
 """
 
 import sys
@@ -10,6 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+import command_line
 from qtransformer.value_heads import HLGauss
 
 STEPS, BATCH = 500, 128
@@ -40,17 +41,16 @@ def error(head: HLGauss, seed: int) -> float:
         return float((head.q_values(network(x)) - expected).square().mean().sqrt())
 
 
-def main() -> None:
+def main(seeds: int = 3) -> None:
     torch.set_num_threads(1)
-    seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
     print("range  bins  sigma/bin  error")
     cells = [(width, 51, 0.75) for width in (1.0, 1.5, 3.0, 10.0, 50.0)]
     cells += [(width, 51, ratio) for width, ratio in product((1.0, 3.0), (0.25, 0.5, 1.0, 1.5, 2.5))]
     cells += [(width, bins, 0.75) for width, bins in product((1.0, 3.0, 10.0), (21, 151))]
     for width, bins, ratio in cells:
-        errors = torch.tensor([error(HLGauss(1.0 - width, 1.0, bins, ratio), seed) for seed in seeds])
+        errors = torch.tensor([error(HLGauss(1.0 - width, 1.0, bins, ratio), seed) for seed in range(seeds)])
         print(f"{width:5.1f} {bins:5d} {ratio:9.2f}   {errors.mean():.4f} +- {errors.std():.4f}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(main))

@@ -1,6 +1,6 @@
 """Train a preset's network on a GPU and on the CPU from the same weights and batches, and compare losses: `make check-gpu`.
 
-    .venv/bin/python benchmarks/check_gpu.py [preset] [steps]
+    .venv/bin/python benchmarks/check_gpu.py [preset=demo] [steps=40]
 
 Ends with 0 if every loss agrees to 1e-3 (of the CPU's, absolutely below 1), with 1 if one does not, with 2 without a GPU.
 Both compute in float32, without TF32; what remains is the order of sums, which grows with every step. Then the GPU's pace as
@@ -16,6 +16,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 
+import command_line
 from qtransformer.checkpoint import build_network
 from qtransformer.cli.compose import compose_settings
 from qtransformer.config import TrainConfig
@@ -124,4 +125,4 @@ def main(preset: str = "demo", steps: int = 40) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2], *map(int, sys.argv[2:])))
+    sys.exit(command_line.run(main))

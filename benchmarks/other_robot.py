@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+import command_line
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 from qtransformer_datasets import HDF5Writer
 
@@ -63,8 +64,10 @@ def make_episode(seed: int, hesitates: bool = False) -> Episode:
     )
 
 
-def write(path: Path, episodes: int) -> None:
+def main(out: str = "data/other_robot.hdf5", episodes: int = 8) -> None:
     """Successes and failures in turn."""
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with HDF5Writer(path, ACTION, OBSERVATION, {"robot": "seven joints, synthetic"}) as writer:
         for seed in range(episodes):
             writer.append(make_episode(seed, hesitates=seed % 2 == 1))
@@ -84,6 +87,4 @@ def _look(angles: np.ndarray, goals: np.ndarray, closed: bool) -> dict[str, np.n
 
 
 if __name__ == "__main__":
-    settings = {"out": "data/other_robot.hdf5", "episodes": "8"} | dict(word.split("=", 1) for word in sys.argv[1:])
-    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
-    write(Path(settings["out"]), int(settings["episodes"]))
+    sys.exit(command_line.run(main))

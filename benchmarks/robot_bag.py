@@ -15,6 +15,8 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+import command_line
+from other_robot import ACTION, OBSERVATION, make_episode
 from qtransformer.types import ActionSpec, Episode, ObservationSpec
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -49,6 +51,15 @@ def contract(actions: ActionSpec, observations: ObservationSpec) -> dict[str, An
         "instruction": {"topic": "/task"},
         "outcome": {"topic": "/outcome"},
     }
+
+
+def main(out: str = "data/bags", episodes: int = 8, storage: str = "mcap") -> None:
+    """Bags of successes and failures in turn, with their contract beside them."""
+    folder = Path(out)
+    folder.mkdir(parents=True)
+    for seed in range(episodes):
+        write_bag(folder / f"bag_{seed}", make_episode(seed, hesitates=seed % 2 == 1), ACTION, OBSERVATION, storage)
+    write_contract(folder.with_suffix(".yaml"), ACTION, OBSERVATION)
 
 
 def write_bag(path: Path, episode: Episode, actions: ActionSpec, observations: ObservationSpec, storage: str = "mcap") -> None:
@@ -103,11 +114,4 @@ def _image(pixels: np.ndarray) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from other_robot import ACTION, OBSERVATION, make_episode
-
-    settings = {"out": "data/bags", "episodes": "8", "storage": "mcap"} | dict(word.split("=", 1) for word in sys.argv[1:])
-    out = Path(settings["out"])
-    out.mkdir(parents=True)
-    for seed in range(int(settings["episodes"])):
-        write_bag(out / f"bag_{seed}", make_episode(seed, hesitates=seed % 2 == 1), ACTION, OBSERVATION, settings["storage"])
-    write_contract(out.with_suffix(".yaml"), ACTION, OBSERVATION)
+    sys.exit(command_line.run(main))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import command_line
 from other_robot import ACTION, OBSERVATION, make_episode
 from qtransformer.types import Episode
 
@@ -20,8 +21,9 @@ DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
 
-def write(root: Path, episodes: int) -> None:
+def main(out: str = "data/lerobot_v2", episodes: int = 8) -> None:
     """Successes and failures in turn, without the observation after the last action, which LeRobot does not log."""
+    root = Path(out)
     made = [make_episode(seed, hesitates=seed % 2 == 1) for seed in range(episodes)]
     start = 0
     for index, episode in enumerate(made):
@@ -99,5 +101,4 @@ def _write_video(path: Path, images: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    settings = {"out": "data/lerobot_v2", "episodes": "8"} | dict(word.split("=", 1) for word in sys.argv[1:])
-    write(Path(settings["out"]), int(settings["episodes"]))
+    sys.exit(command_line.run(main))

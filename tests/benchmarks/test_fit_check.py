@@ -18,7 +18,7 @@ TINY = ["model.embed_dim=32", "model.encoder_width=8", "model.num_layers=1", "mo
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("robot") / "log.hdf5"
-    other_robot.write(path, 4)
+    other_robot.main(str(path), 4)
     return path
 
 
