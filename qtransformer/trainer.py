@@ -196,7 +196,7 @@ class Trainer:
     def _loop(self, step: int, stop: Stop, log: JsonLines, bar: tqdm) -> int:
         config, meter, skipped = self.config, Meter(), 0
         batches = self._batches(step)
-        since, logged = perf_counter(), step
+        since, logged, saved = perf_counter(), step, step
         self.learner.network.train()
         while step < config.steps and not stop.requested:
             began = perf_counter()
@@ -223,8 +223,9 @@ class Trainer:
             if step % config.save_every == 0 or step == config.steps:
                 began = perf_counter()
                 self._save(step, log)
+                saved = step
                 since += perf_counter() - began
-        if stop.requested and step % config.save_every and step < config.steps:
+        if stop.requested and step > saved:
             self._save(step, log, validate=False)  # in a hurry, and resuming must choose the best as if never stopped
         return step
 

@@ -25,12 +25,12 @@ class CriticConfig:
     """Gradient steps of fitted Q evaluation for every checkpoint; 0 leaves critic and evaluation out."""
 
 
-def critic_config(like: TrainConfig, config: CriticConfig) -> TrainConfig:
-    """A small Q-Transformer that regresses returns, with history, action bins and range of another."""
+def critic_config(like: TrainConfig, config: CriticConfig, v_min: float, v_max: float) -> TrainConfig:
+    """A small Q-Transformer that regresses returns in a range, with history, memory, action bins and discount of another."""
     return TrainConfig(
         algo=Algo.mc,
         steps=config.steps,
-        value=ValueConfig(v_min=like.value.v_min, v_max=like.value.v_max),
+        value=ValueConfig(v_min=v_min, v_max=v_max),
         model=ModelConfig(
             encoder_width=16,
             embed_dim=64,
@@ -38,6 +38,7 @@ def critic_config(like: TrainConfig, config: CriticConfig) -> TrainConfig:
             ff_dim=128,
             tokens_per_image=4,
             history=like.model.history,
+            remember=like.model.remember,
             action_bins=like.model.action_bins,
         ),
         targets=TargetConfig(discount=like.targets.discount, conservative_weight=0.0, conservative_bins=1, behavior_mask=0.0),

@@ -74,30 +74,30 @@ class LogJudge:
             check_specs(*specs, f"critic_data beside {self.name}")
         self._critic: QTransformer | None = None
         self._log: Transitions | None = None
-        self._discount = 0.0
         self._values: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
-    def prepare(self, like: Policy, tick: Callable[[], object] = lambda: None) -> None:
-        """Learn the behaviour's critic, with history, range and discount of a policy. `tick` is called at every step.
-
-        Raises:
-            ConfigError: the critic's data have returns under another discount.
-        """
+    def prepare(self, like: Policy, v_min: float, v_max: float, tick: Callable[[], object] = lambda: None) -> None:
+        """Learn the behaviour's critic of values in a range, with a policy's history and memory. `tick` is called at every step."""
         if self.config.fqe_steps == 0:
             return
-        self._discount = like.config.targets.discount
         data = self.data if self.critic_data is None else self.critic_data
-        if data.discount != self._discount:
-            raise ConfigError(
-                f"{self.name}: expected returns under the policy's discount {self._discount:g}, found {data.discount:g}; "
-                f"open the episodes with discount={self._discount:g}"
-            )
-        self._critic = fit_behaviour(critic_config(like.config, self.config), data, like.device, tick)
+        self._critic = fit_behaviour(critic_config(like.config, self.config, v_min, v_max), data, like.device, tick)
         self._log = encode(self._critic, self.data.episodes())
 
     def check(self, policy: Policy, checkpoint: Path) -> None:
-        """Raise SpecMismatchError if a policy was made for other cameras, proprioception or actions than the log's."""
-        where = f"{checkpoint} on {self.name}"
+        """Whether the log can judge a policy.
+
+        Raises:
+            SpecMismatchError: it was made for other cameras, proprioception or actions than the log's.
+            ConfigError: its values are of returns under another discount.
+        """
+        where, discount = f"{checkpoint} on {self.name}", policy.config.targets.discount
+        for data in filter(None, (self.data, self.critic_data)):
+            if data.discount != discount:
+                raise ConfigError(
+                    f"{where}: expected returns under the policy's discount {discount:g}, found {data.discount:g}; open the "
+                    f"episodes with discount={discount:g}, and judge checkpoints of another discount apart"
+                )
         check_specs(policy.action_spec, policy.observation_spec, self.data.action_spec, self.data.observation_spec, where)
 
     def judge(self, policy: Policy, checkpoint: Path) -> CheckpointScores:
@@ -128,7 +128,7 @@ class LogJudge:
             return {}
         log, device = self._log, self._log.tokens.device
         bins = self._critic.tokenizer.encode(torch.from_numpy(seen.greedy_actions).to(device))
-        fitted = evaluate_policy(self._critic, log, bins, discount=self._discount, steps=self.config.fqe_steps)
+        fitted = evaluate_policy(self._critic, log, bins, discount=self.data.discount, steps=self.config.fqe_steps)
         acted = torch.from_numpy(seen.has_action).to(device)
         return {
             "fqe": float(action_values(fitted, log, bins)[log.first].mean()),
@@ -143,16 +143,21 @@ def judge_all(
 
     Raises:
         SpecMismatchError: a checkpoint was made for another robot than the log's.
+        ConfigError: a checkpoint's discount is not that of the log's returns.
     """
-    policy = Policy.from_checkpoint(checkpoints[0], device)
-    judge.check(policy, checkpoints[0])  # before the critic learns for minutes
-    judge.prepare(policy, lambda: tick("critic step"))
+    heads = []
+    for checkpoint in checkpoints:  # before the critic learns for minutes
+        policy = Policy.from_checkpoint(checkpoint, device)
+        judge.check(policy, checkpoint)
+        heads.append(policy.network.value_head)
+    # A training widens its range as it goes: the critic of them all needs the widest, whichever checkpoint is named first.
+    v_min, v_max = min(head.v_min for head in heads), max(head.v_max for head in heads)
+    judge.prepare(Policy.from_checkpoint(checkpoints[0], device), v_min, v_max, lambda: tick("critic step"))
     verdicts = []
     for checkpoint in checkpoints:
         verdicts.append(judge.judge(Policy.from_checkpoint(checkpoint, device), checkpoint))
         tick("checkpoint")
-    head = policy.network.value_head
-    losses = judge.tournament(head.v_min, head.v_max)
+    losses = judge.tournament(v_min, v_max)
     return [replace(v, scores=v.scores | {"bvft": losses.get(v.checkpoint, math.nan)}) for v in verdicts]
 
 

@@ -62,6 +62,24 @@ def test_a_signal_saves_ends_in_order_and_resumes_bit_for_bit(number, fit, make_
     assert everything(fit(config, "cut", resume=True)) == everything(whole)
 
 
+def test_one_that_is_stopped_again_before_a_step_leaves_its_checkpoint_alone(fit, make_config, dataset, monkeypatch) -> None:
+    """To save the same step again deletes the checkpoint before it is replaced: a kill between would cost the run."""
+    config = make_config()
+    with pytest.raises(Killed):
+        fit(config, data=killed_at(dataset, 6))
+    monkeypatch.setattr(Trainer, "_loop", stopped_at_once(Trainer._loop))
+    monkeypatch.setattr(Trainer, "_save", lambda *_, **__: pytest.fail("saved what was saved already"))
+    fit(config, resume=True)
+
+
+def stopped_at_once(loop):
+    def stopped(trainer, step, stop, log, bar):
+        stop.requested = True
+        return loop(trainer, step, stop, log, bar)
+
+    return stopped
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(fit, make_config) -> None:
     config = make_config()
     run = fit(config)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qtransformer.config import ModelConfig, TrainConfig
 from qtransformer.errors import ConfigError, DatasetError, SpecMismatchError
 from qtransformer.log_evaluation import CheckpointScores, CriticConfig, LogJudge, best, judge_all, selection_score
+from qtransformer.log_evaluation.behaviour import critic_config
 from qtransformer.log_evaluation.judging import checkpoints_of
 from qtransformer.log_evaluation.replay import replay
 from qtransformer.trainer import Trainer
@@ -42,6 +44,24 @@ def test_verdicts_do_not_depend_on_their_company(run: Path, make_dataset) -> Non
     alone = judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), checkpoints_of(run)[1:], "cpu")
     names = set(together[1].scores) - {"bvft"}
     assert {k: alone[0].scores[k] for k in names} == pytest.approx({k: together[1].scores[k] for k in names})
+
+
+def test_the_critics_range_holds_all_values_whichever_checkpoint_is_first(tmp_path, make_config, make_dataset) -> None:
+    """A training widens its range as it goes, and its oldest checkpoint comes first."""
+    configs = [make_config(value={"v_min": 0.0, "v_max": v_max}, steps=2) for v_max in (1.0, 4.0)]
+    runs = [Trainer(config, make_dataset(), tmp_path / f"{config.value.v_max}", progress=False) for config in configs]
+    narrow, wide = (run.fit().best for run in runs)
+    either, other = (judge_all(LogJudge(make_dataset(), "log", SMALL), order, "cpu") for order in ([narrow, wide], [wide, narrow]))
+    for one, same in zip(either, reversed(other), strict=True):
+        assert one.checkpoint == same.checkpoint
+        assert one.scores == pytest.approx(same.scores)
+
+
+def test_the_critic_remembers_what_policies_remember() -> None:
+    like = TrainConfig(model=ModelConfig(remember="gripper_closed", history=3))
+    critic = critic_config(like, SMALL, -1.0, 2.0)
+    assert (critic.model.remember, critic.model.history) == ("gripper_closed", 3)
+    assert (critic.value.v_min, critic.value.v_max) == (-1.0, 2.0)
 
 
 def test_the_tournament_leaves_out_steps_that_lost_their_final_observation(run: Path, make_dataset, make_episode) -> None:
@@ -98,6 +118,13 @@ def test_returns_under_another_discount_than_the_policys_are_refused(run: Path, 
     for judge in (LogJudge(other, "held.hdf5", SMALL), LogJudge(make_dataset(), "held.hdf5", SMALL, critic_data=other)):
         with pytest.raises(ConfigError, match=r"policy's discount 0\.98, found 0\.5"):
             judge_all(judge, checkpoints_of(run), "cpu")
+
+
+def test_checkpoints_of_two_discounts_are_not_judged_together(run: Path, tmp_path, make_config, make_dataset) -> None:
+    config = make_config(targets={"discount": 0.5}, steps=2)
+    other = Trainer(config, make_dataset().with_discount(0.5), tmp_path, progress=False).fit().best
+    with pytest.raises(ConfigError, match=r"step_0000002 on held.hdf5: .*policy's discount 0\.5, found 0\.98.*judge .* apart"):
+        judge_all(LogJudge(make_dataset(), "held.hdf5", SMALL), [*checkpoints_of(run), other], "cpu")
 
 
 def test_a_critic_needs_episodes_of_the_same_robot(make_dataset) -> None:
